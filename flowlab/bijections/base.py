@@ -1,0 +1,169 @@
+"""What every bijection promises, and the two ways to build new ones from old: Chain and Inverse.
+
+The contract, in five lines:
+
+- ``forward(x)`` maps data to latent, x -> z. ``inverse(z)`` maps back, z -> x.
+- Both return ``(value, log_det)``: log |det J| of *the map just applied*, one number for each sample.
+- The last ``event_dim`` axes are one sample (1: a vector, 3: an image). The axes before are the batch.
+- A stack of K maps has weights with a leading axis K, and so have its input and its output.
+- An inverse that does not exist raises. It is never a wrong number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class ShapeError(ValueError):
+    """The input has another shape than the map was built for."""
+
+
+class InverseNotAvailable(NotImplementedError):
+    """The map has an inverse, but no way to compute it here."""
+
+
+class NotStackable(ValueError):
+    """The map cannot be built K times side by side, or is mixed with a stack of another K."""
+
+
+class Bijection(nn.Module):
+    """An invertible map f with a log-determinant: log p(x) = log p_Z(f(x)) + log |det ∂f/∂x|.
+
+    Attributes:
+        event_dim: how many trailing axes make one sample; 1 for vectors ``(..., D)``, 3 for images.
+        event_shape: the shape of one sample, or None when any is taken.
+        stack: K for a stack of K maps side by side, else None.
+        inverse_is_numeric: True when ``inverse`` is found by iteration and not by a formula.
+    """
+
+    event_dim: int = 1
+    inverse_is_numeric: bool = False
+
+    def __init__(self, event_shape: int | tuple[int, ...] | None = None, stack: int | None = None) -> None:
+        super().__init__()
+        if isinstance(event_shape, int):
+            event_shape = (event_shape,)
+        if event_shape is not None and min(event_shape) < 1:
+            raise ShapeError(f"{type(self).__name__} needs at least one dimension, but was given {event_shape}.")
+        if stack is not None and stack < 1:
+            raise NotStackable(f"{type(self).__name__}: a stack holds at least one map, but stack={stack} was given.")
+        self.event_shape = event_shape
+        self.stack = stack
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z = f(x) and log |det ∂f/∂x|: ``(..., D)`` to ``(..., D)`` and ``(...)``."""
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x = f⁻¹(z) and log |det ∂f⁻¹/∂z|: ``(..., D)`` to ``(..., D)`` and ``(...)``."""
+        raise InverseNotAvailable(f"{type(self).__name__} has no inverse that can be computed.")
+
+    def check(self, x: Tensor) -> None:
+        """Raise ShapeError or TypeError, in a sentence, unless ``x`` is something this map can take."""
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{type(self).__name__} expected floating-point numbers, but came {x.dtype}: use x.float()."
+            )
+        event, expected = tuple(x.shape[x.ndim - self.event_dim :]), self.event_shape
+        if x.ndim < self.event_dim or (expected is not None and event != expected):
+            wanted = "D" if expected is None else ", ".join(map(str, expected))
+            raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but came {tuple(x.shape)}.")
+        if self.stack is not None and (x.ndim <= self.event_dim or x.shape[0] != self.stack):
+            raise ShapeError(
+                f"{type(self).__name__} is a stack of {self.stack} and expected a leading axis of {self.stack}, but came "
+                f"{tuple(x.shape)}: give all of them the same points with x.expand({self.stack}, *x.shape)."
+            )
+
+    def align(self, parameter: Tensor, x: Tensor) -> Tensor:
+        """Make a parameter ``(K, D)`` of a stack broadcast against ``(K, ..., D)``; leave others as they are."""
+        if self.stack is None:
+            return parameter
+        return parameter.reshape(self.stack, *[1] * (x.ndim - parameter.ndim), *parameter.shape[1:])
+
+    def batch_log_det(self, log_det: Tensor, x: Tensor) -> Tensor:
+        """Repeat a log-determinant that no sample changes, ``()`` or ``(K,)``, over the batch axes of ``x``."""
+        batch = x.shape[: x.ndim - self.event_dim]
+        if self.stack is not None:
+            log_det = log_det.reshape(self.stack, *[1] * (len(batch) - 1))
+        return log_det.expand(batch)
+
+
+class Chain(Bijection):
+    """z = f_L(... f_2(f_1(x))): log-determinants add, and the inverse runs backward.
+
+    A chain is a sequence: ``len(chain)``, ``chain[2]``, and ``chain[:3]``, a chain that shares its maps.
+
+    Raises:
+        NotStackable: when stacks of different K are chained.
+    """
+
+    def __init__(self, bijections: Iterable[Bijection]) -> None:
+        maps = nn.ModuleList(bijections)
+        stacks = {b.stack for b in maps if b.stack is not None}
+        shapes = [b.event_shape for b in maps if b.event_shape is not None]
+        if len(stacks) > 1:
+            raise NotStackable(f"Chain expected stacks of one size, but came {sorted(stacks)}.")
+        super().__init__(shapes[0] if shapes else None, stacks.pop() if stacks else None)
+        self.bijections = maps
+        self.event_dim = max((b.event_dim for b in maps), default=1)
+        self.inverse_is_numeric = any(b.inverse_is_numeric for b in maps)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        total = x.new_zeros(x.shape[: x.ndim - self.event_dim])
+        for bijection in self.bijections:
+            x, log_det = bijection(x, context)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        total = z.new_zeros(z.shape[: z.ndim - self.event_dim])
+        for bijection in reversed(self.bijections):
+            z, log_det = bijection.inverse(z, context)
+            total = total + log_det
+        return z, total
+
+    def __len__(self) -> int:
+        return len(self.bijections)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.bijections)
+
+    def __getitem__(self, index: int | slice) -> Bijection:
+        if isinstance(index, slice):
+            return Chain(list(self.bijections)[index])
+        return self.bijections[index]
+
+
+class Inverse(Bijection):
+    """The same map read the other way: forward is the inverse, and the inverse is forward."""
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__(bijection.event_shape, bijection.stack)
+        self.bijection = bijection
+        self.event_dim = bijection.event_dim
+        self.inverse_is_numeric = bijection.inverse_is_numeric
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.bijection.forward(z, context)
+
+
+def bisect(function: Callable[[Tensor], Tensor], z: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Solve function(x) = z between ``low`` and ``high``, elementwise, for an increasing function.
+
+    The count of steps is fixed, enough to halve the bracket down to the spacing of its dtype, so that the answer
+    does not depend on the other points of the batch.
+    """
+    with torch.no_grad():
+        for _ in range(40 if z.dtype == torch.float32 else 80):
+            middle = (low + high) / 2
+            too_low = function(middle) < z
+            low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
+        return (low + high) / 2

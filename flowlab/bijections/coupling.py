@@ -1,0 +1,236 @@
+"""Coupling layers: one part of x passes unchanged and says how to move the other part.
+
+    z_a = x_a
+    z_b = h(x_b; θ(x_a))        h invertible in its first argument, θ any function at all
+
+The Jacobian is triangular once the coordinates are sorted into (a, b), so log |det| is a sum over part b alone, and
+the inverse needs θ but never θ⁻¹. The laws h, each a class below: addition (NICE), scale and shift (RealNVP), and a
+monotone rational-quadratic spline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from flowlab.bijections.base import Bijection, ShapeError
+from flowlab.networks import MLP
+
+
+def alternating_mask(features: int, odd: bool = False) -> Tensor:
+    """A mask ``(D,)`` that passes the even coordinates, or the odd ones: NICE's split, RealNVP's checkerboard."""
+    return torch.arange(features) % 2 == int(odd)
+
+
+class _Coupling(Bijection):
+    """Splits x by a mask, asks the conditioner, joins the parts again. A subclass is a law h.
+
+    Args:
+        mask: ``(D,)``, True where x passes unchanged (the paper's b = 1).
+        hidden: widths of the hidden layers of the conditioner.
+        activation: of the conditioner: "relu", "tanh", "silu" or "gelu".
+        context_features: width of the context given beside x_a, 0 for none.
+        stack: K for K layers side by side.
+        generator: draws the starting weights.
+
+    Raises:
+        ShapeError: when the mask passes all or nothing, as it must for D = 1: there is then nothing to couple.
+    """
+
+    parameters_per_feature = 1
+
+    def __init__(
+        self,
+        mask: Tensor | Sequence[bool],
+        hidden: Sequence[int] = (64, 64),
+        *,
+        activation: str = "relu",
+        context_features: int = 0,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        mask = torch.as_tensor(mask, dtype=torch.bool)
+        if mask.ndim != 1 or mask.all() or not mask.any():
+            raise ShapeError(
+                f"{type(self).__name__} expected a mask (D,) that passes some coordinates and moves some, so D ≥ 2, "
+                f"but came {mask.tolist()}."
+            )
+        super().__init__(len(mask), stack)
+        a, b = mask.nonzero().flatten(), (~mask).nonzero().flatten()
+        self.sizes = (len(a), len(b))
+        self.register_buffer("order", torch.cat((a, b)))
+        # Two neighboring blocks need no shuffling: split and cat do it, and that is faster than an index.
+        self.blocks = {(True, False): "ab", (False, True): "ba"}.get(tuple(mask.unique_consecutive().tolist()))
+        self.conditioner = MLP(
+            len(a),
+            len(b) * self.parameters_per_feature,
+            hidden=hidden,
+            activation=activation,
+            context_features=context_features,
+            stack=stack,
+            generator=generator,
+        )
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x into the part that passes and the part that moves: ``(..., D_a)`` and ``(..., D_b)``."""
+        if self.blocks == "ba":
+            return x.split(self.sizes[::-1], dim=-1)[::-1]
+        return (x if self.blocks else x[..., self.order]).split(self.sizes, dim=-1)
+
+    def join(self, a: Tensor, b: Tensor) -> Tensor:
+        """The two parts back in their places: ``(..., D)``."""
+        if self.blocks == "ba":
+            return torch.cat((b, a), dim=-1)
+        x = torch.cat((a, b), dim=-1)
+        return x if self.blocks else x[..., self.order.argsort()]
+
+
+class AdditiveCoupling(_Coupling):
+    """z_b = x_b + m(x_a), with log |det| = 0 whatever m is (NICE, arXiv:1410.8516, section 3.2).
+
+    Shapes ``(..., D)`` and ``(...)``. Starts at the identity.
+    """
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        x_a, x_b = self.split(x)
+        m = self.conditioner(x_a, context)
+        return self.join(x_a, x_b + m), x.new_zeros(x.shape[:-1])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        z_a, z_b = self.split(z)
+        m = self.conditioner(z_a, context)
+        return self.join(z_a, z_b - m), z.new_zeros(z.shape[:-1])
+
+
+class AffineCoupling(_Coupling):
+    """z_b = x_b · exp(s(x_a)) + t(x_a), with log |det| = Σ s (RealNVP, arXiv:1605.08803, eq. 7 to 9).
+
+    s = c tanh(·) with c = ``log_scale_bound``, so that no layer can stretch by more than e^c: without a bound, exp(s)
+    overflows now and then and kills the training. Shapes ``(..., D)`` and ``(...)``. Starts at the identity.
+    """
+
+    parameters_per_feature = 2
+
+    def __init__(
+        self,
+        mask: Tensor | Sequence[bool],
+        hidden: Sequence[int] = (64, 64),
+        *,
+        log_scale_bound: float = 2.0,
+        **settings,
+    ) -> None:
+        super().__init__(mask, hidden, **settings)
+        self.log_scale_bound = log_scale_bound
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        x_a, x_b = self.split(x)
+        s, t = self._scale_and_shift(x_a, context)
+        return self.join(x_a, x_b * s.exp() + t), s.sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        z_a, z_b = self.split(z)
+        s, t = self._scale_and_shift(z_a, context)
+        return self.join(z_a, (z_b - t) * (-s).exp()), -s.sum(-1)
+
+    def _scale_and_shift(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        s, t = self.conditioner(a, context).chunk(2, dim=-1)
+        return self.log_scale_bound * torch.tanh(s), t
+
+
+class SplineCoupling(_Coupling):
+    """z_b = monotone rational-quadratic spline of x_b, its knots given by x_a (arXiv:1906.04032, eq. 4 to 8).
+
+    On [−B, B] the spline goes through K + 1 knots with positive slopes; outside it is the identity. Much more flexible
+    in one layer than scale and shift, with a closed inverse: a quadratic equation. Shapes ``(..., D)`` and ``(...)``.
+    Starts at the identity.
+
+    Args:
+        bins: K, the number of pieces.
+        bound: B, half the width of the interval that is bent.
+    """
+
+    smallest = 1e-3  # share of the interval that a bin keeps at least, and least slope: keeps the inverse well posed
+
+    def __init__(
+        self,
+        mask: Tensor | Sequence[bool],
+        hidden: Sequence[int] = (64, 64),
+        *,
+        bins: int = 8,
+        bound: float = 4.0,
+        **settings,
+    ) -> None:
+        if not 2 <= bins <= 1 / (2 * self.smallest) or not bound > 0:
+            raise ValueError(f"SplineCoupling expected 2 to 500 bins and a bound above 0, but came {bins} and {bound}.")
+        self.parameters_per_feature = 3 * bins - 1
+        super().__init__(mask, hidden, **settings)
+        self.bins, self.bound = bins, bound
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        x_a, x_b = self.split(x)
+        knots = self._knots(x_a, context)
+        z_b, log_slope = self._spline(x_b, *knots)
+        return self.join(x_a, z_b), log_slope.sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        z_a, z_b = self.split(z)
+        knots = self._knots(z_a, context)
+        x_b, log_slope = self._spline_inverse(z_b, *knots)
+        return self.join(z_a, x_b), -log_slope.sum(-1)
+
+    def _knots(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Knots (x_k, y_k) and slopes d_k, each ``(..., D_b, K + 1)``; the slope at both ends is 1."""
+        K = self.bins
+        w, h, d = self.conditioner(a, context).unflatten(-1, (-1, 3 * K - 1)).split((K, K, K - 1), dim=-1)
+        # Shifted so that an output of zero means a slope of one.
+        d = self.smallest + F.softplus(d + math.log(math.expm1(1 - self.smallest)))
+        return self._positions(w), self._positions(h), F.pad(d, (1, 1), value=1.0)
+
+    def _positions(self, raw: Tensor) -> Tensor:
+        share = self.smallest + (1 - self.smallest * self.bins) * raw.softmax(-1)
+        inner = 2 * self.bound * share.cumsum(-1)[..., :-1] - self.bound
+        return F.pad(F.pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound)
+
+    def _bin(self, value: Tensor, edges: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """Left and right end, in each table, of the bin that holds ``value``: a pair ``(..., D_b)`` for each table."""
+        k = torch.searchsorted(edges.detach()[..., 1:-1].contiguous(), value.detach().unsqueeze(-1).contiguous())
+        ends = torch.cat((k, k + 1), dim=-1)
+        return tuple(end for table in (edges, *others) for end in table.gather(-1, ends).unbind(-1))
+
+    def _spline(self, x: Tensor, X: Tensor, Y: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+        inside = x.abs() < self.bound
+        u = torch.where(inside, x, 0.0)
+        x0, x1, y0, y1, d0, d1 = self._bin(u, X, Y, D)
+        s = (y1 - y0) / (x1 - x0)
+        xi = (u - x0) / (x1 - x0)
+        e = xi * (1 - xi)
+        z = y0 + (y1 - y0) * (s * xi**2 + d0 * e) / (s + (d0 + d1 - 2 * s) * e)  # eq. 4
+        return torch.where(inside, z, x), torch.where(inside, self._log_slope(xi, s, d0, d1), 0.0)
+
+    def _spline_inverse(self, z: Tensor, X: Tensor, Y: Tensor, D: Tensor) -> tuple[Tensor, Tensor]:
+        inside = z.abs() < self.bound
+        v = torch.where(inside, z, 0.0)
+        y0, y1, x0, x1, d0, d1 = self._bin(v, Y, X, D)
+        s = (y1 - y0) / (x1 - x0)
+        k = (v - y0) * (d0 + d1 - 2 * s)
+        a, b, c = (y1 - y0) * (s - d0) + k, (y1 - y0) * d0 - k, -s * (v - y0)  # eq. 6 to 8
+        xi = 2 * c / (-b - (b * b - 4 * a * c).clamp_min(0).sqrt())  # the root that does not cancel
+        x = x0 + (x1 - x0) * xi
+        return torch.where(inside, x, z), torch.where(inside, self._log_slope(xi, s, d0, d1), 0.0)
+
+    @staticmethod
+    def _log_slope(xi: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+        """log dz/dx within a bin (eq. 5)."""
+        e = xi * (1 - xi)
+        top = s * s * (d1 * xi * xi + 2 * s * e + d0 * (1 - xi) ** 2)
+        return top.log() - 2 * (s + (d0 + d1 - 2 * s) * e).log()

@@ -1,0 +1,222 @@
+"""Maps that move each coordinate on its own: the Jacobian is diagonal, and its log-determinant is a sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from flowlab.bijections.base import Bijection, bisect
+
+
+def _lead(stack: int | None) -> tuple[int, ...]:
+    return () if stack is None else (stack,)
+
+
+class ScaleShift(Bijection):
+    """z = x · exp(log_scale) + shift, with log |det| = Σ log_scale: NICE's diagonal scaling (arXiv:1410.8516, eq. 3.3).
+
+    Shapes ``(..., D)`` and ``(...)``. Starts at the identity.
+    """
+
+    def __init__(self, features: int, *, stack: int | None = None, shift: bool = True) -> None:
+        super().__init__(features, stack)
+        self.log_scale = nn.Parameter(torch.zeros(*_lead(stack), features))
+        self.shift = nn.Parameter(torch.zeros(*_lead(stack), features)) if shift else None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        z = x * self.align(self.log_scale, x).exp()
+        if self.shift is not None:
+            z = z + self.align(self.shift, x)
+        return z, self.batch_log_det(self.log_scale.sum(-1), x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        x = z if self.shift is None else z - self.align(self.shift, z)
+        return x * (-self.align(self.log_scale, z)).exp(), self.batch_log_det(-self.log_scale.sum(-1), z)
+
+
+class PReLU(Bijection):
+    """z = x where x ≥ 0, else α x with α > 0: log |det| = log α times the number of negative coordinates.
+
+    Shapes ``(..., D)`` and ``(...)``; α = exp(log_slope), one for each coordinate (Pires, thesis, eq. 3.12 to 3.15).
+
+    Raises:
+        ValueError: when the slope is not positive, since the map then folds or flattens the space.
+    """
+
+    def __init__(self, features: int, slope: float = 1.0, *, stack: int | None = None) -> None:
+        super().__init__(features, stack)
+        if not slope > 0:
+            raise ValueError(f"PReLU is invertible only for a slope above 0, but {slope} was given.")
+        self.log_slope = nn.Parameter(torch.full((*_lead(stack), features), math.log(slope)))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        s = torch.where(x < 0, self.align(self.log_slope, x), 0.0)
+        return x * s.exp(), s.sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        # α > 0 keeps the sign, so z tells which side x came from.
+        s = torch.where(z < 0, -self.align(self.log_slope, z), 0.0)
+        return z * s.exp(), s.sum(-1)
+
+
+class Logit(Bijection):
+    """z = logit(λ + (1 − 2λ) x), from [0, 1] to the whole line (RealNVP, arXiv:1605.08803, section 4.1).
+
+    log |det| = Σ log(1 − 2λ) − log y − log(1 − y), where y = λ + (1 − 2λ) x. Shapes ``(..., D)`` and ``(...)``. With
+    λ = 0 the ends 0 and 1 go to ∓∞; a small λ keeps pixel values finite. Has no parameters, so a stack takes it too.
+
+    Raises:
+        ValueError: when λ is not in [0, 1/2), or when ``x`` leaves the interval on which y is in [0, 1].
+    """
+
+    def __init__(self, lambda_: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= lambda_ < 0.5:
+            raise ValueError(f"Logit expected λ in [0, 0.5), but came {lambda_}.")
+        self.lambda_ = lambda_
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        y = self.lambda_ + (1 - 2 * self.lambda_) * x
+        if bool(((y < 0) | (y > 1)).any()):
+            raise ValueError(f"Logit expected values in [0, 1], but came values from {x.min():.4g} to {x.max():.4g}.")
+        z = torch.logit(y)
+        return z, -self._log_slope_of_sigmoid(z).sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        x = (torch.sigmoid(z) - self.lambda_) / (1 - 2 * self.lambda_)
+        return x, self._log_slope_of_sigmoid(z).sum(-1)
+
+    def _log_slope_of_sigmoid(self, z: Tensor) -> Tensor:
+        """log dx/dz, written with softplus so that it stays finite where y rounds to 0 or 1."""
+        return -F.softplus(z) - F.softplus(-z) - math.log(1 - 2 * self.lambda_)
+
+
+class SinhArcsinh(Bijection):
+    """z = sinh(δ · arcsinh(x) − ε): ε skews, δ thins or fattens the tails (Jones and Pewsey, Biometrika 2009, eq. 1).
+
+    log |det| = Σ log δ + log cosh(δ arcsinh x − ε) − ½ log(1 + x²). Shapes ``(..., D)`` and ``(...)``. Identity at
+    ε = 0, δ = 1; δ = exp(log_tail).
+    """
+
+    def __init__(self, features: int, *, stack: int | None = None) -> None:
+        super().__init__(features, stack)
+        self.skew = nn.Parameter(torch.zeros(*_lead(stack), features))
+        self.log_tail = nn.Parameter(torch.zeros(*_lead(stack), features))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        log_delta = self.align(self.log_tail, x)
+        u = log_delta.exp() * torch.asinh(x) - self.align(self.skew, x)
+        return torch.sinh(u), (log_delta + _log_cosh(u) - _log_cosh(torch.asinh(x))).sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        log_delta = self.align(self.log_tail, z)
+        u = (torch.asinh(z) + self.align(self.skew, z)) / log_delta.exp()
+        return torch.sinh(u), (_log_cosh(u) - log_delta - _log_cosh(torch.asinh(z))).sum(-1)
+
+
+def _log_cosh(u: Tensor) -> Tensor:
+    """log cosh u without overflow."""
+    return u.abs() + F.softplus(-2 * u.abs()) - math.log(2)
+
+
+class MonotoneSum(Bijection):
+    """z = x + Σ_j w_j tanh((x − b_j) / c_j) with w, c > 0: a learned increasing function of each coordinate.
+
+    log |det| = Σ_i log f′(x_i). Shapes ``(..., D)`` and ``(...)``. The slope is at least 1 everywhere, so the map is onto;
+    put a ScaleShift beside it for slopes below 1. The inverse is numeric: bisection, then one Newton step, which
+    also carries the gradient. Starts near the identity.
+    """
+
+    inverse_is_numeric = True
+
+    def __init__(
+        self, features: int, terms: int = 8, *, stack: int | None = None, generator: Generator | None = None
+    ) -> None:
+        super().__init__(features, stack)
+        shape = (*_lead(stack), features, terms)
+        self.log_weight = nn.Parameter(torch.full(shape, -3.0))
+        self.center = nn.Parameter(2 * torch.randn(shape, generator=generator))
+        self.log_width = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        z, slope = self._value_and_slope(x)
+        return z, slope.log().sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        # |f(x) − x| ≤ Σ w brackets the solution.
+        reach = self.align(self.log_weight, z.unsqueeze(-1)).exp().sum(-1).detach()
+        x = bisect(lambda x: self._value_and_slope(x)[0], z, z - reach, z + reach)
+        value, slope = self._value_and_slope(x)
+        x = x - (value - z) / slope.detach()
+        return x, -self._value_and_slope(x)[1].log().sum(-1)
+
+    def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        u = x.unsqueeze(-1)  # (..., D, 1) against (..., D, terms)
+        w, c = self.align(self.log_weight, u).exp(), self.align(self.log_width, u).exp()
+        t = torch.tanh((u - self.align(self.center, u)) / c)
+        return x + (w * t).sum(-1), 1 + (w / c * (1 - t * t)).sum(-1)
+
+
+class Monotone(Bijection):
+    """z = f(x), elementwise, for any increasing or decreasing function f: log |det| = Σ log |f′(x)| by autograd.
+
+    Shapes ``(..., D)`` and ``(...)``. ``inverse`` is f⁻¹ when you have it; without it the inverse is numeric, by
+    bisection over ``interval``, and f must be monotone on the whole of it. Not differentiable in f's parameters through a numeric inverse.
+
+    Raises:
+        ValueError: when a numeric inverse is asked for a value that f does not take on ``interval``.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        inverse: Callable[[Tensor], Tensor] | None = None,
+        *,
+        interval: tuple[float, float] = (-1e4, 1e4),
+    ) -> None:
+        super().__init__()
+        self.function, self.inverse_function, self.interval = function, inverse, interval
+        self.inverse_is_numeric = inverse is None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        z, slope = self._value_and_slope(x)
+        return z, slope.abs().log().sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        x = self._bisect(z) if self.inverse_function is None else self.inverse_function(z)
+        return x, -self._value_and_slope(x)[1].abs().log().sum(-1)
+
+    def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            z = self.function(x)
+            (slope,) = torch.autograd.grad(z.sum(), x, create_graph=True)
+        return (z, slope) if differentiable else (z.detach(), slope.detach())
+
+    def _bisect(self, z: Tensor) -> Tensor:
+        low, high = (torch.full_like(z, end) for end in self.interval)
+        sign = torch.sign(self.function(high) - self.function(low))
+        if bool(((sign * self.function(low) > sign * z) | (sign * self.function(high) < sign * z)).any()):
+            raise ValueError(f"Monotone: a value to invert is not reached by the function on {self.interval}.")
+        x = bisect(lambda x: sign * self.function(x), sign * z, low, high)
+        with torch.no_grad():
+            slope = self._value_and_slope(x)[1].detach()
+        # One Newton step, which also carries the gradient of the inverse, 1/f′.
+        return x + (z - self.function(x).detach()) / slope

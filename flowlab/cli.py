@@ -1,0 +1,70 @@
+"""The command `flowlab`: open the course, fetch the data."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="flowlab",
+        description="Learn normalizing flows by moving them.",
+        epilog="examples:\n  flowlab lab          open the course at notebook 00\n  flowlab lab 5        open notebook 05\n"
+        "  flowlab data mnist   fetch and verify the full MNIST",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    lab = commands.add_parser("lab", help="open the notebooks in JupyterLab")
+    lab.add_argument("notebook", nargs="?", type=int, default=0, help="number of the notebook to open (default: 0)")
+    lab.add_argument("--no-browser", action="store_true", help="start the server, print its address, open nothing")
+    lab.add_argument("--port", type=int, help="port to serve on (default: the first free one from 8888)")
+    lab.set_defaults(run=_lab)
+
+    data = commands.add_parser("data", help="fetch a data set and verify it")
+    data.add_argument("name", choices=["mnist"])
+    data.set_defaults(run=_data)
+
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except (OSError, ValueError) as error:
+        print(f"flowlab: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _lab(options: argparse.Namespace) -> int:
+    if not NOTEBOOKS.is_dir():
+        raise ValueError(
+            "'flowlab lab' works from a clone of the course, and this installation has no notebooks beside it. Clone the "
+            'repository and run: pip install -e ".[lab]"'
+        )
+    matches = sorted(NOTEBOOKS.glob(f"{options.notebook:02d}_*.ipynb"))
+    if not matches:
+        numbers = ", ".join(sorted({p.name[:2] for p in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")}))
+        raise ValueError(f"There is no notebook {options.notebook:02d}. There are: {numbers}.")
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ValueError('JupyterLab is not installed here. Install it with: pip install -e ".[lab]"')
+    command = [sys.executable, "-m", "jupyterlab", str(matches[0])]
+    command += [f"--ServerApp.root_dir={NOTEBOOKS}"]
+    if options.port:
+        command.append(f"--port={options.port}")
+    if options.no_browser:
+        command.append("--no-browser")
+    return subprocess.run(command, check=False).returncode
+
+
+def _data(options: argparse.Namespace) -> int:
+    from flowlab.datasets import mnist
+
+    mnist.fetch()
+    return 0

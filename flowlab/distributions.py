@@ -1,0 +1,142 @@
+"""Base densities p_Z: simple, exact, easy to sample. Each is a module, so that it follows ``.to()``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+
+class Base(nn.Module):
+    """A density over vectors: ``log_prob`` of ``(..., D)`` is ``(...)``, in nats; ``sample(n)`` is ``(n, D)``.
+
+    With ``stack=K`` a sample is ``(K, n, D)``, one batch for each flow of the stack.
+    """
+
+    def __init__(self, features: int, *, stack: int | None = None) -> None:
+        super().__init__()
+        if features < 1:
+            raise ValueError(f"{type(self).__name__} needs at least one dimension, but was given {features}.")
+        self.features, self.stack = features, stack
+        # Carries dtype and device, and is no part of a checkpoint.
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.log_prob(z)
+
+    def _shape(self, n: int) -> tuple[int, ...]:
+        if n < 1:
+            raise ValueError(f"sample expected a count of at least 1, but came {n}.")
+        return (n, self.features) if self.stack is None else (self.stack, n, self.features)
+
+    def _uniform(self, n: int, generator: Generator | None) -> Tensor:
+        return torch.rand(self._shape(n), generator=generator, dtype=self.anchor.dtype, device=self.anchor.device)
+
+    def _normal(self, n: int, generator: Generator | None) -> Tensor:
+        return torch.randn(self._shape(n), generator=generator, dtype=self.anchor.dtype, device=self.anchor.device)
+
+
+class StandardNormal(Base):
+    """log p(z) = −½ Σ z² − ½ D log 2π: independent Gaussians of mean 0 and deviation 1."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -0.5 * (z * z).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        return self._normal(n, generator)
+
+
+class StandardLogistic(Base):
+    """log p(z) = −Σ [log(1 + eᶻ) + log(1 + e⁻ᶻ)]: heavier tails than the Gaussian (NICE, arXiv:1410.8516, eq. 3.5)."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return -(F.softplus(z) + F.softplus(-z)).sum(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        u = self._uniform(n, generator)
+        tiny = torch.finfo(u.dtype).tiny
+        return torch.logit(u.clamp(tiny, 1 - torch.finfo(u.dtype).eps))
+
+
+class StandardUniform(Base):
+    """log p(z) = 0 on [0, 1]^D and −∞ outside."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return torch.where(((z >= 0) & (z <= 1)).all(-1), 0.0, -math.inf).to(z.dtype)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        return self._uniform(n, generator)
+
+
+class GaussianMixture(Base):
+    """log p(z) = log Σ_k π_k N(z; μ_k, Σ_k), with Σ_k = L_k L_kᵀ: a base with K modes.
+
+    Args:
+        means: ``(K, D)``.
+        covariances: ``(K, D, D)``; the identity when left out.
+        weights: ``(K,)``, summing to one; equal when left out.
+        trainable: whether gradients reach means, covariances and weights.
+
+    Raises:
+        ValueError: when shapes disagree, a covariance is not positive definite, or weights do not sum to one.
+    """
+
+    def __init__(
+        self,
+        means: Tensor,
+        covariances: Tensor | None = None,
+        *,
+        weights: Tensor | None = None,
+        trainable: bool = False,
+    ) -> None:
+        if means.ndim != 2:
+            raise ValueError(f"GaussianMixture expected means of shape (K, D), but came {tuple(means.shape)}.")
+        K, D = means.shape
+        super().__init__(D)
+        covariances = torch.eye(D, dtype=means.dtype).repeat(K, 1, 1) if covariances is None else covariances
+        weights = torch.full((K,), 1 / K, dtype=means.dtype) if weights is None else weights
+        if covariances.shape != (K, D, D) or weights.shape != (K,):
+            raise ValueError(
+                f"GaussianMixture expected covariances {(K, D, D)} and weights {(K,)}, but came "
+                f"{tuple(covariances.shape)} and {tuple(weights.shape)}."
+            )
+        if bool((weights <= 0).any()) or abs(float(weights.sum()) - 1) > 1e-4:
+            raise ValueError(f"GaussianMixture expected positive weights that sum to one, but came {weights.tolist()}.")
+        L, failed = torch.linalg.cholesky_ex(covariances)
+        if bool(failed.any()):
+            raise ValueError("GaussianMixture expected positive definite covariances, but one of them is not.")
+        self.means = nn.Parameter(means.clone(), trainable)
+        self.lower = nn.Parameter(L.tril(-1), trainable)
+        self.log_diagonal = nn.Parameter(L.diagonal(dim1=-2, dim2=-1).log(), trainable)
+        self.logits = nn.Parameter(weights.log(), trainable)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return self.log_joint(z).logsumexp(-1)
+
+    def log_joint(self, z: Tensor) -> Tensor:
+        """log π_k + log N(z; μ_k, Σ_k): ``(..., D)`` to ``(..., K)``, in nats."""
+        e = torch.linalg.solve_triangular(self._scale_tril(), (z.unsqueeze(-2) - self.means).unsqueeze(-1), upper=False)
+        log_normal = (
+            -0.5 * (e * e).sum((-2, -1)) - self.log_diagonal.sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+        )
+        return self.logits.log_softmax(-1) + log_normal
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """p(k | z) by Bayes' rule: ``(..., D)`` to ``(..., K)``, summing to one."""
+        return self.log_joint(z).softmax(-1)
+
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        k = torch.multinomial(self.logits.softmax(-1), self._shape(n)[0], replacement=True, generator=generator)
+        e = torch.randn(n, self.features, 1, generator=generator, dtype=self.means.dtype, device=self.means.device)
+        return self.means[k] + (self._scale_tril()[k] @ e).squeeze(-1)
+
+    def _scale_tril(self) -> Tensor:
+        return self.lower.tril(-1) + torch.diag_embed(self.log_diagonal.exp())

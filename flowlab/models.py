@@ -1,0 +1,153 @@
+"""Named recipes: each builds a Flow, with the settings of its paper as presets."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+
+from torch import Generator
+
+from flowlab.bijections import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    Bijection,
+    Chain,
+    ScaleShift,
+    SplineCoupling,
+    alternating_mask,
+)
+from flowlab.distributions import Base, StandardLogistic, StandardNormal
+from flowlab.flow import Flow
+
+PRIORS = {"normal": StandardNormal, "logistic": StandardLogistic}
+
+# What each source printed. `nice(784, **PRESETS["nice_mnist"])` is the paper's model, weight for weight.
+PRESETS = {
+    # NICE, arXiv:1410.8516, section 5.1.
+    "nice_mnist": {"layers": 4, "hidden": (1000,) * 5, "prior": "logistic"},
+    # Pires, "Variational Mixture of Normalizing Flows", section 5.1: one component of the mixture.
+    "realnvp_pinwheel": {"layers": 8, "hidden": (8,), "standardize": False},
+    "realnvp_two_circles": {"layers": 10, "hidden": (8,), "standardize": False},
+}
+
+
+def _recipe(build: Callable[..., Flow]) -> Callable[..., Flow]:
+    """Note on the flow how it was built, so that a checkpoint's card can say how to build it again."""
+
+    @functools.wraps(build)
+    def wrapper(*args, **settings) -> Flow:
+        flow = build(*args, **settings)
+        given = inspect.signature(build).bind(*args, **settings).arguments
+        given = {name: value for name, value in given.items() if name != "generator"}
+        flow.recipe = None if "base" in given else {"name": build.__name__, "settings": given}
+        return flow
+
+    return wrapper
+
+
+@_recipe
+def nice(
+    features: int,
+    layers: int = 4,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    prior: str = "logistic",
+    scaling: bool = True,
+    activation: str = "relu",
+    stack: int | None = None,
+    generator: Generator | None = None,
+) -> Flow:
+    """z = S · (additive couplings of x), the even and the odd coordinates in turn (NICE, arXiv:1410.8516).
+
+    Takes ``(..., D)``. Volume is kept but for the diagonal ``S``, which ``scaling=False`` leaves out. ``prior`` is
+    "logistic", as in the paper for images, or "normal".
+    """
+    maps: list[Bijection] = [
+        AdditiveCoupling(
+            alternating_mask(features, odd=i % 2 == 1), hidden, activation=activation, stack=stack, generator=generator
+        )
+        for i in range(layers)
+    ]
+    if scaling:
+        maps.append(ScaleShift(features, stack=stack, shift=False))
+    return Flow(Chain(maps), _prior(prior, features, stack))
+
+
+@_recipe
+def realnvp(
+    features: int,
+    layers: int = 8,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    log_scale_bound: float = 2.0,
+    standardize: bool = True,
+    context_features: int = 0,
+    base: Base | None = None,
+    stack: int | None = None,
+    generator: Generator | None = None,
+) -> Flow:
+    """z = affine couplings of x, the even and the odd coordinates in turn (RealNVP, arXiv:1605.08803).
+
+    Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``standardize`` puts an ActNorm first,
+    so that data of any location and scale can be fitted as it is. ``base`` is the standard normal unless given, for
+    instance a Gaussian mixture.
+    """
+    maps: list[Bijection] = [ActNorm(features, stack=stack)] if standardize else []
+    maps += [
+        AffineCoupling(
+            alternating_mask(features, odd=i % 2 == 1),
+            hidden,
+            activation=activation,
+            log_scale_bound=log_scale_bound,
+            context_features=context_features,
+            stack=stack,
+            generator=generator,
+        )
+        for i in range(layers)
+    ]
+    return Flow(Chain(maps), base or StandardNormal(features, stack=stack))
+
+
+@_recipe
+def spline_flow(
+    features: int,
+    layers: int = 6,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    bins: int = 8,
+    bound: float = 4.0,
+    activation: str = "relu",
+    context_features: int = 0,
+    base: Base | None = None,
+    stack: int | None = None,
+    generator: Generator | None = None,
+) -> Flow:
+    """z = spline couplings of a standardized x (neural spline flow, coupling form, arXiv:1906.04032).
+
+    Takes ``(..., D)``. The splines bend [−B, B] and leave the rest alone, so the first map is an ActNorm, which puts
+    the data there.
+    """
+    maps: list[Bijection] = [ActNorm(features, stack=stack)]
+    maps += [
+        SplineCoupling(
+            alternating_mask(features, odd=i % 2 == 1),
+            hidden,
+            bins=bins,
+            bound=bound,
+            activation=activation,
+            context_features=context_features,
+            stack=stack,
+            generator=generator,
+        )
+        for i in range(layers)
+    ]
+    return Flow(Chain(maps), base or StandardNormal(features, stack=stack))
+
+
+def _prior(name: str, features: int, stack: int | None) -> Base:
+    if name not in PRIORS:
+        raise ValueError(f"The prior is one of {sorted(PRIORS)}, but {name!r} was given.")
+    return PRIORS[name](features, stack=stack)

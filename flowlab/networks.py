@@ -1,0 +1,80 @@
+"""The conditioners: networks that read one part of a sample and say how to move the other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
+
+
+class Linear(nn.Module):
+    """y = W x + b, or K of them side by side when ``stack=K``.
+
+    ``(..., in)`` to ``(..., out)``; a stack takes ``(K, ..., in)`` and has weights ``(K, out, in)``. Weights start
+    uniform within ±1/√in, drawn from ``generator``.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, stack: int | None = None, generator: Generator | None = None
+    ) -> None:
+        super().__init__()
+        self.stack = stack
+        lead = () if stack is None else (stack,)
+        bound = 1 / math.sqrt(max(in_features, 1))
+        self.weight = nn.Parameter(bound * (2 * torch.rand(*lead, out_features, in_features, generator=generator) - 1))
+        self.bias = nn.Parameter(bound * (2 * torch.rand(*lead, out_features, generator=generator) - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stack is None:
+            return F.linear(x, self.weight, self.bias)
+        flat = x.reshape(self.stack, -1, x.shape[-1])  # (K, N, in)
+        y = torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.mT)  # (K, N, out)
+        return y.view(*x.shape[:-1], -1)
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron whose last layer starts at zero, so that what it conditions starts at the identity.
+
+    ``(..., in)``, and a context ``(..., C)`` beside it when built with ``context_features=C``, to ``(..., out)``.
+
+    Raises:
+        ValueError: when the activation is unknown, or a context is missing or not expected.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        context_features: int = 0,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"MLP expected an activation among {sorted(ACTIVATIONS)}, but came {activation!r}.")
+        sizes = [in_features + context_features, *hidden]
+        self.hidden = nn.ModuleList(
+            Linear(a, b, stack=stack, generator=generator) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.last = Linear(sizes[-1], out_features, stack=stack, generator=generator)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        self.activation = ACTIVATIONS[activation]
+        self.context_features = context_features
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if self.context_features:
+            if context is None:
+                raise ValueError(f"This network was built for a context of {self.context_features}, but none came.")
+            x = torch.cat((x, context.expand(*x.shape[:-1], self.context_features)), dim=-1)
+        for layer in self.hidden:
+            x = self.activation(layer(x))
+        return self.last(x)

@@ -1,0 +1,119 @@
+"""Densities, samples and warped grids in the plane; training curves. Figures for notebooks, arrays for explorers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from flowlab.bijections import Bijection
+from flowlab.plotting.style import COLORS, DENSITY, tidy
+
+CHUNK = 4096  # points at a time: measured four times faster than 40,000 at once, and bounded in memory
+
+
+@torch.no_grad()
+def log_density(model: Any, points: Tensor) -> Tensor:
+    """log p at many points ``(..., D)``, in chunks, whatever has a ``log_prob``: ``(...)`` in nats."""
+    flat = points.reshape(-1, points.shape[-1])
+    return torch.cat([model.log_prob(part) for part in flat.split(CHUNK)]).reshape(points.shape[:-1])
+
+
+def plane(extent: float | tuple[float, float, float, float], size: int = 200) -> Tensor:
+    """A square grid of points ``(size, size, 2)`` in the order of an image: rows are y, upward; columns are x."""
+    left, right, bottom, top = (-extent, extent, -extent, extent) if isinstance(extent, int | float) else extent
+    y, x = torch.meshgrid(torch.linspace(bottom, top, size), torch.linspace(left, right, size), indexing="ij")
+    return torch.stack((x, y), dim=-1)
+
+
+def grid_lines(extent: float, lines: int = 21, points: int = 120) -> Tensor:
+    """The lines of a square grid, ``(2 · lines, points, 2)``: first the horizontal ones, then the vertical ones."""
+    t, at = torch.linspace(-extent, extent, points), torch.linspace(-extent, extent, lines)
+    horizontal = torch.stack(torch.broadcast_tensors(t, at[:, None]), dim=-1)
+    return torch.cat((horizontal, horizontal.flip(-1)))
+
+
+@torch.no_grad()
+def warped_grid(bijection: Bijection, extent: float = 3.0, lines: int = 21, points: int = 120) -> Tensor:
+    """Where the map's inverse takes the lines of a grid in latent space: ``(2 · lines, points, 2)``."""
+    return bijection.inverse(grid_lines(extent, lines, points))[0]
+
+
+def density(
+    model: Any,
+    data: Any = None,
+    *,
+    extent: float | tuple[float, float, float, float] | None = None,
+    size: int = 200,
+    title: str = "p(x)",
+    axes: Axes | None = None,
+) -> Figure:
+    """Draw p(x) of anything with a ``log_prob``, on the line or in the plane, and the data on it when given."""
+    rows = None if data is None else np.asarray(data, dtype=np.float64)
+    if rows is not None and rows.ndim == 1:
+        rows = rows[:, None]
+    dimensions = rows.shape[1] if rows is not None else getattr(getattr(model, "base", None), "features", 2)
+    if dimensions not in (1, 2):
+        raise ValueError(f"density draws one or two dimensions, but these are {dimensions}.")
+    if axes is None:
+        axes = Figure(figsize=(4.2, 4.2) if dimensions == 2 else (5, 3), dpi=80, layout="constrained").subplots()
+    like = getattr(getattr(model, "base", None), "anchor", torch.zeros(()))
+    if extent is None:
+        extent = 4.0 if rows is None else _frame(rows)
+    if dimensions == 1:
+        left, right = (-extent, extent) if isinstance(extent, int | float) else extent[:2]
+        x = torch.linspace(left, right, 400)[:, None].to(like)
+        tidy(axes, title, "x", "p(x)")
+        if rows is not None:
+            axes.hist(rows[:, 0], 60, density=True, color=COLORS["data"], alpha=0.3, label="data")
+        axes.plot(x[:, 0].cpu(), log_density(model, x).exp().cpu(), color=COLORS["model"], lw=2, label="model")
+        axes.legend(frameon=False, fontsize=8)
+        return axes.figure
+    points = plane(extent, size)
+    p = log_density(model, points.to(like)).exp().cpu().numpy()
+    frame = (float(points[0, 0, 0]), float(points[0, -1, 0]), float(points[0, 0, 1]), float(points[-1, 0, 1]))
+    axes.imshow(p, origin="lower", extent=frame, cmap=DENSITY, vmin=0, vmax=_top(p), aspect="equal")
+    if rows is not None:
+        shown = rows[:: max(1, len(rows) // 1000)]
+        axes.scatter(*shown.T, s=3, color=COLORS["data"], alpha=0.4, linewidths=0)
+    tidy(axes, title, "x₁", "x₂")
+    axes.set_xlim(frame[:2])
+    axes.set_ylim(frame[2:])
+    return axes.figure
+
+
+def training_curve(history: Any, *, truth: float | None = None, axes: Axes | None = None) -> Figure:
+    """Loss in nats by step, validation beside it, and, where it is known, the loss of the exact density: the floor."""
+    if axes is None:
+        axes = Figure(figsize=(5.5, 3), dpi=80, layout="constrained").subplots()
+    tidy(axes, "the fit, step by step", "step", "−log p(x), nats")
+    loss = np.asarray(history.loss)
+    width = max(1, len(loss) // 100)
+    smooth = np.convolve(loss, np.ones(width) / width, mode="valid")
+    axes.plot(np.arange(len(smooth)) + width // 2, smooth, color=COLORS["model"], lw=1.5, label="training")
+    if history.validation:
+        axes.plot(
+            *zip(*history.validation.items(), strict=True), "o-", ms=3, color=COLORS["validation"], label="validation"
+        )
+    if truth is not None:
+        axes.axhline(truth, color=COLORS["truth"], ls="--", lw=1, label="exact density")
+    axes.legend(frameon=False, fontsize=8)
+    return axes.figure
+
+
+def _top(p: np.ndarray) -> float:
+    """The darkest shade is a high density, but not the very highest: one spike should not make all else white."""
+    positive = p[p > 1e-3 * p.max()] if p.max() > 0 else np.ones(1)
+    return float(np.quantile(positive, 0.98))
+
+
+def _frame(rows: np.ndarray) -> tuple[float, float, float, float]:
+    """A frame around the data, square in the plane, with a tenth to spare."""
+    low, high = rows.min(0), rows.max(0)
+    middle, half = (low + high) / 2, 0.55 * float((high - low).max()) or 1.0
+    ends = [end for m in middle for end in (m - half, m + half)]
+    return tuple(ends) if len(ends) == 4 else (ends[0], ends[1], 0.0, 1.0)

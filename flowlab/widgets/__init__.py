@@ -1,0 +1,1 @@
+"""Explorers: controls around plotting, one file a notebook family."""

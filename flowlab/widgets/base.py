@@ -1,0 +1,237 @@
+"""What every explorer shares: controls, a picture, numbers beside it, errors that show, and a way to run and to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+from flowlab.plotting.picture import Picture
+
+SLICE = 0.08  # seconds of a long run between two looks at the buttons
+
+
+class PictureView(anywidget.AnyWidget):
+    """An image that says what it shows, and that can be pressed and dragged.
+
+    ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left.
+    """
+
+    _esm = """
+    function render({ model, el }) {
+      const image = document.createElement("img");
+      image.className = "flowlab-picture";
+      image.draggable = false;
+      image.style.maxWidth = "100%";
+      image.style.touchAction = model.get("draggable") ? "none" : "auto";
+      image.style.cursor = model.get("draggable") ? "crosshair" : "default";
+      let waiting = false, last = null, count = 0;
+      const show = () => {
+        const old = image.src;
+        image.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
+        if (old) setTimeout(() => URL.revokeObjectURL(old), 1000);
+        waiting = false;
+        if (last) { const event = last; last = null; send(event); }
+      };
+      const describe = () => { image.alt = model.get("alt"); };
+      const send = (event) => {
+        // One move under way at a time: a slow kernel skips moves, it does not queue them.
+        if (waiting && event.kind === "move") { last = event; return; }
+        waiting = true;
+        setTimeout(() => { waiting = false; }, 250);
+        model.set("pointer", { ...event, count: ++count });
+        model.save_changes();
+      };
+      const where = (kind, e) => {
+        const box = image.getBoundingClientRect();
+        return { kind, x: (e.clientX - box.left) / box.width, y: (e.clientY - box.top) / box.height };
+      };
+      if (model.get("draggable")) {
+        image.addEventListener("pointerdown", (e) => { image.setPointerCapture(e.pointerId); send(where("down", e)); });
+        image.addEventListener("pointermove", (e) => { if (e.buttons) send(where("move", e)); });
+        image.addEventListener("pointerup", (e) => { last = null; send(where("up", e)); });
+      }
+      model.on("change:png", show);
+      model.on("change:alt", describe);
+      show(); describe();
+      el.appendChild(image);
+      return () => { model.off("change:png", show); model.off("change:alt", describe); };
+    }
+    export default { render };
+    """
+    png = traitlets.Bytes(b"").tag(sync=True)
+    alt = traitlets.Unicode("").tag(sync=True)
+    draggable = traitlets.Bool(False).tag(sync=True)
+    pointer = traitlets.Dict({}).tag(sync=True)
+
+
+class Explorer(widgets.VBox):
+    """Controls above a picture: each change of a control updates the picture, in one call, with nothing in between.
+
+    Args:
+        picture: draws; its ``update`` takes the values of the controls by name.
+        controls: ipywidgets by name, each with a ``value`` and a ``description``.
+        caption: the line that says what to see.
+        rows: names of controls, a list for each row; all in rows of three when left out.
+        draggable: whether the picture takes the pointer; override ``on_pointer`` then.
+
+    An exception in a callback is shown under the picture, and kept in ``errors``, where the tests look.
+    """
+
+    def __init__(
+        self,
+        picture: Picture,
+        controls: dict[str, widgets.Widget],
+        *,
+        caption: str = "",
+        rows: list[list[str]] | None = None,
+        draggable: bool = False,
+    ) -> None:
+        self.picture, self.controls, self.numbers = picture, controls, {}
+        self.errors: list[BaseException] = []
+        self.view = PictureView(draggable=draggable)
+        self.readout = widgets.HTML()
+        self.trouble = widgets.HTML()
+        self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
+        self._held = False
+        for control in controls.values():
+            if hasattr(control, "style") and control.style.has_trait("description_width"):
+                control.style.description_width = "initial"
+            control.observe(self._changed, names="value")
+        self.view.observe(self._pointed, names="pointer")
+        names = list(controls)
+        rows = rows or [names[i : i + 3] for i in range(0, len(names), 3)]
+        wrap = widgets.Layout(flex_flow="row wrap")
+        boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
+        super().__init__([*boxes, self.view, self.readout, self.caption, self.trouble])
+        self.refresh()
+
+    def values(self) -> dict[str, Any]:
+        """What the controls say now."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values: Any) -> None:
+        """Set several controls and draw once."""
+        self._held = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._held = False
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw what the controls say."""
+        self.guard(self._draw)
+
+    def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
+        """Called with the axes under the pointer and the place in its data; set controls here."""
+
+    def guard(self, action: Callable[..., Any], *args: Any) -> None:
+        """Run a callback; show what went wrong instead of losing it."""
+        try:
+            action(*args)
+            self.trouble.value = ""
+        except Exception as error:
+            self.errors.append(error)
+            where = html.escape(traceback.format_exc(limit=-2))
+            self.trouble.value = f'<div role="alert"><b>{html.escape(str(error))}</b><pre>{where}</pre></div>'
+
+    def run(
+        self, steps: Iterator[Any], report: Callable[[Any], None], finished: Callable[[], None]
+    ) -> Callable[[], None]:
+        """Draw from a long-running iterator in slices, so that buttons stay alive; returns the function that stops it.
+
+        In a kernel this is a task on its event loop; where no loop runs (in a plain script or a test) it runs to the end.
+        """
+        stopped = False
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+
+        def one_slice() -> bool:
+            """Work for a moment; say whether there is more."""
+            until, item = time.perf_counter() + SLICE, None
+            try:
+                for item in steps:
+                    if time.perf_counter() > until:
+                        report(item)
+                        return not stopped
+            except Exception:
+                finished()
+                raise
+            if item is not None:
+                report(item)
+            return False
+
+        def end() -> None:
+            steps.close()
+            finished()
+
+        async def in_slices() -> None:
+            more = True
+
+            def advance() -> None:
+                nonlocal more
+                more = False  # stays so if the slice raises
+                more = one_slice()
+
+            while more and not stopped:
+                self.guard(advance)
+                await asyncio.sleep(0.01)
+            self.guard(end)
+
+        try:
+            asyncio.get_running_loop().create_task(in_slices())
+        except RuntimeError:
+            asyncio.run(in_slices())
+        return stop
+
+    def _draw(self) -> None:
+        self.numbers = self.picture.update(**self.values())
+        self.view.png = self.picture.png()
+        self.view.alt = self.picture.describe(self.numbers)
+        shown = (
+            f"{html.escape(name)} <b>{value:.3f}</b>"
+            if isinstance(value, float)
+            else f"{html.escape(name)} <b>{html.escape(str(value))}</b>"
+            for name, value in self.numbers.items()
+        )
+        self.readout.value = '<div class="flowlab-readout">' + " &nbsp;·&nbsp; ".join(shown) + "</div>"
+
+    def _changed(self, change: Any) -> None:
+        if not self._held:
+            self.refresh()
+
+    def _pointed(self, change: Any) -> None:
+        event = change["new"]
+        if event:
+            axes, x, y = self.picture.locate(event["x"], event["y"])
+            self.guard(self.on_pointer, event["kind"], axes, x, y)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The live widget, and a still picture for pages that run no code."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data = bundle[0] if isinstance(bundle, tuple) else bundle
+        data = {**data, "image/png": self.view.png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
+        return (data, *bundle[1:]) if isinstance(bundle, tuple) else data
+
+
+def slider(description: str, value: float, low: float, high: float, step: float = 0.05) -> widgets.FloatSlider:
+    """A float slider in the size and format of the course."""
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=description, readout_format=".2f")
+
+
+def choice(description: str, options: Any, value: Any = None) -> widgets.Dropdown:
+    """A drop-down list."""
+    options = list(options)
+    first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    return widgets.Dropdown(options=options, value=first if value is None else value, description=description)
