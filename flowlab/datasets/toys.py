@@ -402,7 +402,7 @@ class Checkerboard(Toy):
     def _log_density(self, x: Tensor) -> Tensor:
         square = ((x + self.half_width) / self._side).floor()
         filled = ((square >= 0) & (square < self.squares)).all(-1) & (square.sum(-1) % 2 == 0)
-        return torch.where(filled, -math.log(self.components * self._side**2), -math.inf)
+        return torch.where(filled, -math.log(self.components * self._side**2), -math.inf).to(x)
 
 
 TOYS: dict[str, type[Toy]] = {

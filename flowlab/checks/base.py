@@ -1,0 +1,82 @@
+"""Exercises: the question, the worked answer, the hints and the check stand together; stub and solution follow from them.
+
+In a notebook a student writes the function and calls ``check("02.1", area)``. The check tests properties, not text, and
+answers a wrong function with a sentence that names the likely misunderstanding.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+class Wrong(Exception):
+    """The answer is not right yet; the message is the hint that fits this mistake."""
+
+
+def expect(condition: Any, hint: str) -> None:
+    """Go on if the condition holds, else stop with this hint."""
+    if not bool(condition):
+        raise Wrong(hint)
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    Attributes:
+        number: "02.1", the first exercise of notebook 02.
+        question: what is asked, in Markdown.
+        answer: the worked answer, a function whose docstring is the stub's docstring too.
+        check: takes a student's function; raises ``Wrong`` with a hint.
+        praise: what a right answer shows, one sentence.
+        hints: from gentle to almost told.
+    """
+
+    number: str
+    question: str
+    answer: Callable
+    check: Callable[[Callable], None]
+    praise: str
+    hints: tuple[str, ...]
+
+    @property
+    def stub(self) -> str:
+        """The cell a student finds: signature and docstring of the answer, and a body of three dots."""
+        source = textwrap.dedent(inspect.getsource(self.answer))
+        function = ast.parse(source).body[0]
+        docstring = function.body[0]
+        head = source.splitlines()[: docstring.end_lineno]
+        return "\n".join([*head, "    ...", "", "", f'check("{self.number}", {self.answer.__name__})'])
+
+    @property
+    def solution(self) -> str:
+        """The worked answer with its check, as one cell."""
+        source = textwrap.dedent(inspect.getsource(self.answer)).rstrip()
+        return f'{source}\n\n\ncheck("{self.number}", {self.answer.__name__})'
+
+    def verdict(self, answer: Callable) -> tuple[str, str]:
+        """("right" | "wrong" | "open", a sentence) for a student's function."""
+        if _is_stub(answer):
+            return "open", "not answered yet. Replace the three dots, then run this cell again."
+        try:
+            self.check(answer)
+        except Wrong as wrong:
+            return "wrong", str(wrong)
+        except Exception as error:
+            return "wrong", f"your function raised {type(error).__name__}: {error}"
+        return "right", self.praise
+
+
+def _is_stub(answer: Callable) -> bool:
+    """Whether the body is still a docstring and three dots."""
+    try:
+        function = ast.parse(textwrap.dedent(inspect.getsource(answer))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return False
+    body = [node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+    return isinstance(function, ast.FunctionDef) and not body

@@ -1,0 +1,601 @@
+"""flowlab beside the libraries that one would pick instead: the same flow, the same job, one thread.
+
+    pip install -e ".[bench]"
+    python tests/benchmarks/compare_peers.py [--only flowlab,zuko] [--jobs step_h64] [--rounds N] [--json FILE]
+
+The flow is eight affine couplings in two dimensions, each with a conditioner of two hidden layers; every library brings
+its own coupling class and its own bounded scale, and the count of parameters shows that the sizes match. Each library
+runs in a process of its own, so that none inherits the imports or the memory of another. The processes live side by
+side but only one works at a time: they take turns, A B C A B C, so that a slow minute of the machine hits them all.
+
+`plain_torch` is the floor: the same flow written by hand with the fewest operations, as no library could.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LAYERS, BATCH, COMPONENTS = 8, 512, 5
+JOBS = {
+    "step_h64": f"training step, hidden 64, batch {BATCH}: forward, backward, Adam",
+    "step_h8": f"training step, hidden 8, batch {BATCH}",
+    "sample_10k": "sample 10,000 points, hidden 64",
+    "grid_40k": "log-density of 200×200 points, hidden 64",
+    "mixture_5": f"training step of {COMPONENTS} such flows as a mixture, hidden 64",
+    "import": "import, beyond torch's own",
+}
+ADAM = {"lr": 1e-3, "fused": True}  # torch.optim.Adam for every library, with these arguments
+TURN = 0.15  # seconds that a library works before the next one's turn
+
+
+# --- The libraries -----------------------------------------------------------------------------------------------
+#
+# Each is a class with `flow(hidden)`, a module; `log_prob(flow, x)` and `sample(flow, n)`; and, where it can do better
+# than a loop over flows, `mixture(count, hidden)` and `log_prob_components(flows, x)`, which gives (K, N).
+
+
+class Library:
+    package: str  # as pip calls it
+    module: str  # what a user of its affine coupling imports
+    bounded_scale: str
+    difference = ""  # where its design forces another size
+
+    def flow(self, hidden):
+        raise NotImplementedError
+
+    def log_prob(self, flow, x):
+        return flow.log_prob(x)
+
+    def sample(self, flow, n):
+        return flow.sample(n)
+
+    def mixture(self, count, hidden):
+        from torch import nn
+
+        return nn.ModuleList(self.flow(hidden) for _ in range(count))
+
+    def log_prob_components(self, flows, x):
+        import torch
+
+        return torch.stack([self.log_prob(flow, x) for flow in flows])
+
+
+class Flowlab(Library):
+    package = module = "flowlab"
+    bounded_scale = "2 tanh(h)"
+
+    def flow(self, hidden, stack=None):
+        import torch
+        from flowlab.models import realnvp
+
+        seed = torch.Generator().manual_seed(0)
+        return realnvp(2, layers=LAYERS, hidden=(hidden, hidden), standardize=False, stack=stack, generator=seed)
+
+    def mixture(self, count, hidden):
+        return self.flow(hidden, stack=count)
+
+    def log_prob_components(self, flows, x):
+        return flows.log_prob(x.expand(COMPONENTS, *x.shape))
+
+
+class PlainTorch(Library):
+    package, module = "torch", "torch"
+    bounded_scale = "2 tanh(h)"
+
+    def flow(self, hidden, stack=None):
+        return plain_torch(hidden, stack)
+
+    def mixture(self, count, hidden):
+        return self.flow(hidden, stack=count)
+
+    def log_prob_components(self, flows, x):
+        return flows.log_prob(x)
+
+
+class Normflows(Library):
+    package = module = "normflows"
+    bounded_scale = "sigmoid(h + 2)"
+
+    def flow(self, hidden):
+        import normflows as nf
+
+        layers = []
+        for _ in range(LAYERS):
+            network = nf.nets.MLP([1, hidden, hidden, 2], init_zeros=True)
+            layers += [nf.flows.AffineCouplingBlock(network, scale_map="sigmoid"), nf.flows.Permute(2, mode="swap")]
+        return nf.NormalizingFlow(nf.distributions.DiagGaussian(2, trainable=False), layers)
+
+    def sample(self, flow, n):
+        return flow.sample(n)[0]  # it computes log_prob on the way, and cannot be asked not to
+
+
+class Nflows(Library):
+    package, module = "nflows", "nflows.flows"
+    bounded_scale = "sigmoid(h + 2) + 0.001"
+
+    def flow(self, hidden):
+        import torch
+        from nflows.distributions import StandardNormal
+        from nflows.flows import Flow
+        from nflows.nn.nets import MLP
+        from nflows.transforms import AffineCouplingTransform, CompositeTransform
+
+        class Conditioner(MLP):  # nflows passes a context to every conditioner, which its own MLP does not take
+            def forward(self, inputs, context=None):
+                return super().forward(inputs)
+
+        def network(inputs, outputs):
+            return Conditioner((inputs,), (outputs,), (hidden, hidden))
+
+        masks = [torch.tensor([i % 2, 1 - i % 2]) for i in range(LAYERS)]
+        return Flow(CompositeTransform([AffineCouplingTransform(m, network) for m in masks]), StandardNormal([2]))
+
+
+class Zuko(Library):
+    package, module = "zuko", "zuko.flows"
+    bounded_scale = "soft clip, h / (1 + |h / 6.9|)"
+
+    def flow(self, hidden):
+        import zuko
+
+        return zuko.flows.RealNVP(2, transforms=LAYERS, hidden_features=(hidden, hidden))
+
+    def log_prob(self, flow, x):
+        return flow().log_prob(x)
+
+    def sample(self, flow, n):
+        return flow().sample((n,))
+
+
+class Freia(Library):
+    package, module = "FrEIA", "FrEIA.framework"
+    bounded_scale = "2 · 0.636 atan(h)"
+    difference = "two couplings a block, so four blocks"
+
+    def flow(self, hidden):
+        from FrEIA.framework import SequenceINN
+        from FrEIA.modules import GLOWCouplingBlock
+        from torch import nn
+
+        def network(inputs, outputs):
+            return nn.Sequential(
+                nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+            )
+
+        flow = SequenceINN(2)
+        for _ in range(LAYERS // 2):
+            flow.append(GLOWCouplingBlock, subnet_constructor=network, clamp=2.0)
+        return flow
+
+    def log_prob(self, flow, x):
+        z, log_det = flow(x)
+        return log_det - 0.5 * z.square().sum(1) - math.log(2 * math.pi)
+
+    def sample(self, flow, n):
+        import torch
+
+        return flow(torch.randn(n, 2), rev=True, jac=False)[0]
+
+
+LIBRARIES: dict[str, Library] = {
+    "flowlab": Flowlab(),
+    "plain_torch": PlainTorch(),
+    "normflows": Normflows(),
+    "nflows": Nflows(),
+    "zuko": Zuko(),
+    "freia": Freia(),
+}
+OURS = "flowlab"
+PEERS = [name for name in LIBRARIES if name not in (OURS, "plain_torch")]
+
+
+@functools.cache
+def plain_torch_class():
+    """The floor: two columns that swap roles and are never joined, weights as addmm wants them."""
+    import torch
+    from torch import nn
+
+    class PlainTorch(nn.Module):
+        def __init__(self, hidden, stack):
+            super().__init__()
+            lead, row = ((), ()) if stack is None else ((stack,), (1,))
+            self.linear = torch.addmm if stack is None else torch.baddbmm
+            self.stack, self.layers = stack, []
+            for i in range(LAYERS):
+                layer = []
+                for inputs, outputs, scale in ((1, hidden, 1.0), (hidden, hidden, hidden**-0.5), (hidden, 2, 0.0)):
+                    layer.append(nn.Parameter(scale * (2 * torch.rand(*lead, inputs, outputs) - 1)))
+                    layer.append(nn.Parameter(torch.zeros(*lead, *row, outputs)))
+                for j, parameter in enumerate(layer):
+                    self.register_parameter(f"p{i}_{j}", parameter)
+                self.layers.append(layer)
+
+        def scale_and_shift(self, layer, a):
+            w1, b1, w2, b2, w3, b3 = layer
+            h = torch.relu_(self.linear(b1, a, w1))
+            h = torch.relu_(self.linear(b2, h, w2))
+            s, t = self.linear(b3, h, w3).split(1, -1)
+            return 2 * torch.tanh(s), t
+
+        def log_prob(self, x):
+            a, b = (x if self.stack is None else x.expand(self.stack, *x.shape)).split(1, -1)
+            log_det = []
+            for layer in self.layers:
+                s, t = self.scale_and_shift(layer, a)
+                a, b = torch.addcmul(t, b, s.exp()), a
+                log_det.append(s)
+            return torch.cat(log_det, -1).sum(-1) - 0.5 * (a * a + b * b).squeeze(-1) - math.log(2 * math.pi)
+
+        def sample(self, n):
+            a, b = torch.randn(n, 2).split(1, -1)
+            for layer in reversed(self.layers):
+                s, t = self.scale_and_shift(layer, b)
+                a, b = b, (a - t) * (-s).exp()
+            return torch.cat((a, b), -1)
+
+    return PlainTorch
+
+
+def plain_torch(hidden, stack=None):
+    return plain_torch_class()(hidden, stack)
+
+
+# --- The worker: one library, one thread -------------------------------------------------------------------------
+
+
+def points(n):
+    """Five blobs on a circle: data that no flow fits at once."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    angle = 2 * math.pi / 5 * torch.randint(5, (n,), generator=generator)
+    return 2 * torch.stack((angle.cos(), angle.sin()), 1) + 0.3 * torch.randn(n, 2, generator=generator)
+
+
+def grid(half_width, n=200):
+    import torch
+
+    axis = torch.linspace(-half_width, half_width, n)
+    return torch.cartesian_prod(axis, axis)
+
+
+def training_step(parameters, loss):
+    import torch
+
+    adam = torch.optim.Adam(parameters, **ADAM)
+
+    def step():
+        adam.zero_grad()
+        loss().backward()
+        adam.step()
+
+    return step
+
+
+def task(library, job):
+    """What is timed: a function of no arguments."""
+    import torch
+
+    hidden = 8 if job == "step_h8" else 64
+    x = points(BATCH)
+    if job == "mixture_5":
+        flows = library.mixture(COMPONENTS, hidden)
+
+        def loss():
+            log_prob = library.log_prob_components(flows, x)
+            return math.log(COMPONENTS) - log_prob.logsumexp(0).mean()
+
+        return training_step(flows.parameters(), loss)
+    flow = library.flow(hidden)
+    if job.startswith("step"):
+        return training_step(flow.parameters(), lambda: -library.log_prob(flow, x).mean())
+    if job == "sample_10k":
+        return torch.no_grad()(lambda: library.sample(flow, 10_000))
+    plane = grid(8.0)
+    return torch.no_grad()(lambda: library.log_prob(flow, plane))
+
+
+def check(library):
+    """Train a little, then ask what only a right flow gets right. Returns what is wrong, or nothing.
+
+    The density must integrate to 1, so a log-det of the wrong sign shows; and the mean log-density of samples must be
+    the integral of p log p, so a sampler that belongs to another density shows.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    flow, x = library.flow(64), points(BATCH)
+    step = training_step(flow.parameters(), lambda: -library.log_prob(flow, x).mean())
+    before = -library.log_prob(flow, x).mean().item()
+    for _ in range(100):
+        step()
+    with torch.no_grad():
+        after = -library.log_prob(flow, x).mean().item()
+        half_width = 8.0
+        log_p = library.log_prob(flow, grid(half_width))
+        p = log_p.double().exp() * (2 * half_width / 199) ** 2
+        samples = library.log_prob(flow, library.sample(flow, 10_000))
+    wrong = []
+    if not (log_p.isfinite().all() and samples.isfinite().all()):
+        wrong.append("log_prob is not finite")
+    if not after < before - 0.1:
+        wrong.append(f"100 training steps took the loss from {before:.2f} to {after:.2f} nats only")
+    if abs(p.sum().item() - 1) > 0.02:
+        wrong.append(f"its density integrates to {p.sum().item():.3f}, not 1")
+    entropy = -(p * log_p).sum().item()
+    if abs(-samples.mean().item() - entropy) > 0.1:
+        wrong.append(f"its samples have {-samples.mean().item():.2f} nats, its density {entropy:.2f}")
+    components = library.log_prob_components(library.mixture(COMPONENTS, 64), x)
+    if tuple(components.shape) != (COMPONENTS, BATCH):
+        wrong.append(f"its mixture gives {tuple(components.shape)}, not {(COMPONENTS, BATCH)}")
+    return "; ".join(wrong)
+
+
+def describe(library):
+    """Version and counts of parameters."""
+    count = {h: sum(p.numel() for p in library.flow(h).parameters() if p.requires_grad) for h in (64, 8)}
+    return {"version": importlib.metadata.version(library.package), "parameters": count}
+
+
+def turn(run, seconds):
+    """Run for about `seconds`, at least three times: the milliseconds of each call."""
+    times, end = [], time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def worker(name):
+    """Answer requests, a line of JSON each, until there are no more."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with the answers
+
+    def answer(**fields):
+        print(json.dumps(fields), file=answers, flush=True)
+
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        library = LIBRARIES[name]
+        start = time.perf_counter()
+        importlib.import_module(library.module)
+        answer(import_ms=1000 * (time.perf_counter() - start))
+        tasks = {}
+        for line in sys.stdin:
+            request = json.loads(line)
+            if request["do"] == "describe":
+                answer(**describe(library))
+            elif request["do"] == "check":
+                answer(wrong=check(library))
+            else:
+                job = request["job"]
+                if job not in tasks:
+                    torch.manual_seed(0)
+                    tasks[job] = task(library, job)
+                    turn(tasks[job], TURN)  # warm up: caches, allocator, optimizer state
+                answer(times_ms=turn(tasks[job], request["seconds"]))
+    except Exception as error:
+        answer(error=f"{type(error).__name__}: {error}")
+
+
+# --- The parent: takes turns, counts, prints ---------------------------------------------------------------------
+
+
+class LibraryFailed(RuntimeError):
+    pass
+
+
+class Worker:
+    """A process that holds one library."""
+
+    def __init__(self, name):
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).resolve()), "--worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+        )
+        try:
+            self.import_ms = self.read()["import_ms"]
+        except LibraryFailed:
+            self.close()
+            raise
+
+    def ask(self, **request):
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it ended: what it said last tells why
+        return self.read()
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise LibraryFailed(f"the process ended with code {self.process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise LibraryFailed(answer["error"])
+        return answer
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def installed(name):
+    try:
+        importlib.metadata.version(LIBRARIES[name].package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def measure(names, jobs, rounds, seconds=TURN, verify=True, say=print):
+    """Every library's times: {(library, job): [[ms of each call] of each round]}; and what failed: {library: why}."""
+    times, failed, workers = {}, {}, {}
+
+    def attempt(name, action):
+        try:
+            return action()
+        except LibraryFailed as error:
+            failed[name] = str(error)
+            if name in workers:
+                workers.pop(name).close()
+
+    for name in names:
+        if not installed(name):
+            failed[name] = 'not installed (pip install -e ".[bench]")'
+        elif worker := attempt(name, lambda name=name: Worker(name)):
+            workers[name] = worker
+    try:
+        for name in list(workers):
+            if verify and (wrong := attempt(name, lambda w=workers[name]: w.ask(do="check")["wrong"])):
+                failed[name] = wrong
+                workers.pop(name).close()
+            if name in workers and (facts := attempt(name, lambda w=workers[name]: w.ask(do="describe"))):
+                say(sizes(name, facts))
+        for _ in range(rounds):
+            for job in jobs:
+                for name in list(workers):
+                    if job == "import":  # only a new process can import again
+                        fresh = attempt(name, lambda name=name: Worker(name))
+                        result = fresh and [fresh.import_ms]
+                        if fresh:
+                            fresh.close()
+                    else:
+                        request = {"do": "run", "job": job, "seconds": seconds}
+                        answer = attempt(name, lambda w=workers[name], r=request: w.ask(**r))
+                        result = answer and answer["times_ms"]
+                    if result and not (job == "import" and name == "plain_torch"):
+                        times.setdefault((name, job), []).append(result)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return {key: value for key, value in times.items() if key[0] not in failed}, failed
+
+
+def sizes(name, facts):
+    """One line: the library's version and how its size compares with eight conditioners 1 → h → h → 2."""
+    expected = {h: LAYERS * ((1 * h + h) + (h * h + h) + (h * 2 + 2)) for h in (64, 8)}
+    counts = {int(h): count for h, count in facts["parameters"].items()}
+    library = LIBRARIES[name]
+    same = "as expected" if counts == expected else f"expected {expected[64]:,} and {expected[8]:,}"
+    note = f"; {library.difference}" if library.difference else ""
+    return (
+        f"  {name:12} {facts['version']:12} {counts[64]:,} and {counts[8]:,} parameters ({same}); "
+        f"scale {library.bounded_scale}{note}"
+    )
+
+
+def summarize(times):
+    """Records for the JSON file: the median over rounds of each round's median, and the fastest call of all."""
+    return [
+        {
+            "library": library,
+            "job": job,
+            "threads": 1,
+            "median_ms": round(statistics.median(statistics.median(r) for r in rounds), 4),
+            "min_ms": round(min(min(r) for r in rounds), 4),
+        }
+        for (library, job), rounds in times.items()
+    ]
+
+
+def spread(rounds):
+    """Half the range between the quartiles of the rounds' medians, in percent of the median."""
+    medians = [statistics.median(r) for r in rounds]
+    if len(medians) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(medians, n=4, method="inclusive")
+    return 50 * (high - low) / middle
+
+
+def ratios(records, job):
+    """flowlab against the fastest peer, and against the floor: {"fastest_peer": (name, ratio), "plain_torch": ...}."""
+    medians = {r["library"]: r["median_ms"] for r in records if r["job"] == job}
+    ours = medians.get(OURS)
+    peers = {name: medians[name] for name in PEERS if name in medians}
+    found = {}
+    if ours and peers:
+        fastest = min(peers, key=peers.get)
+        found["fastest_peer"] = (fastest, ours / peers[fastest])
+    if ours and "plain_torch" in medians:
+        found["plain_torch"] = ("plain_torch", ours / medians["plain_torch"])
+    return found
+
+
+def report(times, failed, jobs):
+    """The text that is printed: ratios first, then milliseconds, then who is missing and why."""
+    records = summarize(times)
+    medians = {(r["library"], r["job"]): r["median_ms"] for r in records}
+    names = [name for name in LIBRARIES if any(library == name for library, _ in times)]
+    lines = ["", "flowlab's time as a ratio (below 1: flowlab is faster)", ""]
+    lines.append(f"  {'job':12} {'/ fastest peer':>24} {'/ plain_torch':>14}")
+    for job in jobs:
+        found = ratios(records, job)
+        peer = "{1:.2f} ({0})".format(*found["fastest_peer"]) if "fastest_peer" in found else "-"
+        floor = f"{found['plain_torch'][1]:.2f}" if "plain_torch" in found else "-"
+        lines.append(f"  {job:12} {peer:>24} {floor:>14}")
+    lines += ["", "milliseconds, median of the rounds ± half the range of its quartiles", ""]
+    lines.append("| | " + " | ".join(jobs) + " |")
+    lines.append("| --- |" + " --- |" * len(jobs))
+    for name in names:
+        cells = []
+        for job in jobs:
+            if (name, job) in medians:
+                value = medians[name, job]
+                cells.append(f"{value:.{2 if value < 20 else 1}f} ±{spread(times[name, job]):.0f} %")
+            else:
+                cells.append("")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", *(f"  {job}: {JOBS[job]}" for job in jobs)]
+    lines += [f"  {name}: {why}" for name, why in failed.items()]
+    return "\n".join(lines)
+
+
+def names_of(text, known, what):
+    names = text.split(",")
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"{what} expected some of {', '.join(known)}, but came {', '.join(unknown)}.")
+    return names
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Time flowlab beside its peers, one thread, one process a library.")
+    parser.add_argument("--only", default=",".join(LIBRARIES), help="libraries, with commas between")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, with commas between")
+    parser.add_argument("--rounds", type=int, default=11, help="turns that each library takes at each job")
+    parser.add_argument("--json", type=Path, help="write the records there")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        return worker(options.worker)
+    names = names_of(options.only, LIBRARIES, "--only")
+    jobs = names_of(options.jobs, JOBS, "--jobs")
+    if options.rounds < 1:
+        raise SystemExit(f"--rounds expected 1 or more, but came {options.rounds}.")
+    print(f"torch.optim.Adam({', '.join(f'{k}={v}' for k, v in ADAM.items())}) for all, one thread")
+    times, failed = measure(names, jobs, options.rounds)
+    print(report(times, failed, jobs))
+    if options.json:
+        options.json.write_text(json.dumps(summarize(times), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

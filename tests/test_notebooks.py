@@ -1,0 +1,46 @@
+"""What holds for every notebook beyond running: normal form, house rules, exercises and their worked answers."""
+
+import nbformat
+import notebook_format
+import pytest
+
+from flowlab.checks import exercises
+
+COURSE = notebook_format.course()
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
+def test_notebook_is_in_normal_form(path):
+    assert notebook_format.problems(path) == [], "run: python tests/notebook_format.py --write"
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
+def test_notebook_keeps_the_house_rules(path):
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]
+    number = path.name[:2]
+    assert cells[0].source.startswith(f"# {number} "), "the title opens with the number"
+    assert "you will be able to" in text.lower()
+    assert "arXiv" in text
+    assert len(text.split()) <= 2800 and len(code) <= 200
+    tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
+    asked = {tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")}
+    assert asked == {n for n in exercises() if n.startswith(number)}, "every exercise of flowlab.checks stands in it"
+    assert 2 <= len(asked) <= 5
+    assert "nbval-check-output" in tags, "a claim that the text leans on is checked"
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
+def test_solutions_are_current(path):
+    stored = nbformat.read(notebook_format.solution_path(path), as_version=4)
+    made = notebook_format.solutions(path.name[:2], notebook_format.title_of(path))
+    assert nbformat.writes(stored) == nbformat.writes(made), "run: python tests/notebook_format.py --write"
+
+
+@pytest.mark.parametrize("number", list(exercises()))
+def test_worked_answer_passes_and_stub_is_open(number):
+    exercise = exercises()[number]
+    assert exercise.verdict(exercise.answer)[0] == "right", exercise.verdict(exercise.answer)
+    assert exercise.stub.splitlines()[0] == exercise.solution.splitlines()[0]
+    assert len(exercise.hints) >= 2
