@@ -81,10 +81,7 @@ def solutions(number: str, title: str) -> NotebookNode:
     """The worked answers of one notebook, from `flowlab.checks`."""
     cells = [
         new_markdown_cell(f"# {title}: worked answers\n\nEach answer below passes the check that yours is given."),
-        new_code_cell(
-            "import math\n\nimport numpy as np\nimport torch\n\nfrom flowlab.bijections import *  # noqa: F403\n"
-            "from flowlab.checks import check"
-        ),
+        new_code_cell("import math\n\nimport numpy as np\nimport torch\n\nfrom flowlab.checks import check"),
     ]
     for exercise in exercises().values():
         if exercise.number.startswith(number):

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 TWO_PI = 2 * math.pi
-MOST_ROOTS = 64  # features that the pinwheel's density finds one by one in each piece of a circle
+ROOTS = 16  # features that the pinwheel's density finds one by one at each end of a piece of circle
 MOST_TURNS = 1e9  # turns (in radians) beyond which float64 has no digits left for where they end
 
 
@@ -117,7 +117,7 @@ class Pinwheel(Toy):
     def wind(self, features: Tensor, labels: Tensor) -> Tensor:
         """x = scale · R(θₖ + rate·eᵃ) (a, b), the pinwheel's own flow: features (..., 2) and labels (...) to (..., 2)."""
         a, b = features.unbind(-1)
-        angle = TWO_PI * labels / self.wings + self.rate * a.exp()
+        angle = TWO_PI * labels.to(a) / self.wings + self.rate * a.exp()
         cos, sin = angle.cos(), angle.sin()
         return self.scale * torch.stack([a * cos - b * sin, a * sin + b * cos], -1)
 
@@ -165,28 +165,30 @@ class Pinwheel(Toy):
         swap = energy(u, r) > energy(v, r)
         heavy, light = torch.where(swap, v, u), torch.where(swap, u, v)
         j_heavy, j_light = torch.where(swap, jv, ju), torch.where(swap, ju, jv)
-        sign = torch.where(j_heavy <= j_light, 1, -1)  # whether h rises from the heavy end to the light one
-        first = torch.where(j_heavy <= j_light, j_heavy, j_heavy - 1)
+        rises = j_heavy <= j_light  # from the heavy end to the light one
+        sign, first = torch.where(rises, 1, -1).to(r), torch.where(rises, j_heavy, j_heavy - 1).to(r)
 
         def root(piece: Tensor, i: Tensor) -> Tensor:
-            """The i-th heaviest root of a piece; half-way to the next one for i + ½."""
+            """The i-th root of a piece from its heavy end; half a step on for i + ½."""
             target = psi[piece] + step * (first[piece] + sign[piece] * i)
             return _bisect(lambda t: sign[piece] * (h(t, r[piece]) - target), heavy[piece], light[piece])
 
-        # The heaviest roots of a piece are summed one by one. There are about eʳ of them, and the others, if any, are
-        # in steps of 2π/wings the midpoint rule of ∫ N/|h′| dh = ∫ N dt. So the cost is bounded, and the sum still right
-        # to about 1e-5 of itself. Where float64 loses the angle (r > 20, where the data ends at 2.5), all of it is the
-        # integral, which is the mean over ψ.
+        # The roots at a piece's two ends, where the weight or 1/|h′| is large, are summed one by one. Far out there are
+        # about eʳ between; in steps of 2π/wings they are the midpoint rule of ∫ N/|h′| dh = ∫ N dt. So the cost is
+        # bounded, and the sum is right to 1e-4 of itself there (to rounding where a piece has no more than 2·ROOTS).
+        # Where float64 loses the angle (r > 20; the data ends at 2.5), all is the integral, which is the mean over ψ.
         lost = abs(self.rate) * r.clamp(max=300).exp() > MOST_TURNS
         counts = torch.where(lost, 0, (j_light - j_heavy).abs())
-        kept = counts.clamp(max=MOST_ROOTS)
+        kept = counts.clamp(max=2 * ROOTS)
         piece = torch.arange(len(r)).repeat_interleave(kept)
-        t = root(piece, torch.arange(len(piece)) - (kept.cumsum(0) - kept)[piece])
+        i = torch.arange(len(piece)) - (kept.cumsum(0) - kept)[piece]
+        t = root(piece, torch.where(i < ROOTS, i, i + (counts - kept)[piece]))
         log_terms = -energy(t, r[piece]) - slope(t, r[piece]).abs().log()
 
         rest = ((counts > kept) | lost).nonzero()[:, 0]
-        start = torch.where(lost[rest], heavy[rest], root(rest, r.new_full(rest.shape, MOST_ROOTS - 0.5)))
-        log_rest = _log_integral(lambda t: -energy(t, r[rest, None]), start, light[rest]) - math.log(step)
+        start = torch.where(lost[rest], heavy[rest], root(rest, r.new_full(rest.shape, ROOTS - 0.5)))
+        end = torch.where(lost[rest], light[rest], root(rest, counts[rest] - ROOTS - 0.5))
+        log_rest = _log_integral(lambda t: -energy(t, r[rest, None]), start, end) - math.log(step)
         log_sum = _logsumexp_by(owner[torch.cat([piece, rest])], torch.cat([log_terms, log_rest]), len(x))
         return log_sum - math.log(TWO_PI * s * q * self.wings * self.scale**2)
 
@@ -331,7 +333,7 @@ class Spirals(Curves):
         return self.radius + 4 * self.noise
 
     def _curve(self, s: Tensor, labels: Tensor) -> Tensor:
-        angle = TWO_PI * (self.turns * s + labels / self.arms)
+        angle = TWO_PI * (self.turns * s + labels.to(s) / self.arms)
         return self.radius * s[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
 
 
