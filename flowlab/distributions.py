@@ -32,6 +32,11 @@ class Base(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return self.log_prob(z)
 
+    def check(self, z: Tensor) -> None:
+        """Raise ValueError, in a sentence, unless the last axis of ``z`` is one sample."""
+        if z.shape[-1:] != (self.features,):
+            raise ValueError(f"{type(self).__name__} expected shape (..., {self.features}), but came {tuple(z.shape)}.")
+
     def _shape(self, n: int) -> tuple[int, ...]:
         if n < 1:
             raise ValueError(f"sample expected a count of at least 1, but came {n}.")
@@ -48,7 +53,8 @@ class StandardNormal(Base):
     """log p(z) = −½ Σ z² − ½ D log 2π: independent Gaussians of mean 0 and deviation 1."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        return -0.5 * (z * z).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+        self.check(z)
+        return -0.5 * (z * z).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         return self._normal(n, generator)
@@ -58,18 +64,20 @@ class StandardLogistic(Base):
     """log p(z) = −Σ [log(1 + eᶻ) + log(1 + e⁻ᶻ)]: heavier tails than the Gaussian (NICE, arXiv:1410.8516, eq. 3.5)."""
 
     def log_prob(self, z: Tensor) -> Tensor:
+        self.check(z)
         return -(F.softplus(z) + F.softplus(-z)).sum(-1)
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
         u = self._uniform(n, generator)
-        tiny = torch.finfo(u.dtype).tiny
-        return torch.logit(u.clamp(tiny, 1 - torch.finfo(u.dtype).eps))
+        # u is a multiple of ε/2 in [0, 1): half a step from the ends stands for what rounds to 0.
+        return torch.logit(u.clamp_min(torch.finfo(u.dtype).eps / 4))
 
 
 class StandardUniform(Base):
     """log p(z) = 0 on [0, 1]^D and −∞ outside."""
 
     def log_prob(self, z: Tensor) -> Tensor:
+        self.check(z)
         return torch.where(((z >= 0) & (z <= 1)).all(-1), 0.0, -math.inf).to(z.dtype)
 
     def sample(self, n: int, generator: Generator | None = None) -> Tensor:
@@ -86,7 +94,7 @@ class GaussianMixture(Base):
         trainable: whether gradients reach means, covariances and weights.
 
     Raises:
-        ValueError: when shapes disagree, a covariance is not positive definite, or weights do not sum to one.
+        ValueError: when shapes disagree, a covariance is not symmetric positive definite, or weights do not sum to one.
     """
 
     def __init__(
@@ -97,12 +105,15 @@ class GaussianMixture(Base):
         weights: Tensor | None = None,
         trainable: bool = False,
     ) -> None:
-        if means.ndim != 2:
-            raise ValueError(f"GaussianMixture expected means of shape (K, D), but came {tuple(means.shape)}.")
+        if means.ndim != 2 or not means.is_floating_point():
+            raise ValueError(
+                f"GaussianMixture expected floating-point means of shape (K, D), but came {means.dtype} of shape "
+                f"{tuple(means.shape)}."
+            )
         K, D = means.shape
         super().__init__(D)
-        covariances = torch.eye(D, dtype=means.dtype).repeat(K, 1, 1) if covariances is None else covariances
-        weights = torch.full((K,), 1 / K, dtype=means.dtype) if weights is None else weights
+        covariances = torch.eye(D).to(means).repeat(K, 1, 1) if covariances is None else covariances
+        weights = means.new_full((K,), 1 / K) if weights is None else weights
         if covariances.shape != (K, D, D) or weights.shape != (K,):
             raise ValueError(
                 f"GaussianMixture expected covariances {(K, D, D)} and weights {(K,)}, but came "
@@ -111,21 +122,23 @@ class GaussianMixture(Base):
         if bool((weights <= 0).any()) or abs(float(weights.sum()) - 1) > 1e-4:
             raise ValueError(f"GaussianMixture expected positive weights that sum to one, but came {weights.tolist()}.")
         L, failed = torch.linalg.cholesky_ex(covariances)
-        if bool(failed.any()):
-            raise ValueError("GaussianMixture expected positive definite covariances, but one of them is not.")
+        if bool(failed.any()) or not torch.allclose(covariances, covariances.mT, rtol=1e-4):
+            raise ValueError("GaussianMixture expected symmetric positive definite covariances, but one of them is not.")
         self.means = nn.Parameter(means.clone(), trainable)
         self.lower = nn.Parameter(L.tril(-1), trainable)
         self.log_diagonal = nn.Parameter(L.diagonal(dim1=-2, dim2=-1).log(), trainable)
         self.logits = nn.Parameter(weights.log(), trainable)
+        self.to(means)  # dtype and device of all, the anchor included
 
     def log_prob(self, z: Tensor) -> Tensor:
         return self.log_joint(z).logsumexp(-1)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """log π_k + log N(z; μ_k, Σ_k): ``(..., D)`` to ``(..., K)``, in nats."""
+        self.check(z)
         e = torch.linalg.solve_triangular(self._scale_tril(), (z.unsqueeze(-2) - self.means).unsqueeze(-1), upper=False)
         log_normal = (
-            -0.5 * (e * e).sum((-2, -1)) - self.log_diagonal.sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi)
+            -0.5 * (e * e).sum((-2, -1)) - self.log_diagonal.sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
         )
         return self.logits.log_softmax(-1) + log_normal
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.bijections.base import Bijection
+from flowlab.bijections.base import Bijection, NotStackable, ShapeError
 from flowlab.distributions import Base
 
 
@@ -17,12 +19,20 @@ class Flow(nn.Module):
 
     Raises:
         ShapeError, TypeError: when ``x`` has another shape or dtype than the flow, in a sentence that names both.
+        ShapeError, NotStackable: when bijection and base do not fit together.
     """
 
     recipe: dict | None = None  # how to build it again: a name in flowlab.models and its settings
 
     def __init__(self, bijection: Bijection, base: Base) -> None:
         super().__init__()
+        if bijection.event_shape is not None and math.prod(bijection.event_shape) != base.features:
+            raise ShapeError(
+                f"Flow expected a base of {math.prod(bijection.event_shape)} dimensions, as many as the bijection has, "
+                f"but came {base.features}."
+            )
+        if bijection.stack is not None and bijection.stack != base.stack:
+            raise NotStackable(f"Flow expected a base with stack={bijection.stack}, but came stack={base.stack}.")
         self.bijection, self.base = bijection, base
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -30,7 +40,7 @@ class Flow(nn.Module):
         if x.dtype != self.base.anchor.dtype:
             raise TypeError(
                 f"This flow computes in {self.base.anchor.dtype}, but x came in {x.dtype}: convert one of them, "
-                f"x.to({self.base.anchor.dtype}) or flow.to({x.dtype})."
+                f"torch.as_tensor(x, dtype={self.base.anchor.dtype}) or flow.to({x.dtype})."
             )
         z, log_det = self.bijection(x, context)
         return self.base.log_prob(z) + log_det

@@ -34,7 +34,7 @@ class Linear(nn.Module):
             return F.linear(x, self.weight, self.bias)
         flat = x.reshape(self.stack, -1, x.shape[-1])  # (K, N, in)
         y = torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.mT)  # (K, N, out)
-        return y.view(*x.shape[:-1], -1)
+        return y.view(*x.shape[:-1], y.shape[-1])
 
 
 class MLP(nn.Module):
@@ -43,7 +43,7 @@ class MLP(nn.Module):
     ``(..., in)``, and a context ``(..., C)`` beside it when built with ``context_features=C``, to ``(..., out)``.
 
     Raises:
-        ValueError: when the activation is unknown, or a context is missing or not expected.
+        ValueError: when the activation is unknown, or a context is missing, not expected, or of another width.
     """
 
     def __init__(
@@ -71,9 +71,13 @@ class MLP(nn.Module):
         self.context_features = context_features
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if self.context_features:
-            if context is None:
-                raise ValueError(f"This network was built for a context of {self.context_features}, but none came.")
+        given = 0 if context is None else context.shape[-1]
+        if given != self.context_features:
+            raise ValueError(
+                f"This network was built for {self.context_features or 'no'} context features, but came "
+                f"{given or 'none'}."
+            )
+        if context is not None:
             x = torch.cat((x, context.expand(*x.shape[:-1], self.context_features)), dim=-1)
         for layer in self.hidden:
             x = self.activation(layer(x))

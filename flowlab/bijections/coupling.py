@@ -63,8 +63,8 @@ class _Coupling(Bijection):
         a, b = mask.nonzero().flatten(), (~mask).nonzero().flatten()
         self.sizes = (len(a), len(b))
         self.register_buffer("order", torch.cat((a, b)))
-        # Two neighboring blocks need no shuffling: split and cat do it, and that is faster than an index.
-        self.blocks = {(True, False): "ab", (False, True): "ba"}.get(tuple(mask.unique_consecutive().tolist()))
+        self._find_blocks()
+        self.register_load_state_dict_post_hook(type(self)._find_blocks)  # the weights bring their mask along
         self.conditioner = MLP(
             len(a),
             len(b) * self.parameters_per_feature,
@@ -74,6 +74,11 @@ class _Coupling(Bijection):
             stack=stack,
             generator=generator,
         )
+
+    def _find_blocks(self, *_: object) -> None:
+        """Two neighboring blocks need no shuffling: split and cat do it, and that is faster than an index."""
+        mask = self.order.argsort() < self.sizes[0]
+        self.blocks = {(True, False): "ab", (False, True): "ba"}.get(tuple(mask.unique_consecutive().tolist()))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x into the part that passes and the part that moves: ``(..., D_a)`` and ``(..., D_b)``."""
@@ -191,7 +196,7 @@ class SplineCoupling(_Coupling):
     def _knots(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Knots (x_k, y_k) and slopes d_k, each ``(..., D_b, K + 1)``; the slope at both ends is 1."""
         K = self.bins
-        w, h, d = self.conditioner(a, context).unflatten(-1, (-1, 3 * K - 1)).split((K, K, K - 1), dim=-1)
+        w, h, d = self.conditioner(a, context).unflatten(-1, (self.sizes[1], 3 * K - 1)).split((K, K, K - 1), dim=-1)
         # Shifted so that an output of zero means a slope of one.
         d = self.smallest + F.softplus(d + math.log(math.expm1(1 - self.smallest)))
         return self._positions(w), self._positions(h), F.pad(d, (1, 1), value=1.0)

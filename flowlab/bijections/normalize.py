@@ -62,7 +62,8 @@ class BatchNorm(Bijection):
 
     In training μ and σ² are the batch's own, in evaluation their running averages. With batch statistics the map of a
     whole batch is not injective (shift every sample alike and nothing changes), so the log-determinant is that of
-    the map *with the statistics held fixed*, and ``inverse`` uses the statistics that were last applied.
+    the map *with the statistics held fixed*. ``inverse`` uses the same: in training the statistics that were last
+    applied, in evaluation the running averages, so that samples belong to the density.
     Shapes ``(..., D)`` and ``(...)``.
 
     Raises:
@@ -86,17 +87,19 @@ class BatchNorm(Bijection):
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)
                 self.running_variance.lerp_(variance, self.momentum)
+                self.mean.copy_(mean)
+                self.variance.copy_(variance)
         else:
             mean, variance = self.running_mean, self.running_variance
-        with torch.no_grad():
-            self.mean.copy_(mean)
-            self.variance.copy_(variance)
         log_std = 0.5 * (variance + self.epsilon).log()
         z = (x - self.align(mean, x)) * (-self.align(log_std, x)).exp()
         return z, self.batch_log_det(-log_std.sum(-1), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
-        log_std = 0.5 * (self.variance + self.epsilon).log()
-        x = z * self.align(log_std, z).exp() + self.align(self.mean, z)
+        mean, variance = self.running_mean, self.running_variance
+        if self.training:
+            mean, variance = self.mean, self.variance
+        log_std = 0.5 * (variance + self.epsilon).log()
+        x = z * self.align(log_std, z).exp() + self.align(mean, z)
         return x, self.batch_log_det(log_std.sum(-1), z)

@@ -63,6 +63,11 @@ class Picture:
         Image.frombuffer("RGBA", size, self.canvas.buffer_rgba()).convert("RGB").save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
+    def regions(self) -> list[tuple[float, float, float, float]]:
+        """Where the axes are: (left, top, right, bottom) in [0, 1] from the top left of the picture."""
+        boxes = [axes.get_position() for axes in self.figure.axes]
+        return [(float(b.x0), float(1 - b.y1), float(b.x1), float(1 - b.y0)) for b in boxes]
+
     def locate(self, x: float, y: float) -> tuple[Axes | None, float, float]:
         """Which axes, and where in its data, a point of the picture is; x and y in [0, 1] from the top left."""
         width, height = self.canvas.get_width_height()

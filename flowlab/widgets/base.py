@@ -25,6 +25,14 @@ class PictureView(anywidget.AnyWidget):
     """
 
     _esm = """
+    // JupyterLab takes arrow keys for moving between cells before a drop-down list sees them. The window hears a key
+    // before Lab does: keep it from Lab there, and the browser still moves the list.
+    if (!window.flowlabKeys) {
+      window.flowlabKeys = true;
+      window.addEventListener("keydown", (e) => {
+        if (e.target.matches?.(".flowlab-explorer select")) e.stopPropagation();
+      }, true);
+    }
     function render({ model, el }) {
       const image = document.createElement("img");
       image.className = "flowlab-picture";
@@ -40,7 +48,10 @@ class PictureView(anywidget.AnyWidget):
         waiting = false;
         if (last) { const event = last; last = null; send(event); }
       };
-      const describe = () => { image.alt = model.get("alt"); };
+      const describe = () => {
+        image.alt = model.get("alt");
+        image.dataset.regions = JSON.stringify(model.get("regions"));
+      };
       const send = (event) => {
         // One move under way at a time: a slow kernel skips moves, it does not queue them.
         if (waiting && event.kind === "move") { last = event; return; }
@@ -68,6 +79,7 @@ class PictureView(anywidget.AnyWidget):
     """
     png = traitlets.Bytes(b"").tag(sync=True)
     alt = traitlets.Unicode("").tag(sync=True)
+    regions = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
     draggable = traitlets.Bool(False).tag(sync=True)
     pointer = traitlets.Dict({}).tag(sync=True)
 
@@ -111,6 +123,7 @@ class Explorer(widgets.VBox):
         wrap = widgets.Layout(flex_flow="row wrap")
         boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
         super().__init__([*boxes, self.view, self.readout, self.caption, self.trouble])
+        self.add_class("flowlab-explorer").add_class(type(self).__name__)
         self.refresh()
 
     def values(self) -> dict[str, Any]:
@@ -197,7 +210,10 @@ class Explorer(widgets.VBox):
 
     def _draw(self) -> None:
         self.numbers = self.picture.update(**self.values())
-        self.view.png = self.picture.png()
+        png = self.picture.png()
+        if not self.view.regions:
+            self.view.regions = self.picture.regions()
+        self.view.png = png
         self.view.alt = self.picture.describe(self.numbers)
         shown = (
             f"{html.escape(name)} <b>{value:.3f}</b>"

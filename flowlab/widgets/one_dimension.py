@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import ipywidgets as widgets
 
-from flowlab.plotting.one_dimension import BASES, MAPS, PushForward
+from flowlab.plotting.one_dimension import BARS, BASES, MAPS, A, B, PushForward
 from flowlab.widgets.base import Explorer, choice, slider
 
 
 class ChangeOfVariables(Explorer):
-    """Choose a base and a map, move its parameters, and switch the Jacobian factor off to see the histogram object."""
+    """Choose a base and a map, stretch and shift, and take the Jacobian factor away to see the histogram object."""
 
     def __init__(self) -> None:
         super().__init__(
             PushForward(),
             {
-                "base": choice("base", BASES),
-                "map": choice("map", MAPS),
-                "a": slider("a", 2.0, 0.2, 3.0),
-                "b": slider("b", 0.0, -2.0, 3.0),
-                "jacobian": widgets.Checkbox(True, description="divide by |r′(x)|"),
+                "base": choice("base density", BASES),
+                "map": choice("map x = r(z)", MAPS),
+                "jacobian": widgets.Checkbox(True, description="divide by |r′(z)|", indent=False),
+                "a": slider("stretch a", 2.0, *A),
+                "b": slider("shift b", 1.0, *B),
+                "bar": widgets.IntSlider(8, min=1, max=BARS, description="follow bar"),
             },
-            caption="The gray histogram is the judge: it only pushes samples. The line must lie on it.",
+            caption="The dark steps only count pushed samples: they are the judge. Where the rubber fans out, bars widen "
+            "and sink; the claim must lie on the steps.",
         )

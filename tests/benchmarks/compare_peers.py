@@ -11,12 +11,16 @@ side but only one works at a time: they take turns, A B C A B C, so that a slow 
 `plain_torch` is the floor: the same flow written by hand with the fewest operations, as no library could.
 """
 
+# ruff: noqa: T201 - a command prints
+
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -37,6 +41,7 @@ JOBS = {
 }
 ADAM = {"lr": 1e-3, "fused": True}  # torch.optim.Adam for every library, with these arguments
 TURN = 0.15  # seconds that a library works before the next one's turn
+IMPORT_ROUNDS = 5  # each starts a process that imports torch first: slow, and steady
 
 
 # --- The libraries -----------------------------------------------------------------------------------------------
@@ -77,6 +82,7 @@ class Flowlab(Library):
 
     def flow(self, hidden, stack=None):
         import torch
+
         from flowlab.models import realnvp
 
         seed = torch.Generator().manual_seed(0)
@@ -302,8 +308,10 @@ def task(library, job):
         return training_step(flow.parameters(), lambda: -library.log_prob(flow, x).mean())
     if job == "sample_10k":
         return torch.no_grad()(lambda: library.sample(flow, 10_000))
-    plane = grid(8.0)
-    return torch.no_grad()(lambda: library.log_prob(flow, plane))
+    if job == "grid_40k":
+        plane = grid(8.0)
+        return torch.no_grad()(lambda: library.log_prob(flow, plane))
+    raise ValueError(f"expected a job among {', '.join(JOBS)}, but came {job}")
 
 
 def check(library):
@@ -343,9 +351,13 @@ def check(library):
 
 
 def describe(library):
-    """Version and counts of parameters."""
+    """Version, and the count of parameters by hidden width."""
+    try:
+        version = importlib.metadata.version(library.package)
+    except importlib.metadata.PackageNotFoundError:  # importable from a folder, but not installed
+        version = "?"
     count = {h: sum(p.numel() for p in library.flow(h).parameters() if p.requires_grad) for h in (64, 8)}
-    return {"version": importlib.metadata.version(library.package), "parameters": count}
+    return {"version": version, "parameters": count}
 
 
 def turn(run, seconds):
@@ -381,12 +393,12 @@ def worker(name):
             elif request["do"] == "check":
                 answer(wrong=check(library))
             else:
-                job = request["job"]
+                job, seconds = request["job"], request["seconds"]
                 if job not in tasks:
                     torch.manual_seed(0)
                     tasks[job] = task(library, job)
-                    turn(tasks[job], TURN)  # warm up: caches, allocator, optimizer state
-                answer(times_ms=turn(tasks[job], request["seconds"]))
+                    turn(tasks[job], seconds)  # warm up: caches, allocator, optimizer state
+                answer(times_ms=turn(tasks[job], seconds))
     except Exception as error:
         answer(error=f"{type(error).__name__}: {error}")
 
@@ -395,18 +407,20 @@ def worker(name):
 
 
 class LibraryFailed(RuntimeError):
-    pass
+    """A library cannot take part: the message says why."""
 
 
 class Worker:
-    """A process that holds one library."""
+    """A process that holds one library and waits to be asked."""
 
     def __init__(self, name):
+        self.name = name
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--worker", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
             env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
         )
         try:
@@ -416,78 +430,76 @@ class Worker:
             raise
 
     def ask(self, **request):
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended: what it said last tells why
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it ended: what it said last tells why
         return self.read()
 
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            raise LibraryFailed(f"the process ended with code {self.process.wait()}")
+            raise LibraryFailed(f"its process ended with code {self.process.wait()}")
         answer = json.loads(line)
         if "error" in answer:
             raise LibraryFailed(answer["error"])
         return answer
 
+    def introduce(self):
+        """The line that describes the library, once it has passed its check."""
+        if wrong := self.ask(do="check")["wrong"]:
+            raise LibraryFailed(wrong)
+        return sizes(self.name, self.ask(do="describe"))
+
+    def time(self, job, seconds):
+        """Milliseconds of each call in one turn."""
+        if job != "import":
+            return self.ask(do="time", job=job, seconds=seconds)["times_ms"]
+        fresh = Worker(self.name)  # only a new process can import again
+        fresh.close()
+        return [fresh.import_ms]
+
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
+        self.process.wait()
 
 
 def installed(name):
-    try:
-        importlib.metadata.version(LIBRARIES[name].package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return importlib.util.find_spec(LIBRARIES[name].module.split(".")[0]) is not None
 
 
-def measure(names, jobs, rounds, seconds=TURN, verify=True, say=print):
-    """Every library's times: {(library, job): [[ms of each call] of each round]}; and what failed: {library: why}."""
-    times, failed, workers = {}, {}, {}
+def measure(names, jobs, rounds, seconds=TURN, say=print):
+    """All libraries in turns: {(library, job): [ms of each call, a list a round]}, and {library: why it failed}."""
+    workers, times, failed = {}, {}, {}
 
-    def attempt(name, action):
+    @contextlib.contextmanager
+    def failures_of(name):
         try:
-            return action()
+            yield
         except LibraryFailed as error:
             failed[name] = str(error)
-            if name in workers:
-                workers.pop(name).close()
 
-    for name in names:
-        if not installed(name):
-            failed[name] = 'not installed (pip install -e ".[bench]")'
-        elif worker := attempt(name, lambda name=name: Worker(name)):
-            workers[name] = worker
     try:
-        for name in list(workers):
-            if verify and (wrong := attempt(name, lambda w=workers[name]: w.ask(do="check")["wrong"])):
-                failed[name] = wrong
-                workers.pop(name).close()
-            if name in workers and (facts := attempt(name, lambda w=workers[name]: w.ask(do="describe"))):
-                say(sizes(name, facts))
-        for _ in range(rounds):
+        for name in names:
+            if not installed(name):
+                failed[name] = 'not installed (pip install -e ".[bench]")'
+                continue
+            with failures_of(name):
+                workers[name] = Worker(name)
+                say(workers[name].introduce())
+        for i in range(rounds):
             for job in jobs:
-                for name in list(workers):
-                    if job == "import":  # only a new process can import again
-                        fresh = attempt(name, lambda name=name: Worker(name))
-                        result = fresh and [fresh.import_ms]
-                        if fresh:
-                            fresh.close()
-                    else:
-                        request = {"do": "run", "job": job, "seconds": seconds}
-                        answer = attempt(name, lambda w=workers[name], r=request: w.ask(**r))
-                        result = answer and answer["times_ms"]
-                    if result and not (job == "import" and name == "plain_torch"):
-                        times.setdefault((name, job), []).append(result)
+                for name in workers:
+                    skipped = job == "import" and (name == "plain_torch" or i >= IMPORT_ROUNDS)
+                    if name in failed or skipped:
+                        continue
+                    with failures_of(name):
+                        times.setdefault((name, job), []).append(workers[name].time(job, seconds))
     finally:
         for worker in workers.values():
             worker.close()
-    return {key: value for key, value in times.items() if key[0] not in failed}, failed
+    return {key: rounds for key, rounds in times.items() if key[0] not in failed}, failed
 
 
 def sizes(name, facts):
@@ -595,7 +607,8 @@ def main(arguments=None):
     print(report(times, failed, jobs))
     if options.json:
         options.json.write_text(json.dumps(summarize(times), indent=1) + "\n", encoding="utf-8")
+    return OURS in failed  # as exit code: peers may be missing
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

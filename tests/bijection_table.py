@@ -1,0 +1,140 @@
+"""The one table of constructors: a line in TABLE buys a bijection the whole battery of test_bijections.py."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from flowlab.bijections import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    BatchNorm,
+    Bijection,
+    Chain,
+    FullAffine,
+    Inverse,
+    Logit,
+    LULinear,
+    Monotone,
+    MonotoneSum,
+    Permutation,
+    PReLU,
+    ScaleShift,
+    SinhArcsinh,
+    SplineCoupling,
+    alternating_mask,
+)
+
+VECTORS = ((1,), (2,), (3,), (5,), (8,))
+PAIRS = VECTORS[1:]  # a split needs two coordinates
+
+
+@dataclass(frozen=True)
+class Row:
+    """How to build a bijection for an event shape, and what it takes.
+
+    ``build`` is called with the numbers of the event shape, and with ``stack`` and ``generator`` if it takes them.
+    ``interval`` is where x lives; ``context`` is the width of the context, 0 for none.
+    """
+
+    build: Callable[..., Bijection]
+    events: tuple[tuple[int, ...], ...] = VECTORS
+    context: int = 0
+    interval: tuple[float, float] | None = None
+
+    def make(self, event: tuple[int, ...], stack: int | None, generator: Generator, spread: float = 0.3) -> Bijection:
+        """A float64 bijection in evaluation mode: data-dependent starts done, then N(0, spread²) on each parameter."""
+        takes = inspect.signature(self.build).parameters
+        every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        settings = {"stack": stack, "generator": generator}
+        bijection = self.build(*event, **{k: v for k, v in settings.items() if every or k in takes}).double()
+        bijection.train()
+        bijection(*self.points(event, stack, (16,), generator))
+        for p in bijection.parameters():
+            p.data += spread * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        return bijection.eval()
+
+    def points(
+        self, event: tuple[int, ...], stack: int | None, batch: tuple[int, ...], generator: Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Random x ``(K, *batch, *event)``, float64, and a context ``(K, *batch, C)`` or None."""
+        lead = (*(() if stack is None else (stack,)), *batch)
+        if self.interval is None:
+            x = 1.5 * torch.randn(*lead, *event, generator=generator, dtype=torch.float64)
+        else:
+            low, high = self.interval
+            u = torch.rand(*lead, *event, generator=generator, dtype=torch.float64)
+            x = low + (high - low) * (0.02 + 0.96 * u)
+        if not self.context:
+            return x, None
+        return x, torch.randn(*lead, self.context, generator=generator, dtype=torch.float64)
+
+
+def odd_mask(D: int) -> Tensor:
+    return alternating_mask(D, odd=True)
+
+
+def uneven_mask(D: int) -> list[bool]:
+    """Only the last but one passes: no two halves, no alternation."""
+    return [i == max(D - 2, 0) for i in range(D)]
+
+
+def first_half(D: int) -> list[bool]:
+    return [i < D // 2 for i in range(D)]
+
+
+def second_half(D: int) -> list[bool]:
+    return [i >= D // 2 for i in range(D)]
+
+
+def mixed_chain(D: int, stack: int | None, generator: Generator) -> Chain:
+    """One of everything that a deep flow is made of."""
+    own = {"stack": stack, "generator": generator}
+    return Chain(
+        [
+            ActNorm(D, stack=stack),
+            LULinear(D, **own),
+            AffineCoupling(odd_mask(D), (4,), context_features=2, activation="silu", **own),
+            Permutation.reverse(D),
+            Inverse(SplineCoupling(alternating_mask(D), (4,), bins=4, **own)),
+            ScaleShift(D, stack=stack),
+        ]
+    )
+
+
+TABLE = {
+    "ScaleShift": Row(ScaleShift),
+    "ScaleShift, no shift": Row(lambda D, stack: ScaleShift(D, stack=stack, shift=False)),
+    "PReLU": Row(lambda D, stack: PReLU(D, 0.6, stack=stack)),
+    "Logit": Row(lambda D: Logit(), interval=(0, 1)),
+    "Logit, λ = 0.05": Row(lambda D: Logit(0.05), interval=(0, 1)),
+    "SinhArcsinh": Row(SinhArcsinh),
+    "MonotoneSum": Row(MonotoneSum),
+    "Monotone, falling": Row(lambda D: Monotone(lambda x: -x - x**3, interval=(-50, 50))),
+    "Monotone, inverse given": Row(lambda D: Monotone(torch.sinh, torch.asinh)),
+    "FullAffine": Row(FullAffine),
+    "LULinear": Row(LULinear),
+    "LULinear, no rotation": Row(lambda D, stack: LULinear(D, rotate=False, stack=stack)),
+    "Permutation": Row(lambda D, generator: Permutation.random(D, generator)),
+    "ActNorm": Row(ActNorm),
+    "BatchNorm": Row(BatchNorm),
+    "AdditiveCoupling": Row(lambda D, **own: AdditiveCoupling(odd_mask(D), (5, 4), **own), PAIRS),
+    "AffineCoupling": Row(lambda D, **own: AffineCoupling(alternating_mask(D), (5,), **own), PAIRS),
+    "AffineCoupling, uneven": Row(lambda D, **own: AffineCoupling(uneven_mask(D), (), **own), PAIRS),
+    "AffineCoupling, context": Row(
+        lambda D, **own: AffineCoupling(first_half(D), (5,), context_features=2, **own), PAIRS, context=2
+    ),
+    "SplineCoupling": Row(lambda D, **own: SplineCoupling(second_half(D), (5,), **own), PAIRS),
+    "SplineCoupling, context": Row(
+        lambda D, **own: SplineCoupling(uneven_mask(D), (5,), bins=3, bound=2.0, context_features=3, **own),
+        PAIRS,
+        context=3,
+    ),
+    "Inverse": Row(lambda D, stack: Inverse(SinhArcsinh(D, stack=stack))),
+    "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own))),
+    "Chain": Row(mixed_chain, PAIRS, context=2),
+    "Chain, empty": Row(lambda D: Chain([])),
+}

@@ -1,0 +1,180 @@
+"""JupyterLab in a headless Chromium: start both, open a notebook, run it, move the controls by keyboard."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import numpy as np
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def browser_path() -> str | None:
+    """Where a Chromium or Chrome is, if anywhere; FLOWLAB_BROWSER names another."""
+    return os.environ.get("FLOWLAB_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextlib.contextmanager
+def jupyterlab(root: Path) -> Iterator[str]:
+    """A JupyterLab on the loopback that serves ``root`` and keeps its settings there; yields its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = root / ".lab" / "settings" / "@jupyterlab"
+    for name, content in (
+        ("apputils-extension/notification", {"fetchNews": "false", "checkForUpdates": False}),
+        ("notebook-extension/tracker", {"windowingMode": "none"}),
+    ):
+        file = settings / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+    environment = {
+        **os.environ,
+        "JUPYTERLAB_SETTINGS_DIR": str(settings.parent),
+        "JUPYTERLAB_WORKSPACES_DIR": str(root / ".lab" / "workspaces"),
+        "JUPYTER_RUNTIME_DIR": str(root / ".lab" / "runtime"),
+        "JUPYTER_CONFIG_DIR": str(root / ".lab" / "config"),
+        "OMP_NUM_THREADS": "1",
+    }
+    options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1"]
+    options += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", "--allow-root"]
+    log = (root / ".lab" / "server.log").open("w")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={root}"],
+        env=environment,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/api", timeout=2):
+                break
+            if server.poll() is not None:
+                raise RuntimeError(f"JupyterLab did not start:\n{(root / '.lab' / 'server.log').read_text()}")
+            time.sleep(0.25)
+        yield address
+    finally:
+        server.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(10)
+        server.kill()
+        log.close()
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator:
+    """A headless Chromium page."""
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path(), args=[*quiet, "--disable-sync"])
+        try:
+            yield browser.new_page(viewport={"width": 1280, "height": 1000})
+        finally:
+            browser.close()
+
+
+def write_notebook(path: Path, sources: list[str]) -> Path:
+    """A notebook of these code cells."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    cells = [new_code_cell(source) for source in sources]
+    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
+    """Open a notebook in Lab, wait until its kernel answers, run all cells, and wait until they are done."""
+    page.goto(f"{address}/lab/tree/{path}", wait_until="domcontentloaded")
+    # An idle toolbar is not readiness: run-all is dropped in silence until the kernel has answered.
+    page.wait_for_function(
+        """(path) => {
+            const app = window.jupyterapp;
+            if (!app || !app.shell) return false;
+            const panel = [...app.shell.widgets("main")].find(w => w.context && w.context.path === path);
+            const kernel = panel && panel.context.isReady && panel.sessionContext.session?.kernel;
+            if (!kernel || !panel.sessionContext.isReady || kernel.status !== "idle") return false;
+            window.flowlabPanel = panel;
+            return true;
+        }""",
+        arg=path,
+        timeout=60_000,
+        polling=200,
+    )
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    page.wait_for_function(
+        """() => {
+            const cells = window.flowlabPanel.content.widgets.filter(c => c.model.type === "code" && c.model.sharedModel.source);
+            return cells.length && cells.every(c => c.model.executionCount !== null && c.model.executionState !== "running");
+        }""",
+        timeout=timeout * 1000,
+    )
+
+
+def picture(explorer) -> tuple[np.ndarray, list]:
+    """The picture an explorer shows now, as pixels, and where its axes are."""
+    image = explorer.locator("img.flowlab-picture")
+    data = image.evaluate("async (i) => [...new Uint8Array(await (await fetch(i.src)).arrayBuffer())]")
+    regions = json.loads(image.evaluate("i => i.dataset.regions"))
+    return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")), regions
+
+
+def inside_axes(pixels: np.ndarray, regions: list) -> list[np.ndarray]:
+    """The part of the pixels that lies inside each of the axes."""
+    height, width = pixels.shape[:2]
+    return [pixels[int(t * height) : int(b * height), int(x * width) : int(r * width)] for x, t, r, b in regions]
+
+
+def readout(explorer) -> str:
+    """The numbers beside the picture."""
+    return explorer.locator(".flowlab-readout").inner_text()
+
+
+def wait_for_change(explorer, before: np.ndarray, seconds: float = 5.0) -> np.ndarray:
+    """The next picture that differs inside the axes; AssertionError when none comes."""
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        pixels, regions = picture(explorer)
+        if pixels.shape == before.shape:
+            pairs = zip(inside_axes(pixels, regions), inside_axes(before, regions), strict=True)
+            if any((a != b).any() for a, b in pairs):
+                return pixels
+        time.sleep(0.05)
+    raise AssertionError("no pixel inside the axes changed")
+
+
+def controls(explorer) -> list:
+    """What a keyboard can reach in an explorer, in order: slider handles, drop-downs, boxes to tick, buttons."""
+    return explorer.locator(
+        ".noUi-handle, select, input[type=checkbox], .widget-toggle-buttons button, .widget-radio-box input"
+    ).all()
+
+
+def press(page, control) -> None:
+    """Move one control by keyboard, one step, to a value that it does not have yet."""
+    tag = control.evaluate("c => c.tagName.toLowerCase()")
+    control.scroll_into_view_if_needed()
+    control.focus()
+    if tag == "select":
+        last = control.evaluate("c => c.selectedIndex === c.options.length - 1")
+        page.keyboard.press("ArrowUp" if last else "ArrowDown")
+    elif tag in ("input", "button"):
+        page.keyboard.press("Space")
+    else:
+        at_end = control.evaluate("c => c.getAttribute('aria-valuenow') === c.getAttribute('aria-valuemax')")
+        page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")

@@ -1,0 +1,63 @@
+"""Every explorer of the course, in a real browser: each control, moved by keyboard, changes the picture."""
+
+import os
+
+import lab
+import pytest
+
+from flowlab.widgets import explorers
+
+CI = os.environ.get("CI") == "true"
+
+# A control that nobody listens to, and one whose callback does nothing: the test below must object to both.
+PLANTED = """
+import ipywidgets
+from flowlab.widgets.one_dimension import ChangeOfVariables
+
+class Deaf(ChangeOfVariables):
+    def _changed(self, change):
+        pass
+
+Deaf()
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    if lab.browser_path() is None:
+        if CI:
+            pytest.fail("CI has no Chromium: install it, or name one in FLOWLAB_BROWSER.")
+        pytest.skip("no Chromium or Chrome here (name one in FLOWLAB_BROWSER)")
+    root = tmp_path_factory.mktemp("lab")
+    setup = "import torch\ntorch.set_num_threads(1)"
+    cells = [f"from {cls.__module__} import {name}\n{name}()" for name, cls in explorers().items()]
+    lab.write_notebook(root / "explorers.ipynb", [setup, *cells, PLANTED])
+    with lab.jupyterlab(root) as address, lab.chromium() as page:
+        lab.open_and_run(page, address, "explorers.ipynb")
+        yield page
+
+
+def drive(page, explorer) -> int:
+    """Move each control once; each must change the picture, and all of them together the numbers."""
+    explorer.scroll_into_view_if_needed()
+    numbers = {lab.readout(explorer)}
+    for control in lab.controls(explorer):
+        before, _ = lab.picture(explorer)
+        lab.press(page, control)
+        lab.wait_for_change(explorer, before)
+        numbers.add(lab.readout(explorer))
+        assert explorer.locator("[role=alert]").count() == 0, explorer.locator("[role=alert]").inner_text()
+    return len(numbers)
+
+
+@pytest.mark.parametrize("name", list(explorers()))
+def test_each_control_moves_the_picture(page, name):
+    explorer = page.locator(f".flowlab-explorer.{name}")
+    assert lab.controls(explorer), "there is nothing to move"
+    assert drive(page, explorer) > 1, "no number that the model computes has changed"
+    assert explorer.locator("img.flowlab-picture").get_attribute("alt")
+
+
+def test_a_dead_callback_is_noticed(page):
+    with pytest.raises(AssertionError, match="no pixel inside the axes changed"):
+        drive(page, page.locator(".flowlab-explorer.Deaf"))

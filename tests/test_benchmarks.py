@@ -1,0 +1,142 @@
+"""The benchmark harness counts and reports rightly. The clock is not tested: it belongs to the machine."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).parent / "benchmarks" / "compare_peers.py"
+spec = importlib.util.spec_from_file_location("compare_peers", SCRIPT)
+compare_peers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compare_peers)
+
+
+def test_the_command_measures_prints_and_writes_records(tmp_path):
+    path = tmp_path / "times.json"
+    options = ["--only", "flowlab,plain_torch", "--jobs", "step_h8,mixture_5", "--rounds", "2", "--json", str(path)]
+    run = subprocess.run([sys.executable, str(SCRIPT), *options], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    records = json.loads(path.read_text())
+    assert {(r["library"], r["job"]) for r in records} == {
+        (library, job) for library in ("flowlab", "plain_torch") for job in ("step_h8", "mixture_5")
+    }
+    for record in records:
+        assert set(record) == {"library", "job", "threads", "median_ms", "min_ms"}
+        assert record["threads"] == 1
+        assert 0 < record["min_ms"] <= record["median_ms"]
+    assert run.stdout.count("parameters (as expected)") == 2
+    assert run.stdout.index("as a ratio") < run.stdout.index("| flowlab |")
+
+
+def test_ratios_are_of_medians_and_the_floor_is_no_peer():
+    times = {
+        ("flowlab", "step_h64"): [[2.0, 9.0, 1.0], [4.0], [30.0]],  # medians of the rounds 2, 4, 30
+        ("zuko", "step_h64"): [[8.0], [8.0], [1.0]],
+        ("freia", "step_h64"): [[0.5], [16.0], [16.0]],
+        ("plain_torch", "step_h64"): [[3.2], [3.2], [3.2]],
+    }
+    records = compare_peers.summarize(times)
+    assert records[0] == {"library": "flowlab", "job": "step_h64", "threads": 1, "median_ms": 4.0, "min_ms": 1.0}
+    assert compare_peers.ratios(records, "step_h64") == {
+        "fastest_peer": ("zuko", 0.5),
+        "plain_torch": ("plain_torch", 1.25),
+    }
+    text = compare_peers.report(times, {}, ["step_h64"])
+    assert "0.50 (zuko)" in text and "1.25" in text and "| flowlab | 4.00" in text
+
+
+def test_ratios_need_both_sides():
+    records = compare_peers.summarize({("zuko", "step_h8"): [[1.0]]})
+    assert compare_peers.ratios(records, "step_h8") == {}
+
+
+def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
+    class Absent(compare_peers.Library):
+        package = module = "a_library_that_nobody_wrote"
+
+    monkeypatch.setitem(compare_peers.LIBRARIES, "absent", Absent())
+    assert compare_peers.main(["--only", "absent", "--rounds", "1"]) == 0
+    assert 'absent: not installed (pip install -e ".[bench]")' in capsys.readouterr().out
+
+
+def test_libraries_take_turns_and_one_that_raises_is_reported(monkeypatch):
+    turns = []
+
+    class FakeWorker:
+        def __init__(self, name):
+            self.name = name
+
+        def introduce(self):
+            return self.name
+
+        def time(self, job, seconds):
+            turns.append(f"{self.name} {job}")
+            if len(turns) == 6:
+                raise compare_peers.LibraryFailed("ValueError: lost its way")
+            return [1.0]
+
+        def close(self):
+            turns.append(f"{self.name} closed")
+
+    monkeypatch.setattr(compare_peers, "Worker", FakeWorker)
+    monkeypatch.setattr(compare_peers, "installed", lambda name: True)
+    times, failed = compare_peers.measure(["flowlab", "zuko"], ["step_h8", "grid_40k"], 2, say=turns.append)
+    assert turns[:6] == ["flowlab", "zuko", "flowlab step_h8", "zuko step_h8", "flowlab grid_40k", "zuko grid_40k"]
+    assert turns[6:] == ["flowlab step_h8", "flowlab grid_40k", "flowlab closed", "zuko closed"]
+    assert failed == {"zuko": "ValueError: lost its way"}
+    assert times == {("flowlab", job): [[1.0], [1.0]] for job in ("step_h8", "grid_40k")}  # half a comparison is none
+    assert "zuko: ValueError: lost its way" in compare_peers.report(times, failed, ["step_h8"])
+
+
+def test_a_process_says_what_it_died_of():
+    worker = compare_peers.Worker("plain_torch")
+    with pytest.raises(compare_peers.LibraryFailed, match="ValueError: expected a job among step_h64"):
+        worker.time("no_such_job", 0.01)
+    with pytest.raises(compare_peers.LibraryFailed, match="its process ended with code 0"):
+        worker.time("step_h8", 0.01)
+    worker.close()
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_check_finds_wrong_flows(one_thread):
+    class Unnormalized(compare_peers.PlainTorch):
+        def log_prob(self, flow, x):
+            return flow.log_prob(x) + 0.1
+
+    class ForeignSampler(compare_peers.PlainTorch):
+        def sample(self, flow, n):
+            return torch.randn(n, 2)
+
+    assert compare_peers.check(compare_peers.PlainTorch()) == ""
+    assert compare_peers.check(Unnormalized()).startswith("its density integrates to 1.10")
+    assert compare_peers.check(ForeignSampler()).startswith("its samples have")
+
+
+def test_five_floors_in_one_pass_are_five_floors(one_thread):
+    library = compare_peers.PlainTorch()
+    five, one, x = library.mixture(5, 8), library.flow(8), torch.randn(7, 2)
+    with torch.no_grad():
+        for parameter in five.parameters():
+            parameter.normal_(std=0.5)
+        together = library.log_prob_components(five, x)
+        for k in range(5):
+            for name, parameter in one.named_parameters():
+                parameter.copy_(five.get_parameter(name)[k].reshape(parameter.shape))
+            torch.testing.assert_close(together[k], one.log_prob(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("given, sentence", [("--only", "--only expected some of flowlab"), ("--jobs", "--jobs expec")])
+def test_an_unknown_name_is_refused(given, sentence):
+    with pytest.raises(SystemExit, match=sentence):
+        compare_peers.main([given, "nothing"])

@@ -1,0 +1,80 @@
+"""Every explorer, without a browser: each control at its minimum, default and maximum draws, and makes a difference."""
+
+import time
+
+import numpy as np
+import pytest
+
+from flowlab.widgets import explorers
+
+
+def settings(control):
+    """The values to try on a control: both ends of a range, all options, both states of a box; or none."""
+    if hasattr(control, "options"):
+        options = control.options
+        return [o[1] if isinstance(o, tuple) else o for o in options]
+    if hasattr(control, "min"):
+        return [control.min, control.value, control.max]
+    return [False, True] if isinstance(control.value, bool) else []
+
+
+@pytest.fixture(scope="module", params=list(explorers()))
+def explorer(request):
+    return explorers()[request.param]()
+
+
+def test_is_made_without_trouble(explorer):
+    assert explorer.errors == []
+    assert explorer.view.png.startswith(b"\x89PNG")
+    assert explorer.numbers and all(np.isfinite(v) for v in explorer.numbers.values() if isinstance(v, float))
+
+
+def test_each_control_draws_at_both_ends_and_makes_a_difference(explorer):
+    for name, control in explorer.controls.items():
+        default, pictures = control.value, set()
+        for value in settings(control):
+            explorer.set(**{name: value})
+            assert explorer.errors == [], f"{name} = {value!r}"
+            pictures.add(explorer.view.png)
+        explorer.set(**{name: default})
+        assert len(pictures) > 1, f"{name} changes nothing"
+
+
+def test_same_controls_give_the_same_picture(explorer):
+    before = explorer.view.png
+    name, control = next((n, c) for n, c in explorer.controls.items() if len(settings(c)) > 1)
+    default = control.value
+    other = next(v for v in settings(control) if v != default)
+    explorer.set(**{name: other})
+    explorer.set(**{name: default})
+    assert explorer.view.png == before
+
+
+def test_has_a_still_picture_and_says_in_words_what_it_shows(explorer):
+    bundle = explorer._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data["image/png"] == explorer.view.png
+    assert type(explorer).__name__ in data["text/plain"]
+    assert len(explorer.view.alt.split()) >= 5
+
+
+def test_an_error_in_a_callback_is_shown_and_kept(explorer, monkeypatch):
+    monkeypatch.setattr(explorer.picture, "update", lambda **controls: 1 / 0)
+    explorer.refresh()
+    assert isinstance(explorer.errors.pop(), ZeroDivisionError)
+    assert "division by zero" in explorer.trouble.value
+    monkeypatch.undo()
+    explorer.refresh()
+    assert explorer.errors == [] and explorer.trouble.value == ""
+
+
+def test_is_not_grossly_slow(explorer):
+    """The targets are measured by tests/benchmarks/explorers.py; this only notices a tenfold slip."""
+    name, control = next((n, c) for n, c in explorer.controls.items() if hasattr(c, "min"))
+    times, default = [], control.value
+    for value in np.linspace(control.min, control.max, 7):
+        start = time.perf_counter()
+        explorer.set(**{name: type(default)(value)})
+        times.append(time.perf_counter() - start)
+    explorer.set(**{name: default})
+    assert np.median(times) < 0.5
