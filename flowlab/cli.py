@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,10 @@ def _lab(options: argparse.Namespace) -> int:
         command.append(f"--port={options.port}")
     if options.no_browser:
         command.append("--no-browser")
-    return subprocess.run(command, check=False).returncode
+    # A configuration folder beside this file: without it the first start offers news, and asks the network for them.
+    paths = [str(Path(__file__).parent / "jupyter"), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
+    environment = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
+    return subprocess.run(command, env=environment, check=False).returncode
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import os
+import platform
 import signal
 import sys
 import threading
@@ -124,16 +125,22 @@ def train(
         validation: held-out data. The weights that were best on it are the ones that the model ends with.
         patience: how many validations without a new best end the run.
         snapshots: how many copies of the weights to keep for scrubbing (denser at the start), or at which steps.
-        checkpoint: a file to go on from if it exists, and to write to every ``checkpoint_every`` steps.
+        checkpoint: a file to write to every ``checkpoint_every`` steps, and to go on from if its training file is there.
 
     Raises:
-        ValueError: for empty data, or data with NaN or infinity, naming the row.
+        ValueError: for empty data, for data with NaN or infinity (naming the row), and for settings out of range.
         NonFiniteLoss: when the loss or a gradient is not finite, naming the step and the quantity.
-        CheckpointError: when the checkpoint belongs to another model or run.
+        CheckpointError: when the checkpoint belongs to another model or run, or has no training file.
     """
     data, alone = _prepare(data, model, "data")
     held_out = None if validation is None else _prepare(validation, model, "validation data")[0]
     N, device = len(data[0]), data[0].device
+    counts = {"batch_size": batch_size, "validate_every": validate_every, "checkpoint_every": checkpoint_every}
+    for name, count in {**counts, "patience": 1 if patience is None else patience}.items():
+        if count < 1:
+            raise ValueError(f"fit expected {name} to be at least 1, but came {count}.")
+    if patience is not None and held_out is None:
+        raise ValueError(f"patience={patience} counts validations, but no validation data came.")
     batch_size = min(batch_size, N)
     per_epoch = N // batch_size
     if steps is not None and epochs is not None:
@@ -158,9 +165,15 @@ def train(
 
     history, best = History(total), None
     run = {"steps": total, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "samples": N}
+    run["schedule"], run["clip"] = schedule if isinstance(schedule, str) else "a function", clip
     run["data"] = f"{sum(float(d.double().sum()) for d in data):.6g}"
     if checkpoint is not None and _training_file(checkpoint).exists():
         best = _resume(checkpoint, model, adam, history, run)
+    elif checkpoint is not None and Path(checkpoint).exists():
+        raise CheckpointError(
+            f"{checkpoint} exists, but not its training file {_training_file(checkpoint)}, so a run cannot go on from "
+            f"it. Load it with load_checkpoint, and give this run another file."
+        )
     started = time.perf_counter() - history.seconds
     order, order_epoch = None, -1
     saved = history.step
@@ -171,20 +184,26 @@ def train(
         history.seconds = time.perf_counter() - started
         _save_run(checkpoint, model, adam, history, best, run)
 
-    def validated() -> bool:
-        """Measure the held-out loss, keep the best weights, and say whether patience has run out."""
+    def validate() -> None:
+        """Measure the held-out loss, and keep the best weights."""
         nonlocal best
         loss = _evaluate(model, held_out, alone, objective, Step(history.step, total, _generator(seed, 0, device)))
         history.validation[history.step] = loss
         if best is None or loss < history.validation[history.best_step]:
             best, history.best_step = _copy(model), history.step
-        since = sum(step > history.best_step for step in history.validation)
-        return patience is not None and since >= patience
+        model.train()
+
+    def ends() -> bool:
+        """Whether patience has run out, by the history alone, so that a resumed run ends where it would have."""
+        return patience is not None and sum(step > history.best_step for step in history.validation) >= patience
 
     try:
-        history.stopped = f"finished {total} steps"
         model.train()
+        if history.step == total or ends():
+            yield history  # a run that had ended before it was resumed
         for index in range(history.step, total):
+            if ends():
+                break
             if index // per_epoch != order_epoch:
                 order_epoch = index // per_epoch
                 order = torch.randperm(N, generator=_generator(seed, 2 * order_epoch)).to(device)
@@ -196,9 +215,13 @@ def train(
             loss = objective(model, batch, Step(index, total, _generator(seed, 2 * index + 1, device)))
             adam.zero_grad(set_to_none=True)
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
             value = loss.item()
-            if not (math.isfinite(value) and math.isfinite(norm)):
+            finite = math.isfinite(value)
+            try:
+                nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip, error_if_nonfinite=True)
+            except RuntimeError:  # raised before one NaN is spread over all gradients
+                finite = False
+            if not finite:
                 raise NonFiniteLoss(_diagnose(model, index, value))
             adam.step()
 
@@ -206,17 +229,14 @@ def train(
             history.seconds = time.perf_counter() - started
             if history.step in keep:
                 history.snapshots[history.step] = _copy(model)
-            ends = False
             if held_out is not None and (history.step % validate_every == 0 or history.step == total):
-                ends = validated()
-                model.train()
-            if checkpoint is not None and (history.step % checkpoint_every == 0 or history.step == total):
+                validate()
+            if checkpoint is not None and (history.step % checkpoint_every == 0 or history.step == total or ends()):
                 save()
                 saved = history.step
             yield history
-            if ends:
-                history.stopped = f"stopped early at step {history.step}: {patience} validations without a new best"
-                break
+        early = f"stopped early at step {history.step}: {patience} validations without a new best"
+        history.stopped = early if ends() else f"finished {total} steps"
     except GeneratorExit:
         # Whoever drives the loop has had enough. An error, in contrast, leaves the last good checkpoint alone.
         history.stopped = f"stopped after step {history.step} of {total}"
@@ -346,8 +366,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 def save_checkpoint(path: str | os.PathLike, model: nn.Module, card: dict[str, Any] | None = None) -> None:
     """Write weights and card to one safetensors file, whole or not at all (a temporary name, then a rename)."""
-    recipe = getattr(model, "recipe", None)
-    _write(Path(path), _copy(model), {"model": type(model).__name__, "recipe": recipe, **(card or {})})
+    _write(Path(path), _copy(model), _card(model) | (card or {}))
 
 
 def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:
@@ -379,19 +398,33 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(
             f"{path} is not a safetensors file ({error}). Nothing was loaded; flowlab never unpickles a file."
         ) from None
-    if card is None:
-        raise CheckpointError(f"{path} has no card, so flowlab did not write it. Nothing was loaded.")
-    return tensors, json.loads(card)
+    try:
+        return tensors, dict(json.loads(card))
+    except (TypeError, ValueError):
+        raise CheckpointError(f"{path} has no card, so flowlab did not write it. Nothing was loaded.") from None
+
+
+def _card(model: nn.Module) -> dict[str, Any]:
+    """What a file says of itself: which model, how to build it again, and what it was made with."""
+    from flowlab import __version__
+
+    device = next(model.parameters(), torch.zeros(())).device
+    return {
+        "model": type(model).__name__,
+        "recipe": getattr(model, "recipe", None),
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "versions": {"flowlab": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
 
 
 def _write(path: Path, tensors: State, card: dict[str, Any]) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(tensors, temporary, metadata={"card": json.dumps(card)})
+        temporary.write_bytes(save(tensors, metadata={"card": json.dumps(card)}))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -434,10 +467,15 @@ def _save_run(
     record = {"seconds": history.seconds, "best_step": history.best_step}
     record["validation"] = [[step, value] for step, value in history.validation.items()]
     _write(_training_file(path), tensors, {"run": run, **record})
-    card = {"run": run, "step": history.best_step or history.step, "of": history.total}
-    weights = best or _copy(model)
-    recipe = getattr(model, "recipe", None)
-    _write(Path(path), weights, {"model": type(model).__name__, "recipe": recipe, **card})
+    card = {
+        "run": run,
+        "step": history.step if best is None else history.best_step,
+        "of": history.total,
+        "protocol": "mean loss a sample, in nats; weights "
+        + ("of the last step" if best is None else "best on validation"),
+        "metrics": {"loss": history.loss[-1], "validation_loss": history.validation.get(history.best_step)},
+    }
+    _write(Path(path), best or _copy(model), _card(model) | card)
 
 
 def _resume(
@@ -460,7 +498,7 @@ def _resume(
     for name, value in tensors.items():
         head, _, tail = name.partition("/")
         groups.setdefault(head, {})[tail] = value
-    _load_into(model, groups["model"], file)
+    _load_into(model, groups.get("model", {}), file)
     state: dict[int, State] = {}
     for name, value in groups.get("optimizer", {}).items():
         index, _, key = name.partition("/")

@@ -73,8 +73,8 @@ class Bijection(nn.Module):
             raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but came {tuple(x.shape)}.")
         if self.stack is not None and (x.ndim <= self.event_dim or x.shape[0] != self.stack):
             raise ShapeError(
-                f"{type(self).__name__} is a stack of {self.stack} and expected a leading axis of {self.stack}, but came "
-                f"{tuple(x.shape)}: give all of them the same points with x.expand({self.stack}, *x.shape)."
+                f"{type(self).__name__} is a stack of {self.stack} and expected a leading axis of {self.stack}, but "
+                f"came {tuple(x.shape)}: give all of them the same points with x.expand({self.stack}, *x.shape)."
             )
 
     def align(self, parameter: Tensor, x: Tensor) -> Tensor:

@@ -134,8 +134,8 @@ def _log_cosh(u: Tensor) -> Tensor:
 class MonotoneSum(Bijection):
     """z = x + Σ_j w_j tanh((x − b_j) / c_j) with w, c > 0: a learned increasing function of each coordinate.
 
-    log |det| = Σ_i log f′(x_i). Shapes ``(..., D)`` and ``(...)``. The slope is at least 1 everywhere, so the map is onto;
-    put a ScaleShift beside it for slopes below 1. The inverse is numeric: bisection, then one Newton step, which
+    log |det| = Σ_i log f′(x_i). Shapes ``(..., D)`` and ``(...)``. The slope is at least 1 everywhere, so the map is
+    onto; put a ScaleShift beside it for slopes below 1. The inverse is numeric: bisection, then one Newton step, which
     also carries the gradient. Starts near the identity.
     """
 
@@ -175,7 +175,7 @@ class Monotone(Bijection):
     """z = f(x), elementwise, for any increasing or decreasing function f: log |det| = Σ log |f′(x)| by autograd.
 
     Shapes ``(..., D)`` and ``(...)``. ``inverse`` is f⁻¹ when you have it; without it the inverse is numeric, by
-    bisection over ``interval``, and f must be monotone on the whole of it. Not differentiable in f's parameters through a numeric inverse.
+    bisection over ``interval``, and f must be monotone on the whole of it. A module f keeps its parameters trainable.
 
     Raises:
         ValueError: when a numeric inverse is asked for a value that f does not take on ``interval``.
@@ -218,5 +218,5 @@ class Monotone(Bijection):
         x = bisect(lambda x: sign * self.function(x), sign * z, low, high)
         with torch.no_grad():
             slope = self._value_and_slope(x)[1].detach()
-        # One Newton step, which also carries the gradient of the inverse, 1/f′.
-        return x + (z - self.function(x).detach()) / slope
+        # One Newton step, which also carries the gradient of the inverse, 1/f′, and that of parameters of f.
+        return x + (z - self.function(x)) / slope

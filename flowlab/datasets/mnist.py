@@ -141,7 +141,7 @@ def _downloaded(name: str, folder: Path, progress: bool) -> tuple[bytes, str]:
             except _Broken as found:
                 tried.append(f"{mirror} gave {found} instead of the file with SHA-256 {FILES[name][1]}")
             except OSError as error:  # which every error of the network is
-                tried.append(f"{mirror} cannot be reached ({type(error).__name__})")
+                tried.append(f"{mirror} failed ({type(error).__name__})")
             else:
                 path.replace(folder / path.name)
                 return data, f"{mirror}{name}.gz -> {folder / path.name}"

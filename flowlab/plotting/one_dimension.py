@@ -1,8 +1,7 @@
-"""Change of variables on the line, as pictures: bars of equal probability on rubber, and samples that judge a formula."""
+"""Change of variables on the line: bars of equal probability on rubber, and samples that judge a formula."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -96,8 +95,8 @@ class PushForward(Picture):
         for axes in (self.before, self.after):
             axes.locator_params("x", nbins=6)
             axes.locator_params("y", nbins=3)
-            axes.yaxis.set_major_formatter("{x:.1f}")
-            axes.yaxis.set_label_coords(-0.045, 0.5)  # keeps its place while the frame changes
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_label_coords(-0.055, 0.5)  # keeps its place while the frame changes
         self.moves(*self.shapes, *self.followed, self.base_line, self.judge, self.claim, self.remark, self.note)
         self._framed = None
 
@@ -148,8 +147,9 @@ class PushForward(Picture):
         for shapes, one, corners in zip(self.shapes, self.followed, quads, strict=True):
             shapes.set_verts(corners)
             one.set_verts(corners[followed : followed + 1])
-        sizes = [f"{w[followed]:.2f} × {h[followed]:.2f}" for w, h in ((z_width, z_height), (x_width, x_height))]
-        return " → ".join(sizes)
+        before, after = (w[followed] for w in (z_width, x_width))
+        height = "∞" if after < 1e-6 else f"{x_height[followed]:.2f}"
+        return f"{before:.2f} × {z_height[followed]:.2f} → {after:.2f} × {height}"
 
     def _draw_judge(self, scene: _Scene, a: float, b: float, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The histogram of the pushed samples; returns its bins and the share of all samples in each."""
@@ -204,9 +204,9 @@ def _scene(base_name: str, map_name: str) -> _Scene:
     z_edges = base.quantile(share)
     m_edges, mass = m.value(z_edges, base), np.diff(share)
     low, high = z_edges[0], z_edges[-1]
-    start = 0.0 if m.folds else low
-    # Closer together near the start, where √z rises and z² folds.
-    z = start + (max(high, -low) - start) * np.linspace(1e-3, 1, 500) ** 2 if start >= 0 else np.linspace(low, high, 500)
+    z = np.linspace(low, high, 500)
+    if m.folds or low == 0:  # closer together near 0, where √z rises and z² folds
+        z = high * np.linspace(1e-3, 1, 500) ** 2
     p = base.density(z) + base.density(-z) if m.folds else base.density(z)
     drawn = np.linspace(low, high, 300)
     height = base.density(drawn)
@@ -258,7 +258,7 @@ def rubber(base: str, map: str, a: float = 1.0, b: float = 0.0, *, jacobian: boo
 
 
 def judged(samples: Any, claims: dict[str, tuple[Any, Any]], *, marks: dict[str, float] | None = None) -> Figure:
-    """A histogram of samples as judge, and claimed densities, each as (x, p(x)), as lines on it; marks are places on x."""
+    """A histogram of samples as judge, and claimed densities (x, p(x)) as lines on it; marks are places on x."""
     figure = Figure(figsize=(6.0, 2.8), dpi=80, layout="constrained")
     axes = tidy(figure.subplots(), "", "x", "p(x)")
     axes.hist(

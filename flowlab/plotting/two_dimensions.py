@@ -207,14 +207,14 @@ class CellUnderMap(Picture):
             column.set_data(*np.stack((corners[0], end)).T)
         ratio, local = abs(signed_area(image)) / h**2, float(abs(np.linalg.det(J)))
         return {
-            "area of image / area of cell": ratio,
+            "area of its image / h²": ratio,
             "mean |det J| over the cell": mean_over_cell(lambda x: jacobian(f, x).det().abs(), center, h),
             "|det J| at its center": local,
             "area ratio and |det J| differ by": f"{100 * abs(ratio - local) / local:.2f} %" if local > 1e-9 else "—",
         }
 
     def describe(self, numbers: dict[str, float | str]) -> str:
-        ratio, local = numbers["area of image / area of cell"], numbers["|det J| at its center"]
+        ratio, local = numbers["area of its image / h²"], numbers["|det J| at its center"]
         return (
             f"The cell's image has {ratio:.3f} times its area; the parallelogram of the Jacobian at its center has "
             f"{local:.3f} times."

@@ -40,7 +40,17 @@ JOBS = {
     "import": "import, beyond torch's own",
 }
 ADAM = {"lr": 1e-3, "fused": True}  # torch.optim.Adam for every library, with these arguments
-TURN = 0.15  # seconds that a library works before the next one's turn
+TURN = 0.08  # seconds that a library works before the next one's turn
+# The processor's time and not the clock's, which runs on while other programs have the core. Where the system counts
+# it too coarsely (Windows), the clock must do.
+FINE = time.get_clock_info("process_time").resolution < 1e-5
+processor_seconds = time.process_time if FINE else time.perf_counter
+ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1") | {
+    # Whether glibc gives freed memory back to the system, only to ask for it again, hangs on the luck of the heap's
+    # layout, and is up to a third of a step. For this comparison it keeps what it has, in every library's process.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+}
 IMPORT_ROUNDS = 5  # each starts a process that imports torch first: slow, and steady
 
 
@@ -362,12 +372,13 @@ def describe(library):
 
 def turn(run, seconds):
     """Run for about `seconds`, at least three times: the milliseconds of each call."""
-    times, end = [], time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        start = time.perf_counter()
+    times, spent = [], 0.0
+    while len(times) < 3 or spent < seconds:
+        start = processor_seconds()
         run()
-        times.append(1000 * (time.perf_counter() - start))
-    return times
+        times.append(processor_seconds() - start)
+        spent += times[-1]
+    return [1000 * t for t in times]
 
 
 def worker(name):
@@ -421,7 +432,7 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+            env=os.environ | ENVIRONMENT,
         )
         try:
             self.import_ms = self.read()["import_ms"]
@@ -592,7 +603,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time flowlab beside its peers, one thread, one process a library.")
     parser.add_argument("--only", default=",".join(LIBRARIES), help="libraries, with commas between")
     parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, with commas between")
-    parser.add_argument("--rounds", type=int, default=11, help="turns that each library takes at each job")
+    parser.add_argument("--rounds", type=int, default=21, help="turns that each library takes at each job")
     parser.add_argument("--json", type=Path, help="write the records there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

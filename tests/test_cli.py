@@ -1,0 +1,64 @@
+"""The command `flowlab`, as a person types it."""
+
+import importlib.util
+import subprocess
+
+import pytest
+
+from flowlab import cli
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Catch the command that would start JupyterLab."""
+    calls = []
+
+    def run(command, **settings):
+        calls.append((command, settings))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(cli.subprocess, "run", run)
+    return calls
+
+
+def test_lab_opens_notebook_00(started):
+    assert cli.main(["lab"]) == 0
+    command, settings = started[0]
+    assert any(part.endswith("00_start_here.ipynb") for part in command)
+    assert "--no-browser" not in command
+    assert "JUPYTER_CONFIG_PATH" in settings["env"]
+
+
+def test_lab_takes_a_number_a_port_and_no_browser(started):
+    assert cli.main(["lab", "5", "--port", "9123", "--no-browser"]) == 0
+    command, _ = started[0]
+    assert any("05_" in part for part in command)
+    assert "--port=9123" in command and "--no-browser" in command
+
+
+def test_lab_says_which_notebooks_there_are(started, capsys):
+    assert cli.main(["lab", "77"]) == 1
+    assert "There is no notebook 77. There are: 00, 01" in capsys.readouterr().err
+    assert not started
+
+
+def test_lab_outside_a_clone_says_so(started, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path / "notebooks")
+    assert cli.main(["lab"]) == 1
+    assert "works from a clone" in capsys.readouterr().err
+    assert not started
+
+
+def test_lab_without_jupyterlab_says_what_to_install(started, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jupyterlab" else find(name))
+    assert cli.main(["lab"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and 'pip install -e ".[lab]"' in error
+    assert not started
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    assert "flowlab lab 5" in capsys.readouterr().out

@@ -1,0 +1,121 @@
+"""The house itself: its walls, its environments, its two commands."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+# DESIGN's floors, from the ground up: a module imports only from floors below its own.
+FLOORS = [
+    ["networks", "distributions", "datasets"],
+    ["bijections"],
+    ["flow"],
+    ["metrics"],
+    ["mixtures"],
+    ["models"],
+    ["training"],
+    ["pretrained"],
+    ["plotting"],
+    ["checks"],
+    ["widgets"],
+    ["cli"],
+]
+HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
+ALLOWED = {"README.md", "LICENSE", "pyproject.toml", "environment.yml", "flowlab", "notebooks", "tests"}
+
+
+def modules():
+    return [p for p in (ROOT / "flowlab").rglob("*.py") if p.parent.name != "flowlab" or p.stem != "__init__"]
+
+
+def imports(path):
+    """The flowlab modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flowlab"):
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("flowlab"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT / "flowlab")))
+def test_imports_run_down_the_floors(path):
+    place = path.relative_to(ROOT / "flowlab").with_suffix("").parts
+    own, inside = place[0], len(place) > 1
+    for name in imports(path):
+        parts = name.split(".")[1:]
+        if not parts:
+            continue
+        if parts[0] == own:
+            shared = {"base", "picture", "style", "plane", "toys", "__init__"}
+            allowed = not inside or place[-1] == "__init__" or len(parts) == 1 or parts[1] in shared
+            assert allowed, f"{name}: within a folder only its base is shared"
+        else:
+            assert HEIGHT[parts[0]] < HEIGHT[own], f"{own} may not import {parts[0]}, which is not below it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT / "flowlab")))
+def test_heavy_imports_stay_on_their_floor(path):
+    own = path.relative_to(ROOT / "flowlab").with_suffix("").parts[0]
+    text = path.read_text()
+    if own != "widgets":
+        assert not re.search(r"^\s*(import|from) (ipywidgets|anywidget)", text, re.M)
+    if HEIGHT[own] < HEIGHT["plotting"]:
+        assert not re.search(r"^\s*(import|from) matplotlib", text, re.M)
+
+
+def test_import_loads_nothing_heavier_than_torch_and_numpy():
+    code = "import sys, torch; before = set(sys.modules); import flowlab; print(*sorted(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "flowlab.flow" in loaded
+    heavy = {"matplotlib", "scipy", "sklearn", "ipywidgets", "tqdm", "pooch", "safetensors", "PIL"}
+    assert not heavy & {name.split(".")[0] for name in loaded}
+
+
+def requirements(lines):
+    return {re.split(r"[\[<>=~! ]", line)[0].lower(): line.replace(" ", "") for line in lines}
+
+
+def test_environment_yml_asks_for_the_same_as_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    pip = next(entry["pip"] for entry in environment if isinstance(entry, dict))
+    wanted = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"]
+    assert requirements(line for line in pip if not line.startswith("-e")) == requirements(wanted)
+    assert f"python{PROJECT['requires-python']}" in environment
+
+
+def test_test_extra_has_all_that_the_lab_has():
+    assert "flowlab[lab]" in PROJECT["optional-dependencies"]["test"]
+
+
+def test_nothing_else_at_the_top():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    top = {line.split("/")[0] for line in tracked.stdout.splitlines()}
+    assert {name for name in top if not name.startswith(".")} <= ALLOWED
+
+
+def test_ruff_has_nothing_to_say():
+    for command in (["check"], ["format", "--check"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "flowlab", "tests"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stdout
+
+
+def test_readme_names_the_two_commands():
+    text = (ROOT / "README.md").read_text()
+    assert 'python3 -m venv .venv && .venv/bin/pip install -e ".[lab]" && .venv/bin/flowlab lab' in text
+    assert 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest' in text
