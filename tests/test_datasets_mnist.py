@@ -295,7 +295,7 @@ def test_fetch_reports_where_each_file_came_from(small, tmp_path, monkeypatch, c
 
 def test_a_folder_that_cannot_be_written_says_so(small, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
-    with pytest.raises(mnist.MNISTError, match="cannot be kept in .*cache.*Set FLOWLAB_DATA"):
+    with pytest.raises(mnist.MNISTError, match=r"cannot be kept in .*cache.*Set FLOWLAB_DATA"):
         mnist.load()
 
 

@@ -415,6 +415,11 @@ def test_bad_arguments_are_refused_in_a_sentence(build, message):
         build()
 
 
+def test_numbers_of_numpy_are_numbers():
+    x = Pinwheel(np.float32(0.3), wings=np.int64(3)).sample(np.int64(7))
+    assert x.shape == (7, 2) and x.dtype == torch.float32
+
+
 def test_only_the_first_two_arguments_have_places():
     with pytest.raises(TypeError):
         Pinwheel(0.3, 0.05, 5)

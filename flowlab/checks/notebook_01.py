@@ -39,7 +39,7 @@ def density_of_square(x, p):
 def agrees(density, samples):
     """True if the samples (n,) can have come from the density, a function (n,) to (n,); False if not."""
     ends = torch.quantile(samples, torch.linspace(0, 1, 11)).tolist()  # ten bars, a tenth of the samples in each
-    bars = [torch.linspace(low, high, 200) for low, high in zip(ends[:-1], ends[1:], strict=True)]
+    bars = [torch.linspace(ends[i], ends[i + 1], 200) for i in range(10)]
     areas = [float(torch.trapezoid(density(x), x)) for x in bars]
     return all(0.08 < area < 0.12 for area in areas)
 
@@ -147,7 +147,7 @@ def check_mode(answer: Callable) -> None:
         peak = float(x[log_p.argmax()])
         expect(
             abs(float(value) - peak) < 2e-3,
-            f"For mean {mean} and deviation {deviation} the peak is at {peak:.3f} on a fine grid; yours is {value:.3f}.",
+            f"For mean {mean} and deviation {deviation} a fine grid puts the peak at {peak:.3f}, you at {value:.3f}.",
         )
 
 
@@ -191,8 +191,6 @@ def check_judge(answer: Callable) -> None:
     def normal(x: Tensor) -> Tensor:
         return torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
 
-    right = answer(flat(3, 5, 0.5), 2 * u + 3)
-    expect(right is not None, "Your function returned None. Is there a return?")
     # Claim, samples, whether they agree, and what to say to those who think otherwise.
     cases = (
         (flat(3, 5, 0.5), 2 * u + 3, True, "0.5 on [3, 5] is right for 2z + 3 of a uniform z, and you say it is not."),
@@ -200,13 +198,13 @@ def check_judge(answer: Callable) -> None:
             flat(3, 5, 1.0),
             2 * u + 3,
             False,
-            "You let 1 on [3, 5] pass for 2z + 3 of a uniform z. Hold the claim against the samples, stretch by stretch.",
+            "You let 1 on [3, 5] pass for 2z + 3 of a uniform z. Hold the claim against the samples, bar by bar.",
         ),
         (
             lambda x: normal(x / 0.05) / 0.05,
             0.05 * z,
             True,
-            "You turned down a narrow normal, which is right. Its density is 8 at the peak, and a density may exceed 1.",
+            "You turned down a narrow normal, which is right. It is 8 high at its peak, and a density may exceed 1.",
         ),
         (
             lambda x: torch.exp(-(x.log() ** 2) / 2 - x.log()) / math.sqrt(2 * math.pi),
@@ -233,11 +231,12 @@ def check_judge(answer: Callable) -> None:
             "You turned down a right claim because 5,000 samples are a little uneven. Allow for chance.",
         ),
     )
-    given = [bool(answer(density, samples.clone())) for density, samples, _, _ in cases]
+    given = [answer(density, samples.clone()) for density, samples, _, _ in cases]
+    expect(None not in given, "Your function returned None. Is there a return?")
     expect(any(given), "Your judge turns everything down. 0.5 on [3, 5] is right for 2z + 3 of a uniform z.")
     expect(not all(given), "Your judge lets everything pass. Let it look at the samples, and not only at the density.")
     for verdict, (_, _, truth, hint) in zip(given, cases, strict=True):
-        expect(verdict == truth, hint)
+        expect(bool(verdict) == truth, hint)
 
 
 def _not_one_of(value: Tensor, *wrong: tuple[Tensor, str]) -> None:

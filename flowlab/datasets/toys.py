@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from numbers import Integral, Real
 from typing import ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ class Toy:
         the density of ``log_prob``. Randomness is the generator's (torch's own if None) and so is the device.
         """
         n = self.size if n is None else n
-        if not isinstance(n, int) or n < 1:
+        if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"{type(self).__name__} expected a whole number of points, at least 1, but came {n!r}.")
         device = torch.device("cpu") if generator is None else generator.device
         first = torch.randint(self.components, (1,), generator=generator, device=device)
@@ -429,14 +430,14 @@ def _uniform(labels: Tensor, generator: Generator | None, *event: int) -> Tensor
 def _check_positive(toy: Toy, *names: str) -> None:
     for name in names:
         value = getattr(toy, name)
-        if not (isinstance(value, (int, float)) and math.isfinite(value) and value > 0):
+        if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
             raise ValueError(f"{type(toy).__name__} expected a positive number for {name}, but came {value!r}.")
 
 
 def _check_count(toy: Toy, *names: str) -> None:
     for name in names:
         value = getattr(toy, name)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, Integral) or value < 1:
             raise ValueError(
                 f"{type(toy).__name__} expected a whole number, at least 1, for {name}, but came {value!r}."
             )
