@@ -1,9 +1,9 @@
 """flowlab: normalizing flows that you can take hold of.
 
-    import flowlab
-    flow = flowlab.realnvp(2)                # a flow for vectors of 2 numbers
-    history = flowlab.fit(flow, x)           # maximum likelihood, with a progress bar
-    flow.log_prob(x), flow.sample(1000)      # nats, and new points
+import flowlab
+flow = flowlab.realnvp(2)                # a flow for vectors of 2 numbers
+history = flowlab.fit(flow, x)           # maximum likelihood, with a progress bar
+flow.log_prob(x), flow.sample(1000)      # nats, and new points
 """
 
 import importlib

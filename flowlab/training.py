@@ -125,7 +125,7 @@ def train(
         validation: held-out data. The weights that were best on it are the ones that the model ends with.
         patience: how many validations without a new best end the run.
         snapshots: how many copies of the weights to keep for scrubbing (denser at the start), or at which steps.
-        checkpoint: a file to write to every ``checkpoint_every`` steps, and to go on from if its training file is there.
+        checkpoint: a file to write every ``checkpoint_every`` steps, and to go on from if its training file is there.
 
     Raises:
         ValueError: for empty data, for data with NaN or infinity (naming the row), and for settings out of range.

@@ -45,12 +45,16 @@ class Row:
     context: int = 0
     interval: tuple[float, float] | None = None
 
-    def make(self, event: tuple[int, ...], stack: int | None, generator: Generator, spread: float = 0.3) -> Bijection:
-        """A float64 bijection in evaluation mode: data-dependent starts done, then N(0, spread²) on each parameter."""
+    def fresh(self, event: tuple[int, ...], stack: int | None, generator: Generator) -> Bijection:
+        """A bijection as its constructor leaves it."""
         takes = inspect.signature(self.build).parameters
         every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         settings = {"stack": stack, "generator": generator}
-        bijection = self.build(*event, **{k: v for k, v in settings.items() if every or k in takes}).double()
+        return self.build(*event, **{name: value for name, value in settings.items() if every or name in takes})
+
+    def make(self, event: tuple[int, ...], stack: int | None, generator: Generator, spread: float = 0.3) -> Bijection:
+        """A float64 bijection in evaluation mode: data-dependent starts done, then N(0, spread²) on each parameter."""
+        bijection = self.fresh(event, stack, generator).double()
         bijection.train()
         bijection(*self.points(event, stack, (16,), generator))
         for p in bijection.parameters():
@@ -99,7 +103,7 @@ def mixed_chain(D: int, stack: int | None, generator: Generator) -> Chain:
             LULinear(D, **own),
             AffineCoupling(odd_mask(D), (4,), context_features=2, activation="silu", **own),
             Permutation.reverse(D),
-            Inverse(SplineCoupling(alternating_mask(D), (4,), bins=4, **own)),
+            Inverse(SplineCoupling(alternating_mask(D), (4,), bins=4, context_features=2, **own)),
             ScaleShift(D, stack=stack),
         ]
     )

@@ -3,12 +3,13 @@
 import copy
 import inspect
 import math
+import re
 from dataclasses import dataclass
 from itertools import pairwise, product
 
 import pytest
 import torch
-from bijection_table import TABLE, VECTORS, Row, alternating_mask
+from bijection_table import TABLE, VECTORS, alternating_mask
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
@@ -210,28 +211,28 @@ def test_state_dict_brings_it_back(name, case):
 def test_stack_equals_separate_maps(name, case):
     K = case.stack or 3
     f, x, context = draw(name, Case(case.event, K, case.batch, case.dtype, case.seed))
+    if case.seed % 2:
+        x = x[:1].expand_as(x)  # all K get the same points
     scale = strain(f, x, context)
     if f.stack is None:
         assert not list(f.parameters()), "only a map without parameters may be taken by a stack as it is"
     single, *_ = draw(name, Case(case.event, None, case.batch, case.dtype, case.seed))
-    expanded = x[:1].expand_as(x)  # all K get the same points
-    for points in (x, expanded):
-        z, log_det = f(points, context)
-        back, inverse_log_det = f.inverse(z, context)
-        for k in range(K):
-            own = single.state_dict()
-            for entry, value in f.state_dict().items():
-                stacked = value.shape != own[entry].shape
-                assert not stacked or value.shape == (K, *own[entry].shape)
-                own[entry] = value[k] if stacked else value
-            single.load_state_dict(own)
-            c = None if context is None else context[k]
-            for (value, total), (its_value, its_total) in (
-                ((z[k], log_det[k]), single(points[k], c)),
-                ((back[k], inverse_log_det[k]), single.inverse(z[k], c)),
-            ):
-                assert_close(value, its_value, case.dtype, per_sample(scale[k], f))
-                assert_close(total, its_total, case.dtype, scale[k])
+    z, log_det = f(x, context)
+    back, inverse_log_det = f.inverse(z, context)
+    for k in range(K):
+        own = single.state_dict()
+        for entry, value in f.state_dict().items():
+            stacked = value.shape != own[entry].shape
+            assert not stacked or value.shape == (K, *own[entry].shape)
+            own[entry] = value[k] if stacked else value
+        single.load_state_dict(own)
+        c = None if context is None else context[k]
+        for (value, total), (its_value, its_total) in (
+            ((z[k], log_det[k]), single(x[k], c)),
+            ((back[k], inverse_log_det[k]), single.inverse(z[k], c)),
+        ):
+            assert_close(value, its_value, case.dtype, per_sample(scale[k], f))
+            assert_close(total, its_total, case.dtype, scale[k])
 
 
 def flows_of(dimensions: int) -> list[str]:
@@ -275,3 +276,486 @@ def test_density_integrates_to_one_on_the_line(name, seed):
 @pytest.mark.parametrize("seed", (1, 2))
 def test_density_integrates_to_one_in_the_plane(name, seed):
     assert integral(name, 2, seed, reach=4.0, points=200) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("direction", ("forward", "inverse"))
+def test_gradients_agree_with_finite_differences(name, direction):
+    f, x, context = draw(name, Case(batch=(2,), seed=5))
+    if direction == "inverse":
+        x, f = f(x, context)[0].detach(), Inverse(f)
+    names, parameters = zip(*f.named_parameters(), strict=True) if list(f.parameters()) else ((), ())
+
+    def apply(x, *parameters):
+        return torch.func.functional_call(f, dict(zip(names, parameters, strict=True)), (x, context))
+
+    inputs = (x.requires_grad_(), *(p.detach().requires_grad_() for p in parameters))
+    assert torch.autograd.gradcheck(apply, inputs, eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize("stack", (None, 3))
+def test_wrong_input_is_refused_in_words(name, stack):
+    f, x, context = draw(name, Case(stack=stack))
+    for apply in (f, f.inverse):
+        with pytest.raises(TypeError, match=r"expected floating-point numbers, but came torch\.int64"):
+            apply(x.long(), context)
+        with pytest.raises(ShapeError, match=r"expected .*\(\)"):
+            apply(x.new_zeros(()), context)
+        if f.event_shape is not None:
+            wrong = torch.zeros(*x.shape[:-1], x.shape[-1] + 1, dtype=x.dtype)
+            with pytest.raises(ShapeError) as error:
+                apply(wrong, context)
+            assert f"(..., {', '.join(map(str, f.event_shape))})" in str(error.value)
+            assert str(tuple(wrong.shape)) in str(error.value)
+        if f.stack is not None:
+            with pytest.raises(ShapeError) as error:
+                apply(x[:2], context)
+            assert f"stack of {stack}" in str(error.value) and str(tuple(x[:2].shape)) in str(error.value)
+            with pytest.raises(ShapeError):
+                apply(x[0, 0], context)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_numeric_inverses_say_so(name, monkeypatch):
+    f, x, context = draw(name, Case())
+    ran = []
+    bisect = flowlab.bijections.elementwise.bisect
+    monkeypatch.setattr(flowlab.bijections.elementwise, "bisect", lambda *a: ran.append(1) or bisect(*a))
+    f.inverse(f(x, context)[0], context)
+    f(x, context)
+    assert bool(ran) == f.inverse_is_numeric
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.context])
+def test_context_is_used_and_asked_for(name):
+    f, x, context = draw(name, Case())
+    for apply in (f, f.inverse):
+        assert not torch.allclose(apply(x, context)[0], apply(x, context + 1)[0])
+        assert torch.equal(apply(x, context[0])[0][0], apply(x, context)[0][0])  # one context for all
+        with pytest.raises(ValueError, match=rf"{TABLE[name].context} context features, but came none"):
+            apply(x)
+        with pytest.raises(ValueError, match=rf"{TABLE[name].context} context features, but came 1"):
+            apply(x, context[..., :1])
+
+
+def test_context_that_nobody_asked_for_is_refused():
+    with pytest.raises(ValueError, match="no context features, but came 2"):
+        AffineCoupling([True, False])(torch.zeros(5, 2), torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_generator_alone_decides(name):
+    state = torch.get_rng_state()
+    weights = [TABLE[name].fresh((3,), 2, Generator().manual_seed(seed)).state_dict() for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), state), "the global seed was touched"
+    assert all(torch.equal(weights[0][entry], weights[1][entry]) for entry in weights[0])
+    takes = inspect.signature(TABLE[name].build).parameters
+    random = "generator" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    hidden = any("hidden" in entry or "permutation" in entry or entry in ("center", "order") for entry in weights[0])
+    if random and hidden and "uneven" not in name:
+        assert any(not torch.equal(weights[0][entry], weights[2][entry]) for entry in weights[0])
+
+
+STARTS_ELSEWHERE = ("PReLU", "Logit", "Logit, λ = 0.05", "MonotoneSum", "Monotone, falling", "Monotone, inverse given")
+STARTS_ELSEWHERE += ("LULinear", "Permutation", "BatchNorm", "Inverse, numeric", "Chain")
+
+
+@pytest.mark.parametrize("name", [name for name in TABLE if name not in STARTS_ELSEWHERE])
+@pytest.mark.parametrize("stack", (None, 2))
+def test_starts_at_the_identity(name, stack):
+    generator = Generator().manual_seed(0)
+    f = TABLE[name].fresh((3,), stack, generator).eval()
+    x, context = (None if p is None else p.float() for p in TABLE[name].points((3,), stack, (9,), generator))
+    z, log_det = f(x, context)
+    torch.testing.assert_close(z, x, rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(log_det, torch.zeros(x.shape[:-1]), rtol=0, atol=1e-5)
+
+
+# --- base: Chain, Inverse, and the errors -----------------------------------------------------------------------------
+
+
+def scale_shift(scale: float, shift: float, D: int = 1) -> ScaleShift:
+    f = ScaleShift(D)
+    f.log_scale.data.fill_(math.log(scale))
+    f.shift.data.fill_(shift)
+    return f
+
+
+def test_chain_applies_its_maps_in_order():
+    f = Chain([scale_shift(2, 0), scale_shift(1, 3)])  # 2x, then + 3
+    z, log_det = f(torch.tensor([5.0]))
+    assert z.item() == pytest.approx(13) and log_det.item() == pytest.approx(math.log(2))
+    assert f.inverse(torch.tensor([13.0]))[0].item() == pytest.approx(5)
+
+
+def test_chain_is_a_sequence_that_shares_its_maps():
+    maps = [scale_shift(2, 0), scale_shift(1, 3), PReLU(1, 0.5)]
+    f = Chain(iter(maps))
+    assert len(f) == 3 and list(f) == maps and f[2] is maps[2] and f[-1] is maps[2]
+    assert isinstance(f[:2], Chain) and list(f[:2]) == maps[:2] and len(f[1:1]) == 0
+    assert f[1:](torch.tensor([5.0]))[0].item() == pytest.approx(8)
+
+
+def test_chain_knows_what_it_is_made_of():
+    f = Chain([Logit(), ScaleShift(4, stack=2), MonotoneSum(4, stack=2)])
+    assert (f.event_shape, f.event_dim, f.stack, f.inverse_is_numeric) == ((4,), 1, 2, True)
+    assert not Chain([Logit()]).inverse_is_numeric
+    with pytest.raises(NotStackable, match=r"one size, but came \[2, 3\]"):
+        Chain([ScaleShift(4, stack=2), ScaleShift(4, stack=3)])
+
+
+def test_missing_inverse_raises_by_name():
+    class OneWay(Bijection):
+        def forward(self, x, context=None):
+            return x, x.sum(-1)
+
+    for call in (OneWay().inverse, Inverse(OneWay()), Chain([OneWay()]).inverse):
+        with pytest.raises(InverseNotAvailable, match="OneWay has no inverse"):
+            call(torch.zeros(2, 3))
+
+
+def test_no_dimension_and_no_stack_are_refused():
+    with pytest.raises(ShapeError, match=r"ScaleShift needs at least one dimension, but was given \(0,\)"):
+        ScaleShift(0)
+    with pytest.raises(NotStackable, match="FullAffine: a stack holds at least one map, but stack=0"):
+        FullAffine(2, stack=0)
+    for weightless in (lambda **k: Permutation([0], **k), Logit, lambda **k: Monotone(torch.sinh, **k)):
+        with pytest.raises(TypeError, match="stack"):
+            weightless(stack=2)
+
+
+# --- elementwise ------------------------------------------------------------------------------------------------------
+
+
+def test_prelu_counts_negative_coordinates():
+    z, log_det = PReLU(4, 0.5)(torch.tensor([-2.0, 3.0, -4.0, 0.0]))
+    torch.testing.assert_close(z, torch.tensor([-1.0, 3.0, -2.0, 0.0]))
+    assert log_det.item() == pytest.approx(2 * math.log(0.5))
+
+
+@pytest.mark.parametrize("slope", (0.0, -0.5, math.nan))
+def test_prelu_that_folds_is_refused(slope):
+    with pytest.raises(ValueError, match=f"slope above 0, but {slope}"):
+        PReLU(2, slope)
+
+
+def test_logit_refuses_what_lies_outside():
+    for bad in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"in \[0, 1\], but came values from .*{bad}"):
+            Logit()(torch.tensor([[0.5, bad]]))
+    for bad in (0.5, -0.01):
+        with pytest.raises(ValueError, match=rf"λ in \[0, 0.5\), but came {bad}"):
+            Logit(bad)
+
+
+def test_logit_at_the_ends():
+    ends = torch.tensor([[0.0], [1.0]])
+    assert Logit()(ends)[0].flatten().tolist() == [-math.inf, math.inf]
+    z, log_det = Logit(0.05)(ends)
+    torch.testing.assert_close(z.flatten(), torch.tensor([-1.0, 1.0]) * math.log(19))
+    torch.testing.assert_close(log_det, torch.full((2,), math.log(0.9 / (0.05 * 0.95))))
+    x, log_det = Logit().inverse(torch.tensor([[-80.0], [80.0]]))
+    assert x.flatten().tolist() == pytest.approx([0, 1]) and log_det.tolist() == pytest.approx([-80, -80])
+
+
+def test_sinh_arcsinh_is_jones_and_pewseys():
+    f = SinhArcsinh(1)
+    f.skew.data.fill_(0.4)
+    f.log_tail.data.fill_(math.log(0.7))
+    assert f(torch.tensor([2.0]))[0].item() == pytest.approx(math.sinh(0.7 * math.asinh(2) - 0.4))
+    assert torch.isfinite(f(torch.tensor([[1e30], [-1e30]]))[1]).all()
+
+
+def test_monotone_square_root_has_the_textbook_log_det():
+    f = Monotone(torch.sqrt, torch.square)
+    x = torch.tensor([[0.25], [4.0]])
+    torch.testing.assert_close(f(x)[1], -(2 * x.sqrt()).log().sum(-1))
+    numeric = Monotone(torch.sqrt, interval=(0, 100))
+    torch.testing.assert_close(numeric.inverse(x)[0], x**2)
+    torch.testing.assert_close(numeric.inverse(x)[1], (2 * x).log().sum(-1))
+    assert numeric.inverse_is_numeric and not f.inverse_is_numeric
+
+
+@pytest.mark.parametrize("sign", (1, -1))
+def test_monotone_refuses_values_that_are_not_reached(sign):
+    f = Monotone(lambda x: sign * torch.tanh(x), interval=(-3, 3))
+    assert f.inverse(torch.tensor([[0.5]]))[0].item() == pytest.approx(sign * math.atanh(0.5))
+    for z in (1.5, -1.5, math.tanh(3) + 1e-3):
+        with pytest.raises(ValueError, match=r"not reached by the function on \(-3, 3\)"):
+            f.inverse(torch.tensor([[0.5], [z]]))
+
+
+def test_monotone_trains_a_module_through_its_numeric_inverse():
+    class Cubic(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+
+        def forward(self, x):
+            return x + self.a * x**3
+
+    f = Inverse(Monotone(Cubic(), interval=(-20, 20)))
+    z = torch.tensor([[0.3], [-2.0]], dtype=torch.float64)
+
+    def apply(a):
+        return torch.func.functional_call(f, {"bijection.function.a": a}, (z,))
+
+    assert torch.autograd.gradcheck(apply, (torch.tensor(0.7, dtype=torch.float64, requires_grad=True),))
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_monotone_without_gradients_gives_plain_numbers(dtype):
+    with torch.no_grad():
+        z, log_det = Monotone(torch.sinh)(torch.ones(3, 1, dtype=dtype, requires_grad=True))
+    assert not z.requires_grad and not log_det.requires_grad
+
+
+# --- linear -----------------------------------------------------------------------------------------------------------
+
+
+def test_full_affine_is_a_x_plus_b():
+    f = FullAffine(2)
+    A, b = torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([5.0, -1.0])
+    f.load_state_dict({"matrix": A, "shift": b})
+    z, log_det = f(torch.tensor([1.0, 10.0]))
+    assert z.tolist() == pytest.approx([17, 29]) and log_det.item() == pytest.approx(math.log(6))
+
+
+def test_lu_linear_is_its_matrix_and_starts_as_a_rotation():
+    f = LULinear(6, generator=Generator().manual_seed(3)).double()
+    W = f(torch.eye(6, dtype=torch.float64))[0].mT  # columns are images of unit vectors
+    torch.testing.assert_close(W @ W.mT, torch.eye(6, dtype=torch.float64), rtol=0, atol=1e-6)
+    f.lower.data.normal_(generator=Generator().manual_seed(4))
+    f.upper.data.normal_(generator=Generator().manual_seed(5))
+    f.log_scale.data.normal_(generator=Generator().manual_seed(6))
+    L = f.lower.tril(-1) + torch.eye(6)
+    U = f.upper.triu(1) + torch.diag(f.sign * f.log_scale.exp())
+    x = torch.randn(6, generator=Generator().manual_seed(7), dtype=torch.float64)
+    torch.testing.assert_close(f(x)[0], f.permutation @ L @ U @ x)
+    assert "sign" in dict(f.named_buffers()) and "permutation" in dict(f.named_buffers())
+
+
+def test_permutation_puts_order_i_in_place_i():
+    f = Permutation([2, 0, 1])
+    assert f(torch.tensor([10.0, 11.0, 12.0]))[0].tolist() == [12, 10, 11]
+    assert Permutation.reverse(3)(torch.tensor([1.0, 2.0, 3.0]))[0].tolist() == [3, 2, 1]
+    shuffle = Permutation.random(30, Generator().manual_seed(1))
+    assert shuffle.order.tolist() != list(range(30)) and sorted(shuffle.order.tolist()) == list(range(30))
+
+
+@pytest.mark.parametrize("order", ([0, 0], [1, 2], [0, 1, 3], [-1, 0]))
+def test_permutation_that_is_none_is_refused(order):
+    with pytest.raises(ValueError, match=rf"each of 0 to {len(order) - 1} once, but came .*{order[-1]}\]"):
+        Permutation(order)
+
+
+def test_permutation_of_nothing_is_refused():
+    with pytest.raises(ShapeError, match="at least one dimension"):
+        Permutation([])
+
+
+# --- normalize --------------------------------------------------------------------------------------------------------
+
+
+def spread_points(*shape: int) -> Tensor:
+    return 3 + 5 * torch.randn(*shape, generator=Generator().manual_seed(0))
+
+
+def test_actnorm_starts_from_its_first_batch_once():
+    f, x = ActNorm(3), spread_points(50, 4, 3)
+    assert torch.equal(f.eval()(x)[0], x) and not f.initialized, "evaluation does not start it"
+    z, log_det = f.train()(x)
+    torch.testing.assert_close(z.mean((0, 1)), torch.zeros(3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(z.std((0, 1), correction=0), torch.ones(3))
+    torch.testing.assert_close(log_det, -x.std((0, 1), correction=0).log().sum().expand(50, 4))
+    before = copy.deepcopy(f.state_dict())
+    f(7 * x)
+    assert all(torch.equal(before[entry], value) for entry, value in f.state_dict().items())
+
+
+def test_actnorm_starts_each_of_a_stack_from_its_own_batch():
+    x = spread_points(3, 40, 2) * torch.tensor([1.0, 2.0, 5.0]).reshape(3, 1, 1)
+    z, log_det = ActNorm(2, stack=3)(x)
+    torch.testing.assert_close(z.std(1, correction=0), torch.ones(3, 2))
+    assert log_det[2, 0] < log_det[0, 0]
+
+
+def test_actnorm_reloaded_does_not_start_again():
+    f, x = ActNorm(3), spread_points(50, 3)
+    f(x)
+    other = ActNorm(3)
+    other.load_state_dict(f.state_dict())
+    assert torch.equal(other.train()(2 * x)[0], f.eval()(2 * x)[0])
+    assert "initialized" in dict(f.named_buffers())
+
+
+@pytest.mark.parametrize("layer", (ActNorm, BatchNorm))
+@pytest.mark.parametrize("shape, stack", (((1, 3), None), ((3,), None), ((4, 1, 3), 4), ((0, 3), None)))
+def test_a_batch_of_one_has_no_spread(layer, shape, stack):
+    f = layer(3, stack=stack)
+    with pytest.raises(ValueError, match=rf"{layer.__name__}.* at least two samples .* but came [01]\."):
+        f(torch.ones(shape))
+    assert torch.isfinite(f.eval()(torch.ones(shape))[0]).all()
+
+
+def test_actnorm_takes_a_coordinate_that_never_varies():
+    z, log_det = ActNorm(2)(torch.stack((torch.full((9,), 4.0), torch.arange(9.0)), dim=-1))
+    assert torch.isfinite(z).all() and torch.isfinite(log_det).all() and z[:, 0].abs().max() < 1e-3
+
+
+def test_batchnorm_in_training_is_the_map_with_statistics_held_fixed():
+    f, x = BatchNorm(3).double(), spread_points(20, 3).double()
+    z, log_det = f(x)
+    mean, variance = x.mean(0), x.var(0, correction=0)
+    torch.testing.assert_close(z, (x - mean) / (variance + 1e-5).sqrt())
+    fixed = jacobian(lambda x: ((x - mean) / (variance + 1e-5).sqrt(), None), x, 1)
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(fixed).logabsdet)
+    back, inverse_log_det = f.inverse(z)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(inverse_log_det, -log_det)
+    f(10 * x + 1)  # other statistics: now these were last applied
+    torch.testing.assert_close(f.inverse(f(x)[0])[0], x)
+
+
+def test_batchnorm_in_training_passes_gradients_through_its_statistics():
+    x = spread_points(20, 3).double().requires_grad_()
+    z, _ = BatchNorm(3).double()(x)
+    (gradient,) = torch.autograd.grad(z[:, 0].sum(), x)
+    assert gradient.abs().max() < 1e-12  # a shift of all samples alike changes nothing
+
+
+def test_batchnorm_averages_and_evaluation_uses_the_averages():
+    f, x = BatchNorm(2, momentum=0.25), spread_points(30, 2)
+    f(x)
+    torch.testing.assert_close(f.running_mean, 0.25 * x.mean(0))
+    torch.testing.assert_close(f.running_variance, 0.75 + 0.25 * x.var(0, correction=0))
+    f.eval()
+    before = copy.deepcopy(f.state_dict())
+    # The inverse belongs to the same density as forward does, whichever of them is called first.
+    x_back, inverse_log_det = f.inverse(torch.zeros(5, 2))
+    torch.testing.assert_close(x_back, f.running_mean.expand(5, 2))
+    torch.testing.assert_close(f(x_back)[1], -inverse_log_det)
+    assert all(torch.equal(before[entry], value) for entry, value in f.state_dict().items())
+
+
+def test_batchnorm_stack_keeps_statistics_apart():
+    f = BatchNorm(2, stack=2)
+    x = torch.stack((spread_points(30, 2), 100 * spread_points(30, 2)))
+    torch.testing.assert_close(f(x)[0].mean(1), torch.zeros(2, 2), rtol=0, atol=1e-5)
+    assert f.running_variance[1].min() > 100 * f.running_variance[0].max()
+
+
+# --- coupling ---------------------------------------------------------------------------------------------------------
+
+COUPLINGS = (AdditiveCoupling, AffineCoupling, SplineCoupling)
+MASKS = [mask for mask in product((True, False), repeat=4) if any(mask) and not all(mask)]
+
+
+def randomized(f: Bijection, spread: float = 1.0) -> Bijection:
+    generator = Generator().manual_seed(8)
+    for p in f.parameters():
+        p.data = spread * torch.randn(p.shape, generator=generator)
+    return f
+
+
+@pytest.mark.parametrize("law", COUPLINGS)
+def test_any_mask_passes_and_moves_what_it_says(law):
+    for mask in MASKS:
+        f = randomized(law(mask, (6,), activation="tanh")).double()
+        passes = torch.tensor(mask)
+        x = torch.randn(5, 4, generator=Generator().manual_seed(1), dtype=torch.float64)
+        z, _ = f(x)
+        assert torch.equal(z[:, passes], x[:, passes])
+        assert (z[:, ~passes] != x[:, ~passes]).all()
+        J = jacobian(f, x, 1)
+        moved = J[:, ~passes][:, :, ~passes]
+        assert torch.equal(J[:, passes], torch.eye(4, dtype=torch.float64)[passes].expand(5, -1, -1))
+        assert torch.equal(moved, torch.diag_embed(moved.diagonal(dim1=-2, dim2=-1))), "moved ones ignore each other"
+        assert (J[:, ~passes][:, :, passes] != 0).any(-1).any(0).all(), "every moved one listens to those that pass"
+
+
+@pytest.mark.parametrize("law", COUPLINGS)
+@pytest.mark.parametrize("mask", ([True, True], [False, False], [True], [False], [], [[True, False]], True))
+def test_mask_that_splits_nothing_is_refused(law, mask):
+    with pytest.raises(
+        ShapeError, match=rf"{law.__name__} expected a mask \(D,\) .* D ≥ 2, but came {re.escape(str(mask))}"
+    ):
+        law(mask)
+
+
+def test_alternating_mask_splits_even_from_odd():
+    assert alternating_mask(5).tolist() == [True, False, True, False, True]
+    assert alternating_mask(4, odd=True).tolist() == [False, True, False, True]
+
+
+@pytest.mark.parametrize("law", COUPLINGS)
+@pytest.mark.parametrize("masks", (([True, False], [False, True]), ([True, True, False], [True, False, True])))
+def test_weights_bring_their_mask_along(law, masks):
+    f, other = randomized(law(masks[0], (5,))), law(masks[1], (5,))
+    other.load_state_dict(f.state_dict())
+    x = torch.randn(6, len(masks[0]), generator=Generator().manual_seed(2))
+    for one, same in ((f, other), (f.inverse, copy.deepcopy(other).inverse)):
+        assert torch.equal(one(x)[0], same(x)[0])
+
+
+@pytest.mark.parametrize("bound", (2.0, 0.5))
+def test_affine_log_scale_is_bounded_and_reaches_its_bound(bound):
+    f = randomized(AffineCoupling([True, False, False], (8,), log_scale_bound=bound), 100.0)
+    x = torch.randn(500, 3, generator=Generator().manual_seed(3))
+    for value, log_det in (f(x), f.inverse(x)):
+        assert torch.isfinite(value).all()
+        assert 1.99 * bound < log_det.abs().max() <= 2 * bound * (1 + 1e-6)
+
+
+def test_additive_keeps_volume_exactly():
+    f = randomized(AdditiveCoupling([True, False, True]), 2.0)
+    assert (f(torch.randn(9, 3))[1] == 0).all() and (f.inverse(torch.randn(9, 3))[1] == 0).all()
+
+
+def wild_spline(bins: int = 6, bound: float = 3.0, spread: float = 2.0) -> SplineCoupling:
+    return randomized(SplineCoupling([True, False], (4,), bins=bins, bound=bound), spread).double()
+
+
+def with_first(a: float, b: Tensor) -> Tensor:
+    return torch.stack((torch.full_like(b, a), b), dim=-1)
+
+
+def test_spline_is_the_identity_outside():
+    f = wild_spline()
+    outside = torch.tensor([-1e6, -50.0, -3.0001, -3.0, 3.0, 3.0001, 50.0, 1e6], dtype=torch.float64)
+    for apply in (f, f.inverse):
+        value, log_det = apply(with_first(0.3, outside))
+        assert torch.equal(value[:, 1], outside) and (log_det == 0).all()
+        assert (apply(with_first(0.3, outside[3:5] / 2))[1] != 0).all()
+
+
+def test_spline_goes_through_its_knots_smoothly():
+    f = wild_spline()
+    a = torch.tensor([[0.3]], dtype=torch.float64)
+    X, Y, D = (table[0, 0] for table in f._knots(a, None))
+    assert X[0] == Y[0] == -3 and X[-1] == Y[-1] == 3 and D[0] == D[-1] == 1 and len(X) == 7
+    step = 1e-9
+    for side in (-step, 0.0, step):
+        z, log_slope = f(with_first(0.3, X + side))
+        torch.testing.assert_close(z[:, 1], Y, rtol=0, atol=1e-7)
+        torch.testing.assert_close(log_slope, D.log(), rtol=0, atol=1e-5)
+        x, log_slope = f.inverse(with_first(0.3, Y + side))
+        torch.testing.assert_close(x[:, 1], X, rtol=0, atol=1e-5)
+        torch.testing.assert_close(log_slope, -D.log(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("bins, spread", ((2, 1.0), (8, 5.0), (100, 30.0)))
+def test_spline_rises_however_wild_its_weights(bins, spread):
+    f = wild_spline(bins, spread=spread)
+    x = torch.linspace(-4, 4, 4001, dtype=torch.float64)
+    z, log_slope = f(with_first(0.7, x))
+    assert (z[:, 1].diff() > 0).all() and torch.isfinite(log_slope).all()
+    back, _ = f.inverse(z)
+    torch.testing.assert_close(back[:, 1], x, rtol=0, atol=1e-6)
+
+
+def test_spline_settings_out_of_range_are_refused():
+    for settings in ({"bins": 1}, {"bins": 501}, {"bound": 0.0}, {"bound": -1.0}):
+        with pytest.raises(ValueError, match=r"2 to 500 bins and a bound above 0, but came"):
+            SplineCoupling([True, False], **settings)

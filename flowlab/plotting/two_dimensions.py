@@ -20,6 +20,8 @@ LETTER = np.array(  # an F: it tells a picture from its mirror image
     [[0.3, 0.2], [0.3, 0.8], [0.7, 0.8], [np.nan, np.nan], [0.3, 0.5], [0.58, 0.5]]
 )
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+SIDE = np.linspace(0, 1, 40, endpoint=False)[:, None]
+EDGE = (SQUARE[:-1, None] + SIDE * np.diff(SQUARE, axis=0)[:, None]).reshape(-1, 2) - 0.5  # many points around it
 
 
 class PlanarMap(NamedTuple):
@@ -190,7 +192,7 @@ class CellUnderMap(Picture):
             return value(x, strength)
 
         center = np.array([x1, x2])
-        edge = _cell_edge(center, h)  # (n, 2)
+        edge = center + h * EDGE  # (n, 2)
         image = f(torch.from_numpy(edge)).numpy()
         z = f(torch.from_numpy(center)).numpy()
         J = jacobian(f, torch.from_numpy(center)).numpy()
@@ -221,16 +223,6 @@ class CellUnderMap(Picture):
         )
 
 
-def _cell_edge(center: np.ndarray, h: float, points: int = 40) -> np.ndarray:
-    """The closed edge of a square cell, counterclockwise, with a point wherever it crosses an axis: ``(n, 2)``."""
-    low, high = center - h / 2, center + h / 2
-    # PReLU has its corners on the axes; a polygon that skips them would be too large or too small.
-    s, t = (np.sort(np.r_[np.linspace(low[i], high[i], points), np.clip(0, low[i], high[i])]) for i in (0, 1))
-    sides = ((s, np.full_like(s, low[1])), (np.full_like(t, high[0]), t))
-    far = ((s[::-1], np.full_like(s, high[1])), (np.full_like(t, low[0]), t[::-1]))
-    return np.concatenate([np.stack(side, axis=1) for side in (*sides, *far)])
-
-
 def mean_over_cell(g: Callable[[Tensor], Tensor], center: np.ndarray, h: float) -> float:
     """(1/h²) ∫ g over a square cell, by Gauss-Legendre nodes on either side of the axes, where PReLU has its kinks."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
@@ -245,7 +237,7 @@ def mean_over_cell(g: Callable[[Tensor], Tensor], center: np.ndarray, h: float) 
 
 
 def region_and_image(f: Callable[[Tensor], Tensor], edge: Tensor, points: Tensor) -> Figure:
-    """A region A, shaded by |det J|, beside its image f(A): ``edge`` is the closed border, ``points`` fill A."""
+    """A region A, shaded by |det J|, beside its image f(A): ``edge`` is the closed border, ``points`` lie inside."""
     figure = Figure(figsize=(8, 3.6), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     stretch = jacobian(f, points).det().abs()
@@ -255,7 +247,7 @@ def region_and_image(f: Callable[[Tensor], Tensor], edge: Tensor, points: Tensor
     ):
         tidy(axes, title, f"{letter}₁", f"{letter}₂")
         axes.set_aspect("equal")
-        dots = axes.scatter(*inside.T, c=stretch, s=3, cmap="viridis", linewidths=0)
+        dots = axes.scatter(*inside.T, c=stretch, s=9, cmap="viridis", linewidths=0)
         axes.plot(*border.T, color="black", lw=1.5)
     figure.colorbar(dots, ax=[left, right], label="|det J(x)|", shrink=0.8)
     return figure
@@ -286,16 +278,17 @@ def affine_image(
     return figure
 
 
-def quadrants(points: Tensor, images: dict[str, Tensor]) -> Figure:
-    """The same points under several maps, colored and marked by the quadrant that they come from."""
+def quadrants(x: Tensor, images: dict[str, Tensor]) -> Figure:
+    """Points x and what maps make of them, z by name, colored and marked by the quadrant that they come from."""
     names = ("both ≥ 0", "x₁ < 0", "both < 0", "x₂ < 0")
-    right, up = points[:, 0] >= 0, points[:, 1] >= 0
+    right, up = x[:, 0] >= 0, x[:, 1] >= 0
     parts = (right & up, ~right & up, ~right & ~up, right & ~up)
-    figure = Figure(figsize=(2.5 * len(images), 2.9), dpi=80, layout="constrained")
-    for axes, (title, image) in zip(np.atleast_1d(figure.subplots(1, len(images))), images.items(), strict=True):
-        tidy(axes, title, "z₁", "z₂")
+    figure = Figure(figsize=(2.4 * len(images) + 2.4, 2.9), dpi=80, layout="constrained")
+    panels = [("before", "x", x), *((title, "z", z) for title, z in images.items())]
+    for axes, (title, letter, points) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        tidy(axes, title, f"{letter}₁", f"{letter}₂")
         for part, name, color, marker in zip(parts, names, COMPONENT_COLORS, COMPONENT_MARKERS, strict=False):
-            axes.scatter(*image[part].T, s=7, color=color, marker=marker, alpha=0.6, linewidths=0, label=name)
+            axes.scatter(*points[part].T, s=7, color=color, marker=marker, alpha=0.6, linewidths=0, label=name)
         axes.axhline(0, color="#DDDDDD", lw=0.8, zorder=0)
         axes.axvline(0, color="#DDDDDD", lw=0.8, zorder=0)
         axes.set_aspect("equal", adjustable="datalim")

@@ -11,8 +11,6 @@ side but only one works at a time: they take turns, A B C A B C, so that a slow 
 `plain_torch` is the floor: the same flow written by hand with the fewest operations, as no library could.
 """
 
-# ruff: noqa: T201 - a command prints
-
 from __future__ import annotations
 
 import argparse
@@ -603,7 +601,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time flowlab beside its peers, one thread, one process a library.")
     parser.add_argument("--only", default=",".join(LIBRARIES), help="libraries, with commas between")
     parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, with commas between")
-    parser.add_argument("--rounds", type=int, default=21, help="turns that each library takes at each job")
+    parser.add_argument("--rounds", type=int, default=15, help="turns that each library takes at each job")
     parser.add_argument("--json", type=Path, help="write the records there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -1,0 +1,26 @@
+"""The explorer of notebook 04."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+from flowlab.plotting.coupling import DEEPEST, PATTERNS, SCALINGS, AreaAndDependence
+from flowlab.widgets.base import Explorer, choice, slider
+
+
+class CouplingLayers(Explorer):
+    """Add coupling layers one by one: the matrix fills up, and the area of {p > c} stays until S is switched on."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            AreaAndDependence(),
+            {
+                "depth": widgets.IntSlider(1, 0, DEEPEST, description="depth: coupling layers"),
+                "pattern": choice("masks: which half moves", PATTERNS),
+                "scaling": choice("scaling S", SCALINGS),
+                "strength": slider("strength of m", 1.0, 0.0, 1.5),
+                "seed": widgets.IntSlider(0, 0, 9, description="another random m: seed"),
+                "c": slider("level c", 0.03, 0.01, 0.15, 0.01),
+            },
+            caption="Add layers: the outline bends and the matrix fills, but the two areas stay equal. Then switch S on.",
+        )
