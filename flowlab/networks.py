@@ -9,14 +9,15 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
+# ReLU in place: its gradient needs only its own result, so nothing is lost, and a copy is saved.
+ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
 
 
 class Linear(nn.Module):
-    """y = W x + b, or K of them side by side when ``stack=K``.
+    """y = x W + b, or K of them side by side when ``stack=K``.
 
-    ``(..., in)`` to ``(..., out)``; a stack takes ``(K, ..., in)`` and has weights ``(K, out, in)``. Weights start
-    uniform within ±1/√in, drawn from ``generator``.
+    ``(N, in)`` to ``(N, out)`` with W of shape ``(in, out)``; a stack takes ``(K, N, in)`` and has W of shape
+    ``(K, in, out)``. Weights start uniform within ±1/√in, drawn from ``generator``.
     """
 
     def __init__(
@@ -26,15 +27,13 @@ class Linear(nn.Module):
         self.stack = stack
         lead = () if stack is None else (stack,)
         bound = 1 / math.sqrt(max(in_features, 1))
-        self.weight = nn.Parameter(bound * (2 * torch.rand(*lead, out_features, in_features, generator=generator) - 1))
+        self.weight = nn.Parameter(bound * (2 * torch.rand(*lead, in_features, out_features, generator=generator) - 1))
         self.bias = nn.Parameter(bound * (2 * torch.rand(*lead, out_features, generator=generator) - 1))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stack is None:
-            return F.linear(x, self.weight, self.bias)
-        flat = x.reshape(self.stack, -1, x.shape[-1])  # (K, N, in)
-        y = torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.mT)  # (K, N, out)
-        return y.view(*x.shape[:-1], y.shape[-1])
+            return torch.addmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
 
 class MLP(nn.Module):
@@ -79,6 +78,12 @@ class MLP(nn.Module):
             )
         if context is not None:
             x = torch.cat((x, context.expand(*x.shape[:-1], self.context_features)), dim=-1)
+        # Flat once, not for each layer, and not at all where it is flat: small layers would spend their time reshaping.
+        batch, stack = x.shape[:-1], self.last.stack
+        flat = len(batch) == (1 if stack is None else 2)
+        if not flat:
+            x = x.reshape(*(() if stack is None else (stack,)), -1, x.shape[-1])  # (N, in) or (K, N, in)
         for layer in self.hidden:
             x = self.activation(layer(x))
-        return self.last(x)
+        x = self.last(x)
+        return x if flat else x.view(*batch, x.shape[-1])

@@ -83,10 +83,9 @@ def solutions(number: str, title: str) -> NotebookNode:
         new_markdown_cell(f"# {title}: worked answers\n\nEach answer below passes the check that yours is given."),
         new_code_cell("import math\n\nimport numpy as np\nimport torch\n\nfrom flowlab.checks import check"),
     ]
-    for exercise in exercises().values():
-        if exercise.number.startswith(number):
-            cells.append(new_markdown_cell(f"## Exercise {exercise.number}\n\n{exercise.question}"))
-            cells.append(new_code_cell(exercise.solution))
+    for exercise in exercises(number).values():
+        cells.append(new_markdown_cell(f"## Exercise {exercise.number}\n\n{exercise.question}"))
+        cells.append(new_code_cell(exercise.solution))
     return normalize(new_notebook(cells=cells))
 
 
@@ -104,7 +103,8 @@ def _refresh_exercise(cell: NotebookNode) -> None:
     """An exercise cell is tagged exercise-NN.N and holds the stub; this puts the current one in."""
     for tag in cell.metadata.get("tags", []):
         if tag.startswith("exercise-"):
-            cell.source = exercises()[tag.removeprefix("exercise-")].stub
+            number = tag.removeprefix("exercise-")
+            cell.source = exercises(number[:2])[number].stub
 
 
 def _is_noise(output: NotebookNode) -> bool:

@@ -234,7 +234,8 @@ def broken_files(data):
         "a gzip file cut short at": gz[: len(gz) // 2],
         "a gzip file cut short": gz[:-4],
         "an HTML page": HTML,
-        "a damaged gzip file": gz[:200] + bytes(50) + gz[250:],
+        "a damaged gzip file (CRC": gz[:200] + bytes(50) + gz[250:],
+        "a damaged gzip file (Error": gz[:10] + b"\xff" * 100,
         "nothing": b"",
         f"{len(data):,} uncompressed bytes with SHA-256 {hashlib.sha256(other).hexdigest()}": gzip.compress(other),
         f"{len(data) - 1:,} uncompressed bytes": data[:-1],
@@ -242,7 +243,7 @@ def broken_files(data):
     }
 
 
-@pytest.mark.parametrize("case", range(8))
+@pytest.mark.parametrize("case", range(9))
 def test_a_broken_file_is_refused_and_left_alone(small, tmp_path, monkeypatch, case):
     name = "train-images-idx3-ubyte"
     found, content = list(broken_files(small[name]).items())[case]

@@ -186,7 +186,7 @@ def test_labels_are_the_parts():
     assert ((x.norm(dim=-1) - 1).abs() < 0.06).all() and (x[:, 1] > -0.06).all()
 
 
-@pytest.mark.parametrize("toy", [Pinwheel(), Spirals()], ids=str)
+@pytest.mark.parametrize("toy", [Pinwheel(), Spirals(), Spirals(0.2, 3)], ids=str)
 def test_part_k_is_part_0_turned(toy):
     one = dataclasses.replace(toy, wings=1) if isinstance(toy, Pinwheel) else dataclasses.replace(toy, arms=1)
     x, labels = toy.labelled(5000, generator())
@@ -369,8 +369,23 @@ def test_closed_forms():
     filled = log_p == -math.log(32)
     assert filled[:4, :4].sum() == 8 and filled[0, 0] and (log_p[~filled] == -math.inf).all()
     assert not filled[4].any() and not filled[:, 4].any()
-    odd = Checkerboard(3, 0.7)
-    assert torch.isfinite(odd.log_prob(odd.sample(200_000, generator()))).all()
+
+
+@pytest.mark.parametrize("u", [0.0, 1 - 2**-24])
+def test_no_point_falls_off_the_board(u, monkeypatch):
+    """Not even the two extremes of torch.rand, where float32 cannot hold the edges of the squares."""
+    monkeypatch.setattr(toys, "_uniform", lambda labels, generator, *event: torch.full((len(labels), *event), u))
+    for board in (Checkerboard(3, 0.7), Checkerboard(5, 0.3), Checkerboard()):
+        assert torch.isfinite(board.log_prob(board.sample(board.components))).all()
+
+
+def test_integral_far_out_is_exact_where_it_is_known():
+    start, end = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1e-3]], dtype=torch.float64)
+    found = toys._log_integral(lambda t: -0.5e4 * (t - start[:, None]).square() + 7, start, end)
+    expected = [math.log(0.005 * math.sqrt(2 * math.pi))] * 2 + [
+        math.log(0.01 * quad(lambda t: math.exp(-t * t / 2), 0, 0.1)[0])
+    ]
+    torch.testing.assert_close(found, 7 + torch.tensor(expected, dtype=torch.float64), rtol=1e-11, atol=0)
 
 
 def test_a_toy_without_a_density_says_so():

@@ -67,8 +67,8 @@ class Bijection(nn.Module):
             raise TypeError(
                 f"{type(self).__name__} expected floating-point numbers, but came {x.dtype}: use x.float()."
             )
-        event, expected = tuple(x.shape[x.ndim - self.event_dim :]), self.event_shape
-        if x.ndim < self.event_dim or (expected is not None and event != expected):
+        expected = self.event_shape
+        if x.ndim < self.event_dim or (expected is not None and x.shape[-self.event_dim :] != expected):
             wanted = "D" if expected is None else ", ".join(map(str, expected))
             raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but came {tuple(x.shape)}.")
         if self.stack is not None and (x.ndim <= self.event_dim or x.shape[0] != self.stack):
@@ -113,19 +113,23 @@ class Chain(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        total = x.new_zeros(x.shape[: x.ndim - self.event_dim])
+        total = None
         for bijection in self.bijections:
             x, log_det = bijection(x, context)
-            total = total + log_det
-        return x, total
+            total = log_det if total is None else total + log_det
+        return x, self._none(x) if total is None else total
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
-        total = z.new_zeros(z.shape[: z.ndim - self.event_dim])
+        total = None
         for bijection in reversed(self.bijections):
             z, log_det = bijection.inverse(z, context)
-            total = total + log_det
-        return z, total
+            total = log_det if total is None else total + log_det
+        return z, self._none(z) if total is None else total
+
+    def _none(self, x: Tensor) -> Tensor:
+        """The log-determinants of a chain of no maps."""
+        return x.new_zeros(x.shape[: x.ndim - self.event_dim])
 
     def __len__(self) -> int:
         return len(self.bijections)

@@ -83,8 +83,8 @@ class _Coupling(Bijection):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x into the part that passes and the part that moves: ``(..., D_a)`` and ``(..., D_b)``."""
         if self.blocks == "ba":
-            return x.split(self.sizes[::-1], dim=-1)[::-1]
-        return (x if self.blocks else x[..., self.order]).split(self.sizes, dim=-1)
+            return x.split_with_sizes(self.sizes[::-1], dim=-1)[::-1]
+        return (x if self.blocks else x[..., self.order]).split_with_sizes(self.sizes, dim=-1)
 
     def join(self, a: Tensor, b: Tensor) -> Tensor:
         """The two parts back in their places: ``(..., D)``."""
@@ -137,7 +137,7 @@ class AffineCoupling(_Coupling):
         self.check(x)
         x_a, x_b = self.split(x)
         s, t = self._scale_and_shift(x_a, context)
-        return self.join(x_a, x_b * s.exp() + t), s.sum(-1)
+        return self.join(x_a, torch.addcmul(t, x_b, s.exp())), s.sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
@@ -196,15 +196,13 @@ class SplineCoupling(_Coupling):
     def _knots(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Knots (x_k, y_k) and slopes d_k, each ``(..., D_b, K + 1)``; the slope at both ends is 1."""
         K = self.bins
-        w, h, d = self.conditioner(a, context).unflatten(-1, (self.sizes[1], 3 * K - 1)).split((K, K, K - 1), dim=-1)
+        sizes, d = self.conditioner(a, context).unflatten(-1, (self.sizes[1], 3 * K - 1)).split((2 * K, K - 1), dim=-1)
+        share = self.smallest + (1 - self.smallest * K) * sizes.unflatten(-1, (2, K)).softmax(-1)
+        inner = 2 * self.bound * share.cumsum(-1)[..., :-1] - self.bound  # (..., D_b, 2, K − 1): widths, heights
+        X, Y = F.pad(F.pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound).unbind(-2)
         # Shifted so that an output of zero means a slope of one.
         d = self.smallest + F.softplus(d + math.log(math.expm1(1 - self.smallest)))
-        return self._positions(w), self._positions(h), F.pad(d, (1, 1), value=1.0)
-
-    def _positions(self, raw: Tensor) -> Tensor:
-        share = self.smallest + (1 - self.smallest * self.bins) * raw.softmax(-1)
-        inner = 2 * self.bound * share.cumsum(-1)[..., :-1] - self.bound
-        return F.pad(F.pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound)
+        return X, Y, F.pad(d, (1, 1), value=1.0)
 
     def _bin(self, value: Tensor, edges: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """Left and right end, in each table, of the bin that holds ``value``: a pair ``(..., D_b)`` for each table."""

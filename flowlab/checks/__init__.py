@@ -14,11 +14,11 @@ MARKS = {"right": "✔", "wrong": "✘", "open": "○"}
 _given: dict[str, int] = {}
 
 
-def exercises() -> dict[str, Exercise]:
-    """All exercises by number, from every ``notebook_NN.py`` in this folder."""
+def exercises(notebook: str = "") -> dict[str, Exercise]:
+    """The exercises of one notebook ("02"), or of all of them, by number."""
     found = []
     for module in pkgutil.iter_modules(__path__):
-        if module.name.startswith("notebook_"):
+        if module.name.startswith(f"notebook_{notebook}"):
             found += importlib.import_module(f"{__name__}.{module.name}").EXERCISES
     return {exercise.number: exercise for exercise in sorted(found, key=lambda e: e.number)}
 
@@ -38,7 +38,7 @@ def hint(number: str) -> None:
 
 
 def _exercise(number: str) -> Exercise:
-    found = exercises()
+    found = exercises(number.partition(".")[0])
     if number not in found:
-        raise ValueError(f"There is no exercise {number!r}. There are: {', '.join(found)}.")
+        raise ValueError(f"There is no exercise {number!r}. There are: {', '.join(exercises())}.")
     return found[number]

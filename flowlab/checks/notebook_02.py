@@ -261,7 +261,7 @@ EXERCISES = [
         ),
         answer=affine_to,
         check=check_affine,
-        praise="right: A Aᵀ = covariance and b = mean. A Q does as well, for any rotation Q: the density cannot tell.",
+        praise="right. A Aᵀ = covariance and b = mean. A Q does as well, for any rotation Q: the density cannot tell.",
         hints=(
             "What are the mean and the covariance of A z + b when z has mean 0 and covariance I?",
             "You need A Aᵀ = covariance. torch.linalg.cholesky finds a lower-triangular A.",
@@ -270,13 +270,13 @@ EXERCISES = [
     Exercise(
         number="02.2",
         question=(
-            "You may read that the Jacobian of an additive coupling is *unitary* (a poster on NICE in our sources says "
-            "so). Unitary matrices keep every length. What is meant is *unit determinant*, which keeps areas only. "
-            "Show the difference: write a shear that keeps every area and makes (0, 1) as long as you please."
+            "You may read that the Jacobian of an additive coupling is *unitary* (the poster on NICE below says so). "
+            "Unitary matrices keep every length. What is meant is *unit determinant*, which keeps areas only. Show the "
+            "difference: write a shear that keeps every area and makes (0, 1) as long as you please."
         ),
         answer=shear_to,
         check=check_shear,
-        praise="right: determinant 1, and lengths as large as you please. Unit determinant is far weaker than unitary.",
+        praise="right. Determinant 1, and lengths as large as you please. Unit determinant is far weaker than unitary.",
         hints=(
             "The columns of A are where (1, 0) and (0, 1) go. One is given; the other is (k, something).",
             "A = [[1, k], [0, 1]] has determinant 1 for every k, and (k, 1) has the length √(k² + 1).",
@@ -290,7 +290,7 @@ EXERCISES = [
         ),
         answer=wing_log_prob,
         check=check_wing,
-        praise="right: |det J| = scale² · |1 − rate · eᵃ · b|, and it agrees with the exact density of the data set.",
+        praise="right. |det J| = scale² · |1 − rate · eᵃ · b|, and it agrees with the exact density of the data set.",
         hints=(
             "log p(x) = log N(a; 1, radial_std²) + log N(b; 0, tangential_std²) − log |det J|. A turn by a fixed angle "
             "would have determinant 1. What does it add that the angle φ = rate · eᵃ grows with a?",
@@ -306,7 +306,7 @@ EXERCISES = [
         ),
         answer=total_mass,
         check=check_mass,
-        praise="right: this is a test that any log_prob must pass, and that needs no look at its code.",
+        praise="right. This is a test that any log_prob must pass, and that needs no look at its code.",
         hints=(
             "An integral over a square is a sum over small cells: the value of p in each, times the area of a cell.",
             "torch.cartesian_prod(line, line) makes the points; neighbors are 2 · extent / (size − 1) apart.",

@@ -127,7 +127,7 @@ class PushForward(Picture):
         return {
             "area under the claim": float(area[-1]),
             "misplaced, says the judge": float(np.abs(claimed_share - share).sum() / 2),
-            "log claim − log truth, in nats": float(np.average(np.log(claim / truth), weights=scene.weight)),
+            "nats to the truth": float(np.average(np.log(truth / claim), weights=scene.weight)),
             f"bar {bar}, width × height": widths,
         }
 

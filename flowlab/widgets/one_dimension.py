@@ -22,6 +22,6 @@ class ChangeOfVariables(Explorer):
                 "b": slider("shift b", 1.0, *B),
                 "bar": widgets.IntSlider(8, min=1, max=BARS, description="follow bar"),
             },
-            caption="The dark steps count pushed samples and know no formula: they are the judge. Where the rubber fans "
+            caption="The dark steps count pushed samples and know no formula: they are the judge. Where rubber fans "
             "out, bars widen and sink. The claim must lie on the steps.",
         )

@@ -163,7 +163,8 @@ class Zuko(Library):
     def flow(self, hidden):
         import zuko
 
-        return zuko.flows.RealNVP(2, transforms=LAYERS, hidden_features=(hidden, hidden))
+        # Affine in spite of its name; zuko 1.5 and later know it as RealNVP too.
+        return zuko.flows.NICE(2, transforms=LAYERS, hidden_features=(hidden, hidden))
 
     def log_prob(self, flow, x):
         return flow().log_prob(x)

@@ -1,0 +1,194 @@
+"""Exercises of notebook 03: likelihood, its maximum, priors and parametrizations, description length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from flowlab.checks.base import Exercise, expect
+
+
+def mean_log_likelihood(x, mu, sigma):
+    """Mean log p(x) in nats a point, for the Gaussian of mean mu and standard deviation sigma: (N,) to a number."""
+    z = (x - mu) / sigma
+    return (-0.5 * z**2 - math.log(sigma) - 0.5 * math.log(2 * math.pi)).mean()
+
+
+def gaussian_maximum_likelihood(x):
+    """The mu and the sigma that maximize the likelihood of the points x (N,): two numbers."""
+    mu = x.mean()
+    return mu, ((x - mu) ** 2).mean().sqrt()
+
+
+def log_prior_of_log_sigma(log_prior_of_sigma, s):
+    """The log-density of s = log σ, given a function σ ↦ log p(σ): (N,) to (N,)."""
+    return log_prior_of_sigma(torch.exp(s)) + s
+
+
+def extra_bits(log_p, log_q):
+    """Bits a point that a code built for q wastes on points of p: from log p(x) and log q(x) in nats, (N,) each."""
+    return (log_p - log_q).mean() / math.log(2)
+
+
+def _check_mean_log_likelihood(f: Callable) -> None:
+    x = torch.randn(500, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * 1.7 + 0.4
+    mu, sigma = 0.3, 1.6
+    value = f(x, mu, sigma)
+    expect(value is not None, "your function returns nothing. Does it end with return?")
+    value = torch.as_tensor(value, dtype=torch.float64)
+    expect(
+        value.ndim == 0,
+        f"one number was asked for, but came shape {tuple(value.shape)}. Take the mean over the points.",
+    )
+    right = torch.distributions.Normal(mu, sigma).log_prob(x).mean()
+
+    def is_(other: torch.Tensor) -> bool:
+        return bool(torch.isclose(value, other, rtol=1e-5))
+
+    z = (x - mu) / sigma
+    c = 0.5 * math.log(2 * math.pi)
+    expect(not is_(right * len(x)), "that is the sum. The score in this notebook is nats a point: divide by N.")
+    expect(not is_(-right), "the sign is turned: that is the loss, −mean log p. Higher should be better here.")
+    expect(
+        not is_((-0.5 * z**2).mean() - c),
+        "the factor 1/σ is missing: it is the Jacobian of z = (x − μ)/σ. Integrate your density and you get σ, not 1.",
+    )
+    expect(not is_((-0.5 * z**2).mean() - math.log(sigma)), "the constant ½ log 2π is missing, so the area is not 1.")
+    expect(
+        not is_((-0.5 * (x - mu) ** 2 / sigma).mean() - 0.5 * math.log(sigma) - c),
+        "sigma was taken for the variance. It is the standard deviation: divide (x − μ)² by σ².",
+    )
+    expect(not is_(right / math.log(2)), "that is in bits. Nats use the natural logarithm.")
+    expect(
+        is_(right),
+        f"expected {right:.4f} on our points, but came {value:.4f}. Compare with torch.distributions.Normal.",
+    )
+
+
+def _check_gaussian_maximum_likelihood(f: Callable) -> None:
+    x = torch.tensor([1.0, 2.0, 2.5, 4.0, 7.5], dtype=torch.float64)
+    answer = f(x)
+    expect(
+        isinstance(answer, tuple | list) and len(answer) == 2,
+        "two numbers were asked for: return mu, sigma.",
+    )
+    mu, sigma = (torch.as_tensor(a, dtype=torch.float64) for a in answer)
+    expect(not torch.isclose(mu, x.median()), "that mu is the median, which maximizes the Laplace likelihood instead.")
+    expect(
+        torch.isclose(mu, x.mean()), f"mu should be {x.mean():.3f} here, but came {mu:.3f}. Set d/dμ of the score to 0."
+    )
+    expect(
+        not torch.isclose(sigma, x.std(correction=1)),
+        "that sigma divides by N − 1. It is the unbiased variance's root, and not where the likelihood is highest.",
+    )
+    expect(not torch.isclose(sigma, x.var(correction=0)), "that is the variance σ²; take its root.")
+    expect(
+        torch.isclose(sigma, x.std(correction=0)),
+        f"sigma should be {x.std(correction=0):.3f} here, but came {sigma:.3f}. Set d/dσ of the score to 0.",
+    )
+
+
+def _check_log_prior_of_log_sigma(f: Callable) -> None:
+    def log_prior(sigma):  # an exponential density
+        return -sigma
+
+    s = torch.linspace(-12, 4, 4001, dtype=torch.float64)
+    value = f(log_prior, s)
+    expect(value is not None, "your function returns nothing. Does it end with return?")
+    expect(torch.is_tensor(value) and value.shape == s.shape, "one log-density for each s was asked for, shape (N,).")
+    expect(
+        not torch.allclose(value, -s.exp()),
+        "a density is not a function of the point alone: s = log σ stretches the axis, and the Jacobian dσ/ds is missing.",
+    )
+    expect(
+        not torch.allclose(value, -s.exp() - s),
+        "the Jacobian is upside down: p(s) = p(σ) |dσ/ds|, and σ = eˢ, so dσ/ds = eˢ.",
+    )
+    expect(
+        not torch.allclose(value, -s),
+        "p(σ) must be evaluated at σ = eˢ, not at s.",
+    )
+    expect(
+        not torch.allclose(value, -s.exp() * s.exp()),
+        "add the logarithm of the Jacobian, log eˢ = s; you multiplied by the Jacobian, which is right for p and not for log p.",
+    )
+    area = torch.trapezoid(value.exp(), s)
+    expect(abs(area - 1) < 1e-3, f"your density of s has area {area:.3f}. A density has area 1: check the Jacobian.")
+    expect(torch.allclose(value, -s.exp() + s), "the area is 1, but the density is not that of log σ.")
+
+
+def _check_extra_bits(f: Callable) -> None:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(4000, generator=generator, dtype=torch.float64)
+    p, q = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.5, 1.5)
+    log_p, log_q = p.log_prob(x), q.log_prob(x)
+    value = f(log_p, log_q)
+    expect(value is not None, "your function returns nothing. Does it end with return?")
+    value = torch.as_tensor(value, dtype=torch.float64)
+    expect(value.ndim == 0, "one number was asked for: the mean over the points.")
+    nats = (log_p - log_q).mean()
+    expect(not torch.isclose(value, nats), "that is in nats. One bit is log 2 nats: divide by it.")
+    expect(value > 0, "a wrong code cannot save bits on average. Which of the two is the truth? Check the sign.")
+    expect(
+        not torch.isclose(value, nats * math.log(2)),
+        "the conversion is upside down: a bit is less than a nat, so there are more bits than nats.",
+    )
+    expect(
+        not torch.isclose(value, -log_q.mean() / math.log(2)),
+        "that is the whole length of q's code. The waste is what it needs beyond the best code's −log₂ p(x).",
+    )
+    expect(
+        torch.isclose(value, nats / math.log(2)),
+        f"expected {nats / math.log(2):.4f} on our points, but came {value:.4f}.",
+    )
+
+
+EXERCISES = [
+    Exercise(
+        "03.1",
+        "Write the score of this notebook for the simplest model, a Gaussian. Use no library density.",
+        mean_log_likelihood,
+        _check_mean_log_likelihood,
+        "right: log p_Z(z) of the standardized point, plus the log-determinant −log σ, averaged.",
+        (
+            "With z = (x − μ)/σ, log p(x) = log p_Z(z) + log |dz/dx|. What is dz/dx?",
+            "log p_Z(z) = −z²/2 − ½ log 2π, and log |dz/dx| = −log σ. Take the mean over the points.",
+        ),
+    ),
+    Exercise(
+        "03.2",
+        "Where is the maximum? For a Gaussian there is a formula. Derive it: set the two derivatives of the score to zero.",
+        gaussian_maximum_likelihood,
+        _check_gaussian_maximum_likelihood,
+        "right: dividing by N, not N − 1. The maximum is a little too narrow on average: maximum likelihood is biased here.",
+        (
+            "d/dμ: Σ (xᵢ − μ) = 0. d/dσ: −N/σ + Σ (xᵢ − μ)²/σ³ = 0.",
+            "σ² = (1/N) Σ (xᵢ − μ)²: the mean squared distance, with N and not N − 1.",
+        ),
+    ),
+    Exercise(
+        "03.3",
+        "A prior is a density *over the parameter*, so it changes when the parameter is renamed. Given log p(σ) as a "
+        "function, write the log-density of s = log σ.",
+        log_prior_of_log_sigma,
+        _check_log_prior_of_log_sigma,
+        "right: notebook 01's formula, with σ = eˢ as the map. That extra + s is what moves the MAP estimate.",
+        (
+            "Change of variables on the line: p(s) = p(σ) |dσ/ds|, with σ = eˢ.",
+            "log p(s) = log p(σ = eˢ) + log eˢ. What is log eˢ?",
+        ),
+    ),
+    Exercise(
+        "03.4",
+        "A code built for q spends −log₂ q(x) bits on x. How many bits a point does it waste when the points come from p?",
+        extra_bits,
+        _check_extra_bits,
+        "right: KL(p‖q)/log 2. The gauge of this course, read as bits on a bill.",
+        (
+            "The best code spends −log₂ p(x). Subtract, and average over points of p.",
+            "mean(log p − log q) is the waste in nats. One bit is log 2 = 0.693 nats.",
+        ),
+    ),
+]

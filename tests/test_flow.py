@@ -1,0 +1,153 @@
+"""Flow: log p(x) = log p_Z(f(x)) + log|det|, samples that follow it, stacks, contexts, dtypes and words."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch import Generator
+
+from flowlab import Flow, realnvp
+from flowlab.bijections import (
+    AffineCoupling,
+    Chain,
+    FullAffine,
+    Inverse,
+    Logit,
+    NotStackable,
+    ScaleShift,
+    ShapeError,
+    SinhArcsinh,
+)
+from flowlab.distributions import GaussianMixture, StandardLogistic, StandardNormal, StandardUniform
+
+
+def generator(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def shaken(flow: Flow, spread: float = 0.3) -> Flow:
+    draw = generator(7)
+    for p in flow.bijection.parameters():
+        p.data += spread * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+    return flow.eval()
+
+
+def test_two_x_plus_three():
+    """The slide deck's example: Z = (X − 3) / 2 standard normal makes X normal with mean 3 and deviation 2."""
+    f = ScaleShift(1).double()
+    f.log_scale.data.fill_(-math.log(2))
+    f.shift.data.fill_(-1.5)
+    flow = Flow(f, StandardNormal(1).double())
+    x = torch.linspace(-5, 11, 33, dtype=torch.float64).unsqueeze(-1)
+    truth = scipy.stats.norm(3, 2)
+    torch.testing.assert_close(flow.log_prob(x), torch.as_tensor(truth.logpdf(x.squeeze(-1).numpy())))
+    assert torch.equal(flow(x), flow.log_prob(x))
+    assert scipy.stats.kstest(flow.sample(3000, generator()).squeeze(-1).numpy(), truth.cdf).pvalue > 0.01
+
+
+@pytest.mark.parametrize("base", (StandardNormal, StandardLogistic))
+def test_samples_follow_the_density_on_the_line(base):
+    flow = shaken(Flow(Chain([SinhArcsinh(1), ScaleShift(1)]), base(1)).double(), 0.5)
+    samples = flow.sample(4000, generator(1)).squeeze(-1)
+    assert not samples.requires_grad
+    low, high = samples.min().item() - 1, samples.max().item() + 1
+    x = torch.linspace(low, high, 20_001, dtype=torch.float64)
+    with torch.no_grad():
+        cdf = flow.log_prob(x.unsqueeze(-1)).exp().cumsum(0) * float(x[1] - x[0])
+    assert scipy.stats.kstest(samples.numpy(), lambda t: np.interp(t, x.numpy(), cdf.numpy())).pvalue > 0.01
+
+
+def test_samples_follow_the_density_in_the_plane():
+    flow = shaken(realnvp(2, layers=2, hidden=(8,), generator=generator())).double()
+    samples = flow.sample(20_000, generator(2))
+    edge = torch.linspace(-12, 12, 501, dtype=torch.float64)
+    with torch.no_grad():
+        p = flow.log_prob(torch.cartesian_prod(edge, edge)).exp()
+        own = flow.log_prob(samples).exp()
+    assert float(p.sum()) * float(edge[1] - edge[0]) ** 2 == pytest.approx(1, abs=1e-2)
+    for level in (0.01, 0.05, 0.1):
+        mass = float(p[p > level].sum()) * float(edge[1] - edge[0]) ** 2
+        assert float((own > level).double().mean()) == pytest.approx(mass, abs=0.015)
+
+
+def test_bounded_support_ends_where_it_should():
+    flow = Flow(Inverse(Logit()), StandardUniform(1))  # sigmoid: x logistic
+    x = torch.tensor([[0.0], [2.0], [-30.0]])
+    torch.testing.assert_close(flow.log_prob(x), StandardLogistic(1).log_prob(x))
+    outside = Flow(ScaleShift(1), StandardUniform(1)).log_prob(torch.tensor([[1.5], [0.5]]))
+    assert outside.tolist() == [-math.inf, 0]
+
+
+def test_stack_is_k_densities_in_one_pass():
+    stack = shaken(realnvp(2, layers=3, hidden=(5,), stack=3, generator=generator()))
+    x = torch.randn(7, 2, generator=generator(1))
+    log_p = stack.log_prob(x.expand(3, 7, 2))
+    assert log_p.shape == (3, 7)
+    for k in range(3):
+        single = realnvp(2, layers=3, hidden=(5,), generator=generator())
+        own = single.state_dict()
+        single.load_state_dict({n: v if v.shape == own[n].shape else v[k] for n, v in stack.state_dict().items()})
+        torch.testing.assert_close(single.eval().log_prob(x), log_p[k])
+    samples = stack.sample(6, generator(3))
+    assert samples.shape == (3, 6, 2) and not torch.equal(samples[0], samples[1])
+    with pytest.raises(ShapeError, match=r"stack of 3 .* x\.expand\(3, \*x\.shape\)"):
+        stack.log_prob(x)
+
+
+def test_context_reaches_density_and_samples():
+    flow = shaken(Flow(AffineCoupling([True, False], context_features=1), StandardNormal(2)))
+    x, c = torch.randn(6, 2, generator=generator()), torch.randn(6, 1, generator=generator(1))
+    assert not torch.allclose(flow.log_prob(x, c), flow.log_prob(x, c + 1))
+    same = [flow.sample(6, generator(2), context=context) for context in (c, c, c + 1)]
+    assert torch.equal(same[0], same[1]) and not torch.equal(same[0], same[2])
+
+
+def test_samples_come_from_the_generator_alone():
+    flow, state = shaken(realnvp(2, layers=2)), torch.get_rng_state()
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    a, b, c = (flow.sample(5, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state), "the global seed was touched"
+    assert torch.equal(a, b) and not torch.equal(a, c)
+
+
+def test_dtype_follows_to():
+    flow = shaken(realnvp(3, layers=2, base=GaussianMixture(torch.eye(3))))
+    x = torch.randn(5, 3, generator=generator())
+    wide = flow.log_prob(x).double()
+    flow = flow.to(torch.float64)
+    assert flow.sample(2).dtype == torch.float64
+    torch.testing.assert_close(flow.log_prob(x.double()), wide, rtol=1e-4, atol=1e-4)
+
+
+def test_other_dtype_is_refused_in_words():
+    with pytest.raises(TypeError, match=r"computes in torch.float32, but x came in torch.float64.*flow.to"):
+        realnvp(2).log_prob(torch.zeros(5, 2, dtype=torch.float64))
+    with pytest.raises(
+        TypeError, match=r"torch.float32, but x came in float64: .* torch.as_tensor\(x, dtype=torch.float32\)"
+    ):
+        realnvp(2).log_prob(torch.zeros(5, 2, dtype=torch.float64).numpy())
+
+
+@pytest.mark.parametrize("shape", ((5, 3), (2,), ()))
+def test_other_shape_is_refused_in_words(shape):
+    flow = Flow(FullAffine(4), StandardNormal(4))
+    with pytest.raises(ShapeError) as error:
+        flow.log_prob(torch.zeros(shape))
+    assert f"expected shape (..., 4), but came {shape}" in str(error.value)
+
+
+def test_a_map_without_a_size_takes_that_of_the_base():
+    with pytest.raises(ValueError, match=r"StandardNormal expected shape \(..., 2\), but came \(5, 3\)"):
+        Flow(Logit(), StandardNormal(2)).log_prob(torch.full((5, 3), 0.5))
+
+
+def test_bijection_and_base_that_do_not_fit_are_refused():
+    with pytest.raises(ShapeError, match=r"base of 3 dimensions, .* but came 2"):
+        Flow(ScaleShift(3), StandardNormal(2))
+    with pytest.raises(NotStackable, match="stack=3, but came stack=None"):
+        Flow(ScaleShift(2, stack=3), StandardNormal(2))
+    with pytest.raises(NotStackable, match="stack=3, but came stack=None"):
+        realnvp(2, stack=3, base=GaussianMixture(torch.eye(2)))
