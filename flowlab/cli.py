@@ -9,6 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+EXAMPLES = """examples:
+  flowlab lab          open the course at notebook 00
+  flowlab lab 5        open notebook 05
+  flowlab data mnist   fetch and verify the full MNIST"""
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 
 
@@ -17,8 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="flowlab",
         description="Learn normalizing flows by moving them.",
-        epilog="examples:\n  flowlab lab          open the course at notebook 00\n  flowlab lab 5        open notebook 05\n"
-        "  flowlab data mnist   fetch and verify the full MNIST",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -46,8 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _lab(options: argparse.Namespace) -> int:
     if not NOTEBOOKS.is_dir():
         raise ValueError(
-            "'flowlab lab' works from a clone of the course, and this installation has no notebooks beside it. Clone the "
-            'repository and run: pip install -e ".[lab]"'
+            "'flowlab lab' works from a clone of the course, and this installation has no notebooks beside it. "
+            'Clone the repository and run: pip install -e ".[lab]"'
         )
     matches = sorted(NOTEBOOKS.glob(f"{options.notebook:02d}_*.ipynb"))
     if not matches:

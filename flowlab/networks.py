@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
@@ -60,9 +61,7 @@ class MLP(nn.Module):
         if activation not in ACTIVATIONS:
             raise ValueError(f"MLP expected an activation among {sorted(ACTIVATIONS)}, but came {activation!r}.")
         sizes = [in_features + context_features, *hidden]
-        self.hidden = nn.ModuleList(
-            Linear(a, b, stack=stack, generator=generator) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
+        self.hidden = nn.ModuleList(Linear(a, b, stack=stack, generator=generator) for a, b in pairwise(sizes))
         self.last = Linear(sizes[-1], out_features, stack=stack, generator=generator)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)

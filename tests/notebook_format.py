@@ -157,7 +157,7 @@ def main() -> int:
             nbformat.write(solutions(path.name[:2], title_of(path)), solution_path(path))
     found = [line for path in paths for line in problems(path)]
     for line in found:
-        print(line)  # noqa: T201
+        print(line)
     return 1 if found else 0
 
 

@@ -706,11 +706,11 @@ def test_weights_bring_their_mask_along(law, masks):
 
 @pytest.mark.parametrize("bound", (2.0, 0.5))
 def test_affine_log_scale_is_bounded_and_reaches_its_bound(bound):
-    f = randomized(AffineCoupling([True, False, False], (8,), log_scale_bound=bound), 100.0)
-    x = torch.randn(500, 3, generator=Generator().manual_seed(3))
+    f = randomized(AffineCoupling([True, False], (8,), log_scale_bound=bound), 100.0)
+    x = torch.randn(500, 2, generator=Generator().manual_seed(3))
     for value, log_det in (f(x), f.inverse(x)):
         assert torch.isfinite(value).all()
-        assert 1.99 * bound < log_det.abs().max() <= 2 * bound * (1 + 1e-6)
+        assert 0.99 * bound < log_det.abs().max() <= bound * (1 + 1e-6)
 
 
 def test_additive_keeps_volume_exactly():

@@ -1,4 +1,4 @@
-"""Exercises: the question, the worked answer, the hints and the check stand together; stub and solution follow from them.
+"""Exercises: question, worked answer, hints and check stand together; stub and solution follow from them.
 
 In a notebook a student writes the function and calls ``check("02.1", area)``. The check tests properties, not text, and
 answers a wrong function with a sentence that names the likely misunderstanding.

@@ -88,6 +88,12 @@ def fetch(
         report(f"{name}: {origin}, {len(data):,} bytes, SHA-256 verified")
 
 
+def full_is_here() -> bool:
+    """Whether all four files lie in ``$FLOWLAB_DATA/mnist`` or the user's cache. Looks at names only, reads nothing."""
+    folders = [folder for folder in (_data_folder(), _cache_folder()) if folder]
+    return all(any(_find(name, folder) for folder in folders) for name in FILES)
+
+
 def halve(images: Tensor) -> Tensor:
     """Half the resolution: the mean of every 2×2 block of pixels, rounded; (..., 2H, 2W) to (..., H, W), both uint8."""
     blocks = images.long().unflatten(-1, (-1, 2)).unflatten(-3, (-1, 2))  # (..., H, 2, W, 2)

@@ -180,8 +180,8 @@ class HandBesideTraining(Picture):
     def describe(self, numbers: dict[str, float | str]) -> str:
         you, trained, step = numbers.values()
         return (
-            f"A Gaussian bent by hand toward a pinwheel of five wings is {you:.2f} nats from the truth; beside it a flow after "
-            f"training step {step} is {trained:.2f} nats from it."
+            f"A Gaussian bent by hand toward a pinwheel of five wings is {you:.2f} nats from the truth; beside it a flow "
+            f"after training step {step} is {trained:.2f} nats from it."
         )
 
     @torch.no_grad()

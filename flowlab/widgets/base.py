@@ -1,4 +1,4 @@
-"""What every explorer shares: controls, a picture, numbers beside it, errors that show, and a way to run and to stop."""
+"""What every explorer shares: controls, a picture, numbers beside it, errors that show, a way to run and to stop."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ class Explorer(widgets.VBox):
     ) -> Callable[[], None]:
         """Draw from a long-running iterator in slices, so that buttons stay alive; returns the function that stops it.
 
-        In a kernel this is a task on its event loop; where no loop runs (in a plain script or a test) it runs to the end.
+        In a kernel this is a task on its event loop; where no loop runs (a plain script, a test) it runs to the end.
         """
         stopped = False
 

@@ -119,8 +119,9 @@ def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_function(
         """() => {
-            const cells = window.flowlabPanel.content.widgets.filter(c => c.model.type === "code" && c.model.sharedModel.source);
-            return cells.length && cells.every(c => c.model.executionCount !== null && c.model.executionState !== "running");
+            const cells = window.flowlabPanel.content.widgets.map(c => c.model);
+            const code = cells.filter(c => c.type === "code" && c.sharedModel.source);
+            return code.length && code.every(c => c.executionCount !== null && c.executionState !== "running");
         }""",
         timeout=timeout * 1000,
     )

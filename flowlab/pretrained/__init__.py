@@ -1,0 +1,78 @@
+"""Small trained flows that come with the package: for the explorers, and for whoever wants to look before training.
+
+    flow = flowlab.pretrained.load("pinwheel_spline")    # a Flow in evaluation mode
+    flowlab.pretrained.cards()                           # what there is: recipe, data, settings, metrics
+    flowlab.pretrained.trajectory("pinwheel_spline")     # the same flow at some steps of its training
+
+Each is one safetensors file beside this one, which `python -m flowlab.pretrained.make NAME` trains and writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowlab import models
+from flowlab.datasets import TOYS, Toy
+from flowlab.distributions import GaussianMixture
+from flowlab.flow import Flow
+from flowlab.training import read_checkpoint
+
+FOLDER = Path(__file__).parent
+
+
+def load(name: str, step: int | None = None) -> Flow:
+    """The flow of that name as its training left it, or as it was at a ``step`` of its card's ``steps``.
+
+    Raises:
+        ValueError: when there is no such flow, or no copy of it from that step; the message lists what there is.
+    """
+    flows = trajectory(name)
+    if step is None:
+        step = max(flows)
+    if step not in flows:
+        raise ValueError(f"{name} was kept at the steps {list(flows)}, but {step} was asked for.")
+    return flows[step]
+
+
+def trajectory(name: str) -> dict[int, Flow]:
+    """The flow at each step that was kept, from its start to the step that was best on validation data."""
+    tensors, card = _read(name)
+    recipe = card["recipe"]
+    build = getattr(models, recipe["name"])
+    flows = {}
+    for step in card["steps"]:
+        head = f"{step}."
+        flow = build(**recipe["settings"])
+        flow.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
+        flows[step] = flow.requires_grad_(False).eval()
+    return flows
+
+
+def density(name: str) -> Toy | GaussianMixture:
+    """The exact density of the data that the flow of that name was trained on: it has ``log_prob`` and ``sample``."""
+    return truth(_read(name)[1]["data"])
+
+
+def cards() -> dict[str, dict[str, Any]]:
+    """What comes with the package: for each name the recipe, the data, how it was trained, and what it reached."""
+    return {path.stem: read_checkpoint(path)[1] for path in sorted(FOLDER.glob("*.safetensors"))}
+
+
+def truth(data: dict[str, Any]) -> Toy | GaussianMixture:
+    """The exact density that a card's ``data`` names: a toy and its settings, or Gaussians and their ``std``."""
+    if data["name"] in TOYS:
+        return TOYS[data["name"]](**data["settings"])
+    means, std = torch.tensor(data["settings"]["means"]), data["settings"]["std"]
+    return GaussianMixture(means, torch.eye(means.shape[1]).repeat(len(means), 1, 1) * std**2)
+
+
+def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    path = FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        raise ValueError(
+            f"There is no pretrained flow {name!r}. There are: {', '.join(sorted(p.stem for p in FOLDER.glob('*.s*')))}."
+        )
+    return read_checkpoint(path)
