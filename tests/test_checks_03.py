@@ -20,19 +20,29 @@ WRONG = [
     ("03.1", lambda x, m, s: x.mean(), "Compare with torch.distributions"),
     ("03.2", lambda x: (x.mean(), x.std()), "divides by N − 1"),
     ("03.2", lambda x: (x.mean(), x.var(correction=0)), "take its root"),
+    ("03.2", lambda x: (x.mean(), x.var()), "two slips"),
     ("03.2", lambda x: (x.median(), x.std(correction=0)), "the median"),
     ("03.2", lambda x: x.mean(), "two numbers"),
     ("03.3", lambda p, s: p(s.exp()), "dσ/ds is missing"),
     ("03.3", lambda p, s: p(s.exp()) - s, "upside down"),
     ("03.3", lambda p, s: p(s), "evaluated at σ = eˢ"),
     ("03.3", lambda p, s: p(s.exp()) * s.exp(), "add the logarithm"),
+    ("03.3", lambda p, s: p(s.exp()) + s.exp(), "the Jacobian eˢ itself"),
+    ("03.3", lambda p, s: p(s.exp()) + s.log(), "s may be negative"),
     ("03.3", lambda p, s: p(s.exp()) + 2 * s - 1, "has area"),
     ("03.4", lambda p, q: (p - q).mean(), "that is in nats"),
     ("03.4", lambda p, q: (q - p).mean() / math.log(2), "cannot save bits"),
     ("03.4", lambda p, q: (p - q).mean() * math.log(2), "upside down"),
     ("03.4", lambda p, q: -q.mean() / math.log(2), "whole length"),
+    ("03.4", lambda p, q: (p - q).sum() / math.log(2), "on all points together"),
+    ("03.4", lambda p, q: (p.log2() - q.log2()).mean(), "logarithms already"),
     ("03.4", lambda p, q: (p - q) / math.log(2), "one number"),
 ]
+
+
+@pytest.mark.parametrize("answer", [lambda p, s: p(s), lambda p, s: p(s) + s, lambda p, s: p(s) - s])
+def test_prior_taken_at_s_is_told_so_whatever_is_added(answer):
+    assert "evaluated at σ = eˢ" in exercises()["03.3"].verdict(answer)[1]
 
 
 @pytest.mark.parametrize(("number", "answer", "hint"), WRONG)

@@ -17,7 +17,7 @@ STEPS = 300
 
 
 def report() -> bool:
-    """Print what is installed and whether it works, a line each; True when nothing that the notebooks need is missing."""
+    """Print what is installed and whether it works, a line each; True when nothing that is needed is missing."""
     fine = [_line(name, look) for name, look in LOOKS.items()]
     print("Everything works." if all(fine) else "Not ready yet: see the lines marked ✘.")  # noqa: T201
     return all(fine)
@@ -58,8 +58,9 @@ def _flow() -> str:
     started = time.perf_counter()
     flowlab.fit(flow, x, steps=STEPS, batch_size=256, progress=False)
     seconds = time.perf_counter() - started
-    z, log_det = flow.bijection(x)
-    back, back_log_det = flow.bijection.inverse(z)
+    with torch.no_grad():
+        z, log_det = flow.bijection(x)
+        back, back_log_det = flow.bijection.inverse(z)
     error = float(torch.maximum((back - x).abs().max(), (log_det + back_log_det).abs().max()))
     if not error < 1e-3:
         raise RuntimeError(f"a flow and its inverse differ by {error:.1g}, more than rounding")

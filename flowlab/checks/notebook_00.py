@@ -1,4 +1,4 @@
-"""Exercises of notebook 00: an inverse, the gauge, and a log-determinant; small ones, to learn how the checks answer."""
+"""Exercises of notebook 00: an inverse, the gauge, a log-determinant; small ones, to learn how the checks answer."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def check_gauge(answer: Callable[[Tensor, Tensor], Any]) -> None:
         (d.square().mean(), "No square: the gauge is the mean of the plain difference."),
         (
             (log_p.exp() * d).mean(),
-            "You weigh the points by p. But they were drawn from p, and so come as often as they should: that is weight enough.",
+            "You weigh the points by p. But they were drawn from p: where p is high, there are more.",
         ),
         (
             (log_p.exp() * d).sum(),
@@ -108,8 +108,8 @@ def check_stretch(answer: Callable[[Tensor], Any]) -> None:
     right = 2 * math.log(3)
     expect(
         log_det.shape == (4,),
-        f"log_det is one number for each of the n points, shape (n,) = (4,), but came {tuple(log_det.shape)}. They happen to "
-        "be equal here; for a bent map they are not.",
+        f"log_det is one number for each of the n points, shape (n,) = (4,), but came {tuple(log_det.shape)}. They "
+        "happen to be equal here; for a bent map they are not.",
     )
     mistakes = [
         (
@@ -118,7 +118,7 @@ def check_stretch(answer: Callable[[Tensor], Any]) -> None:
         ),
         (
             -right,
-            "That is the log-determinant of the way back. log_det is always that of the map just applied, and 3x enlarges.",
+            "That is the log-determinant of the way back. log_det is that of the map just applied: 3x enlarges.",
         ),
         (9.0, "9 is the determinant itself. Its logarithm is asked for, so that the steps of a flow add up."),
         (3.0, "3 is the stretch along one direction. What happens to an area, and what is its logarithm?"),
@@ -149,7 +149,7 @@ EXERCISES = [
     ),
     Exercise(
         number="00.2",
-        question="Write the gauge of this notebook, KL(p‖q) = E[log p − log q], with E the mean over points drawn from p.",
+        question="Write the gauge, KL(p‖q) = E[log p − log q], where E is the mean over points drawn from p.",
         answer=gauge,
         check=check_gauge,
         praise="it is 0 when q = p, and above 0 for every other q (on average; with few points it may dip below).",

@@ -11,7 +11,7 @@ from flowlab.checks.base import Exercise, expect
 
 
 def mean_log_likelihood(x, mu, sigma):
-    """Mean log p(x) in nats a point, for the Gaussian of mean mu and standard deviation sigma: (N,) to a number."""
+    """Mean log p(x) in nats a point, for the Gaussian with mean mu and standard deviation sigma (floats): (N,) to a number."""
     z = (x - mu) / sigma
     return (-0.5 * z**2 - math.log(sigma) - 0.5 * math.log(2 * math.pi)).mean()
 
@@ -85,38 +85,49 @@ def _check_gaussian_maximum_likelihood(f: Callable) -> None:
     )
     expect(not torch.isclose(sigma, x.var(correction=0)), "that is the variance σ²; take its root.")
     expect(
+        not torch.isclose(sigma, x.var(correction=1)),
+        "two slips: that is a variance, so take its root; and it divides by N − 1, not by N.",
+    )
+    expect(
         torch.isclose(sigma, x.std(correction=0)),
         f"sigma should be {x.std(correction=0):.3f} here, but came {sigma:.3f}. Set d/dσ of the score to 0.",
     )
 
 
 def _check_log_prior_of_log_sigma(f: Callable) -> None:
-    def log_prior(sigma):  # an exponential density
-        return -sigma
+    def log_prior(sigma):  # half of a Gaussian, on σ > 0
+        return 0.5 * math.log(2 / math.pi) - 0.5 * sigma**2
 
     s = torch.linspace(-12, 4, 4001, dtype=torch.float64)
+    right = log_prior(s.exp()) + s
     value = f(log_prior, s)
     expect(value is not None, "your function returns nothing. Does it end with return?")
-    expect(torch.is_tensor(value) and value.shape == s.shape, "one log-density for each s was asked for, shape (N,).")
+    value = torch.as_tensor(value, dtype=torch.float64)
+    expect(value.shape == s.shape, "one log-density for each s was asked for, shape (N,).")
+    expect(not value.isnan().any(), "for some s that is not a number. s may be negative, so it has no logarithm.")
     expect(
-        not torch.allclose(value, -s.exp()),
+        not torch.allclose(value, right - s),
         "a density is not a function of the point alone: s = log σ stretches the axis, and the Jacobian dσ/ds is missing.",
     )
     expect(
-        not torch.allclose(value, -s.exp() - s),
+        not torch.allclose(value, right - 2 * s),
         "the Jacobian is upside down: p(s) = p(σ) |dσ/ds|, and σ = eˢ, so dσ/ds = eˢ.",
     )
     expect(
-        not torch.allclose(value, -s),
+        not any(torch.allclose(value, log_prior(s) + extra) for extra in (0 * s, s, -s)),
         "p(σ) must be evaluated at σ = eˢ, not at s.",
     )
     expect(
-        not torch.allclose(value, -s.exp() * s.exp()),
+        not torch.allclose(value, log_prior(s.exp()) * s.exp()),
         "add the logarithm of the Jacobian, log eˢ = s; you multiplied by the Jacobian, which is right for p and not for log p.",
+    )
+    expect(
+        not torch.allclose(value, log_prior(s.exp()) + s.exp()),
+        "you added the Jacobian eˢ itself. To a log-density one adds its logarithm.",
     )
     area = torch.trapezoid(value.exp(), s)
     expect(abs(area - 1) < 1e-3, f"your density of s has area {area:.3f}. A density has area 1: check the Jacobian.")
-    expect(torch.allclose(value, -s.exp() + s), "the area is 1, but the density is not that of log σ.")
+    expect(torch.allclose(value, right), "the area is 1, but the density is not that of log σ.")
 
 
 def _check_extra_bits(f: Callable) -> None:
@@ -129,6 +140,11 @@ def _check_extra_bits(f: Callable) -> None:
     value = torch.as_tensor(value, dtype=torch.float64)
     expect(value.ndim == 0, "one number was asked for: the mean over the points.")
     nats = (log_p - log_q).mean()
+    expect(not value.isnan(), "that is not a number. log_p and log_q are logarithms already: take no second one.")
+    expect(
+        not torch.isclose(value, nats * len(x) / math.log(2)),
+        "that is the waste on all points together. Bits *a point* were asked for: take the mean.",
+    )
     expect(not torch.isclose(value, nats), "that is in nats. One bit is log 2 nats: divide by it.")
     expect(value > 0, "a wrong code cannot save bits on average. Which of the two is the truth? Check the sign.")
     expect(
@@ -162,7 +178,7 @@ EXERCISES = [
         "Where is the maximum? For a Gaussian there is a formula. Derive it: set the two derivatives of the score to zero.",
         gaussian_maximum_likelihood,
         _check_gaussian_maximum_likelihood,
-        "right: dividing by N, not N − 1. The maximum is a little too narrow on average: maximum likelihood is biased here.",
+        "right: dividing by N, not N − 1. On average that is a little too narrow: overfitting, in a single number.",
         (
             "d/dμ: Σ (xᵢ − μ) = 0. d/dσ: −N/σ + Σ (xᵢ − μ)²/σ³ = 0.",
             "σ² = (1/N) Σ (xᵢ − μ)²: the mean squared distance, with N and not N − 1.",

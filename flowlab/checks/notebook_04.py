@@ -388,7 +388,7 @@ EXERCISES = [
         number="04.3",
         question=(
             "**The area that S moves.** A flow of additive couplings ends with z = S · (…), S = diag(S₁, S₂), before a "
-            "standard normal. What is the area of {p > c}? Compare it with the explorer: S = diag(2, 1) and c = 0.03."
+            "standard normal. What is the area of {p > c}? Compare it with the explorer: S = diag(2, 1) and c = 0.04."
         ),
         answer=area_above,
         check=check_area,

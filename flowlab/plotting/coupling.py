@@ -74,7 +74,7 @@ def random_couplings(
         last.weight.normal_(generator=generator)
         probe = m(2 * torch.randn(256, int(mask.sum()), generator=generator))
         middle, reach = probe.mean(0), (probe - probe.mean(0)).abs().amax(0)
-        last.weight.mul_(strength / reach[:, None])
+        last.weight.mul_(strength / reach)
         last.bias.copy_(-middle * strength / reach)
         layers.append(layer)
     return Chain(layers)
@@ -231,7 +231,7 @@ def matrices(named: dict[str, Tensor]) -> Figure:
         for i in at:
             for j in at:
                 entry = float(J[i, j])
-                shown = "·" if entry == 0 else "1" if entry == 1 else f"{entry:.1f}"
+                shown = "·" if entry == 0 else "1" if entry == 1 else f"{entry:.1f}".replace("-0.0", "0.0")
                 axes.text(j, i, shown, ha="center", va="center", fontsize=7)
     return figure
 
@@ -246,13 +246,14 @@ def filling(rows: dict[str, Sequence[Tensor]]) -> Figure:
         D = depends.shape[-1]
         for layer, axes in enumerate(panels):
             filled_by = torch.where(depends[layer], (~depends[: layer + 1]).sum(0), -1)
-            tidy(axes, f"after {layer}: {int(depends[layer].sum())} of {D * D}", "$x_j$" if panels is grid[-1] else "")
+            tidy(axes, f"after {layer}: {int(depends[layer].sum())} of {D * D}", "$x_j$")
             axes.imshow((filled_by + 1).numpy(), cmap=FILLED, vmin=0, vmax=7)
             axes.set(xticks=[], yticks=[])
             for i, j in depends[layer].nonzero().tolist():
                 color = "white" if filled_by[i, j] > 2 else "black"
                 axes.text(j, i, int(filled_by[i, j]), ha="center", va="center", fontsize=7, color=color)
-        panels[0].set_ylabel(f"{name}\n$z_i$", fontsize=9)
+        panels[0].set_ylabel("$z_i$")
+        panels[0].text(0, 1.28, name, transform=panels[0].transAxes, fontsize=10, fontweight="bold")
     return figure
 
 
@@ -280,6 +281,9 @@ def spectrum(named: dict[str, Tensor], truth: Tensor) -> Figure:
         sizes = sizes.sort(descending=True).values
         axes.plot(rank, sizes, marker + "-", ms=5, lw=1, color=COLORS[color], label=name)
     axes.set_yscale("log")
+    axes.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
+    axes.yaxis.set_minor_formatter("")
+    axes.set_ylim(0.8 * float(truth.min()), 1.25 * float(truth.max()))
     axes.legend(frameon=False, fontsize=8)
     return figure
 

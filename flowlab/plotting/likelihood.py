@@ -21,6 +21,7 @@ TRUTH = {"location": 1.0, "spread": 1.0, "skew": 0.6, "tail": 0.8}
 START = {"location": 0.0, "spread": 1.5, "skew": 0.0, "tail": 1.0}
 SIZES = (12, 40, 400)
 STEPS = 200
+LOWEST = -3.2  # nats; the score's axis ends here
 
 
 def skewed_flow(location: float = 0.0, spread: float = 1.0, skew: float = 0.0, tail: float = 1.0) -> Flow:
@@ -48,7 +49,7 @@ def skewed_data(n: int, seed: int = 0) -> Tensor:
 @functools.lru_cache
 @torch.enable_grad()
 def gradient_path(points: int) -> tuple[list[dict[str, float]], np.ndarray]:
-    """Where Adam goes from START in STEPS steps: the four numbers at each, and nats on training and validation."""
+    """Where Adam goes from START in STEPS steps: the four numbers at each, and nats on training and on new points."""
     flow, x, held_out = skewed_flow(**START), skewed_data(points), skewed_data(2000, seed=1)
     adam = torch.optim.Adam(flow.parameters(), lr=0.05)
     path, scores = [], []
@@ -67,14 +68,17 @@ def gradient_path(points: int) -> tuple[list[dict[str, float]], np.ndarray]:
 
 
 class HandAgainstGradient(Picture):
-    """Left, the points and three curves: yours, the gradient's, the truth. Right, the same contest scored in nats."""
+    """Left, the points and three curves: yours, the gradient's, the truth. Right, the same contest scored in nats.
+
+    You are solid lines and the gradient is dash-dotted; scores on new points are pink.
+    """
 
     def __init__(self) -> None:
-        super().__init__(9.6, 3.9)
+        super().__init__(9.6, 4.1)
         self.left, self.right = self.figure.subplots(1, 2, width_ratios=(1.15, 1))
-        tidy(self.left, "the curves", "x", "p(x)").set(xlim=(-5, 9), ylim=(0, 0.62))
-        tidy(self.right, "the score: mean log p(x), higher is better", "gradient step", "nats a point")
-        self.right.set(xlim=(0, STEPS), ylim=(-3.2, -1.4))
+        tidy(self.left, "blue: the training points", "x", "p(x)").set(xlim=(-5, 9), ylim=(0, 0.62))
+        tidy(self.right, "the score: mean log p(x), higher is better", "gradient steps", "nats a point")
+        self.right.set(xlim=(-4, STEPS + 4), ylim=(LOWEST, -1.5))
         self.grid = torch.linspace(-5, 9, 400)[:, None]
         self.held_out = skewed_data(2000, seed=1)
         self.truth_flow, self.flow = skewed_flow(**TRUTH), skewed_flow()
@@ -86,19 +90,25 @@ class HandAgainstGradient(Picture):
             np.zeros(42), np.linspace(-5, 9, 43), fill=True, color=COLORS["data"], alpha=0.25
         )
         self.rug = plot([], [], "|", ms=9, color=COLORS["data"], alpha=0.6)[0]
-        self.truth = plot(self.grid[:, 0], exact, "--", color=COLORS["truth"], lw=1.2, label="the truth")[0]
         self.gradient = plot([], [], "-.", color=COLORS["accent"], lw=2, label="the gradient's")[0]
         self.yours = plot([], [], color=COLORS["model"], lw=2.5, label="yours")[0]
-        self.left.legend(frameon=False, fontsize=8, loc="upper right")
+        self.truth = plot(self.grid[:, 0], exact, "--", color=COLORS["truth"], lw=1.2, label="the truth")[0]
         score = self.right.plot
-        self.train_path = score([], [], "-.", color=COLORS["accent"], lw=2, label="gradient, training")[0]
-        self.valid_path = score([], [], ":", color=COLORS["validation"], lw=2, label="gradient, validation")[0]
+        self.your_train = score([], [], color=COLORS["model"], lw=2.5, label="you")[0]
+        self.train_path = score([], [], "-.", color=COLORS["accent"], lw=2, label="the gradient")[0]
+        self.your_valid = score([], [], color=COLORS["validation"], lw=1.5, label="you, on new points")[0]
+        self.valid_path = score([], [], "-.", color=COLORS["validation"], lw=1.5, label="the gradient, on new points")[0]
         self.train_dot = score([], [], "o", color=COLORS["accent"], ms=7)[0]
-        self.valid_dot = score([], [], "s", color=COLORS["validation"], ms=7)[0]
-        self.your_train = score([], [], color=COLORS["model"], lw=2.5, label="you, training")[0]
-        self.your_valid = score([], [], color=COLORS["model"], lw=1.2, ls=":", label="you, validation")[0]
-        self.right.legend(frameon=False, fontsize=8, loc="lower right")
-        self.moves(self.histogram, self.rug, self.truth, self.gradient, self.yours)
+        self.valid_dot = score([], [], "s", color=COLORS["validation"], ms=6)[0]
+        self.off = self.right.text(STEPS / 2, LOWEST + 0.03, "", ha="center", color=COLORS["model"], fontsize=9)
+        legends = [
+            self.left.legend(frameon=False, fontsize=8, loc="upper right"),
+            self.right.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2),
+        ]
+        # Which line of a legend belongs to what can be switched off.
+        self.truth_entry = (legends[0].legend_handles[2], legends[0].get_texts()[2])
+        self.valid_entries = (*legends[1].legend_handles[2:], *legends[1].get_texts()[2:])
+        self.moves(self.histogram, self.rug, self.truth, self.gradient, self.yours, *legends, self.off)
         self.moves(self.train_path, self.valid_path, self.your_train, self.your_valid, self.train_dot, self.valid_dot)
 
     @torch.no_grad()
@@ -124,7 +134,6 @@ class HandAgainstGradient(Picture):
         counts, edges = np.histogram(x[:, 0], 42, range=(-5, 9))
         self.histogram.set_data(counts / (points * np.diff(edges)), edges)
         self.rug.set_data(x[:, 0], np.full(points, 0.012))
-        self.truth.set_visible(truth)
         steps = np.arange(STEPS + 1)
         self.train_path.set_data(steps[: step + 1], scores[: step + 1, 0])
         self.train_dot.set_data([step], [scores[step, 0]])
@@ -132,45 +141,56 @@ class HandAgainstGradient(Picture):
         self.valid_path.set_data(steps[: step + 1], scores[: step + 1, 1])
         self.valid_dot.set_data([step], [scores[step, 1]])
         self.your_valid.set_data([0, STEPS], [your_valid] * 2)
-        for artist in (self.valid_path, self.valid_dot, self.your_valid):
+        self.off.set_text(f"↓ you: −{-your_train:.1f}, below this picture ↓" if your_train < LOWEST else "")
+        for artist in (self.truth, *self.truth_entry):
+            artist.set_visible(truth)
+        for artist in (self.valid_path, self.valid_dot, self.your_valid, *self.valid_entries):
             artist.set_visible(validation)
-        numbers = {"you": your_train, "gradient": float(scores[step, 0])}
+        numbers = {"you": your_train, "the gradient": float(scores[step, 0])}
         if validation:
-            numbers |= {"you on new points": your_valid, "gradient on new points": float(scores[step, 1])}
+            numbers |= {"you on new points": your_valid, "the gradient on new points": float(scores[step, 1])}
         if truth:
-            numbers["your gauge, KL to the truth"] = self.exact_nats - your_valid
+            numbers["your KL to the truth"] = self.exact_nats - your_valid
+            numbers["the gradient's"] = self.exact_nats - float(scores[step, 1])
         return numbers
 
     def describe(self, numbers: dict[str, float | str]) -> str:
-        ahead = "you lead" if numbers["you"] > numbers["gradient"] else "the gradient leads"
+        you, gradient = numbers["you"], numbers["the gradient"]
+        ahead = "you are level" if abs(you - gradient) < 5e-4 else "you lead" if you > gradient else "the gradient leads"
         return (
-            f"Two curves over the points. Your curve scores {numbers['you']:.2f} nats a point and the gradient's "
-            f"{numbers['gradient']:.2f}, so {ahead} on the training points."
+            f"Two curves over the points. Your curve scores {you:.2f} nats a point and the gradient's {gradient:.2f}, "
+            f"so {ahead} on the training points."
         )
 
 
 def likelihood_of_sigma(x: Tensor) -> Figure:
     """The likelihood of σ for Gaussian data of mean 0, and the posteriors under a flat prior on σ and on log σ."""
-    sigma = torch.linspace(0.3, 4.0, 400)
+    sigma = torch.linspace(0.3, 3.6, 2000)
     log_like = -len(x) * sigma.log() - (x**2).sum() / (2 * sigma**2)
-    figure = Figure(figsize=(8.6, 3.2), dpi=80, layout="constrained")
+    figure = Figure(figsize=(9.6, 3.6), dpi=80, layout="constrained")
     for axes, u, name, own in zip(figure.subplots(1, 2), (sigma, sigma.log()), ("σ", "log σ"), (0.0, 1.0), strict=True):
-        tidy(axes, f"as a function of {name}", name, "relative height")
-        curves = {
-            "likelihood": (log_like, COLORS["truth"], "-"),
-            "posterior, prior flat in σ": (log_like + own * sigma.log(), COLORS["model"], "--"),
-            "posterior, prior flat in log σ": (log_like + (own - 1) * sigma.log(), COLORS["latent"], "-."),
+        tidy(axes, f"drawn over {name}", name, "height, as a share of the highest").set(ylim=(0, 1.3))
+        curves = {  # log-height, color, line, marker and its size: where two curves coincide, both are seen
+            "likelihood": (log_like, COLORS["truth"], "-", "o", 13),
+            "posterior, prior flat in σ": (log_like + own * sigma.log(), COLORS["model"], "--", "^", 7),
+            "posterior, prior flat in log σ": (log_like + (own - 1) * sigma.log(), COLORS["latent"], "-.", "s", 6),
         }
-        for label, (log_p, color, style) in curves.items():
-            p = (log_p - log_p.max()).exp()
-            axes.plot(u, p, style, color=color, lw=2, label=label)
-            axes.plot(u[p.argmax()], 1.0, "o", color=color, ms=6)
-    figure.axes[0].legend(frameon=False, fontsize=8)
+        peaks = set()
+        for label, (log_p, color, style, marker, size) in curves.items():
+            top = log_p.argmax()
+            axes.plot(u, (log_p - log_p.max()).exp(), style, color=color, lw=4 if style == "-" else 2, label=label)
+            axes.plot(u[top], 1.0, marker, color=color, ms=size, mfc="white" if marker == "o" else color, mew=1.5)
+            peaks.add(int(top))
+        low, high = sorted(peaks)
+        for top, side, shift in ((low, "right", -9), (high, "left", 9)):
+            where = {"xytext": (shift, 9), "textcoords": "offset points", "ha": side, "fontsize": 9}
+            axes.annotate(f"σ = {sigma[top]:.2f}", (u[top], 1.0), **where)
+    figure.axes[0].legend(frameon=False, fontsize=8, loc="center right")
     return figure
 
 
 def overfitting(curves: dict[str, tuple[Sequence[float], Sequence[float]]], exact: float, every: int) -> Figure:
-    """Training and validation nats of several models by step, a panel each; the exact density's as the dashed line."""
+    """Nats on training and on new points of several models by step, a panel each; the exact density's is dashed."""
     figure = Figure(figsize=(9, 3), dpi=80, layout="constrained")
     panels = figure.subplots(1, len(curves), sharey=True)
     for axes, (name, (train, valid)) in zip(panels, curves.items(), strict=True):

@@ -180,8 +180,8 @@ class HandBesideTraining(Picture):
     def describe(self, numbers: dict[str, float | str]) -> str:
         you, trained, step = numbers.values()
         return (
-            f"A Gaussian bent by hand toward a pinwheel of five wings is {you:.2f} nats from the truth; beside it a flow "
-            f"after training step {step} is {trained:.2f} nats from it."
+            f"A Gaussian bent by hand toward a pinwheel of five wings is {you:.2f} nats from the truth; after "
+            f"training step {step} a flow is {trained:.2f} nats from it."
         )
 
     @torch.no_grad()
@@ -209,7 +209,7 @@ def _page(axes: Axes, images: Tensor, lines: int, columns: int) -> None:
     framed = torch.nn.functional.pad(images.float().clamp(0, 1), (1, 1, 1, 1))  # a white margin around each
     side = framed.shape[-1]
     page = framed.reshape(lines, columns, side, side).transpose(1, 2).reshape(lines * side, columns * side)
-    axes.imshow(page, cmap="gray_r", vmin=0, vmax=1)
+    axes.imshow(page.numpy(), cmap="gray_r", vmin=0, vmax=1)
     axes.axis("off")
 
 

@@ -9,6 +9,7 @@ Each is one safetensors file beside this one, which `python -m flowlab.pretraine
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from flowlab import models
 from flowlab.datasets import TOYS, Toy
 from flowlab.distributions import GaussianMixture
 from flowlab.flow import Flow
-from flowlab.training import read_checkpoint
+from flowlab.training import History, read_checkpoint
 
 FOLDER = Path(__file__).parent
 
@@ -47,8 +48,17 @@ def trajectory(name: str) -> dict[int, Flow]:
         head = f"{step}."
         flow = build(**recipe["settings"])
         flow.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
-        flows[step] = flow.requires_grad_(False).eval()
+        flows[step] = flow.eval()
     return flows
+
+
+def replay(flow: Flow, history: History) -> dict[int, Flow]:
+    """The same for a flow you have just fitted with ``snapshots=``: the kept steps, and last the flow as it is now."""
+    last = history.best_step or history.step
+    flows = {step: copy.deepcopy(flow) for step in sorted(history.snapshots) if step < last}
+    for step, past in flows.items():
+        past.load_state_dict(history.snapshots[step])
+    return flows | {last: flow}
 
 
 def density(name: str) -> Toy | GaussianMixture:

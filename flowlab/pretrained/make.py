@@ -5,7 +5,6 @@ Each takes 2 to 15 seconds of one core. The file holds the weights at some steps
 
 from __future__ import annotations
 
-import copy
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,8 @@ from torch import Generator, Tensor, nn
 
 from flowlab import models
 from flowlab.flow import Flow
-from flowlab.pretrained import FOLDER, truth
-from flowlab.training import History, save_checkpoint, train
+from flowlab.pretrained import FOLDER, replay, truth
+from flowlab.training import save_checkpoint, train
 
 TRAINING, VALIDATION, HELD_OUT = 4000, 1000, 20_000
 KEPT = (0, 10, 30, 60, 100, 200, 400, 800)  # steps, before the best one
@@ -88,16 +87,6 @@ def held_out(plan: Plan) -> Tensor:
     return density_of(plan).sample(HELD_OUT, Generator().manual_seed(10**6))
 
 
-def replay(flow: Flow, history: History) -> dict[int, Flow]:
-    """The flow at the steps of which the history kept the weights, and last as it is now, at its best step."""
-    last = history.best_step or history.step
-    flows = {step: copy.deepcopy(flow) for step in sorted(history.snapshots) if step < last}
-    for step, past in flows.items():
-        past.load_state_dict(history.snapshots[step])
-    return flows | {last: flow}
-
-
-@torch.no_grad()
 def make(name: str) -> Path:
     """Train one flow, write its file, and return where it is."""
     plan = PLANS[name]
@@ -105,7 +94,8 @@ def make(name: str) -> Path:
     *_, history = loop
     flows = replay(flow, history)
     x, exact = held_out(plan), density_of(plan)
-    log_p, log_q = exact.log_prob(x).mean().item(), flow.log_prob(x).mean().item()
+    with torch.no_grad():
+        log_p, log_q = exact.log_prob(x).mean().item(), flow.log_prob(x).mean().item()
     card = {
         "model": "Flow",
         "recipe": flow.recipe,

@@ -20,7 +20,7 @@ class CouplingLayers(Explorer):
                 "scaling": choice("scaling S", SCALINGS),
                 "strength": slider("strength of m", 1.0, 0.0, 1.25),
                 "seed": widgets.IntSlider(0, 0, 9, description="another random m: seed"),
-                "c": slider("level c", 0.03, 0.02, 0.12, 0.01),
+                "c": slider("level c", 0.04, 0.02, 0.12, 0.01),
             },
             caption="Add layers: the outline bends and the matrix fills, but both areas stay equal. Then switch S on.",
         )

@@ -15,7 +15,7 @@ from flowlab.widgets.base import Explorer, slider
 
 
 class BendTheGaussian(Explorer):
-    """Bend a Gaussian toward the pinwheel, by sliders or by its grid; then train a flow, and scrub through its training.
+    """Bend a Gaussian toward the pinwheel, by sliders or by its grid; then train a flow and scrub through its training.
 
     The slider for scrubbing appears with the first training. ``train_button`` and ``stop_button`` do what they say.
     """
@@ -32,7 +32,7 @@ class BendTheGaussian(Explorer):
                 "wings": slider("gather into wings", START["wings"], 0.0, 0.9),
                 "swirl": slider("swirl", START["swirl"], -1.5, 1.5),
             },
-            caption="Orange: density. Green: the grid on which the Gaussian was drawn. Blue: data, for the orange to cover.",
+            caption="Orange: density. Green: the Gaussian's own grid. Blue: data, for the orange to cover.",
             rows=[["size", "push"], ["wings", "swirl"]],
             draggable=True,
         )

@@ -61,3 +61,38 @@ def test_each_control_moves_the_picture(page, name):
 def test_a_dead_callback_is_noticed(page):
     with pytest.raises(AssertionError, match="no pixel inside the axes changed"):
         drive(page, page.locator(".flowlab-explorer.Deaf"))
+
+
+def test_a_picture_can_be_dragged(page):
+    explorer = page.locator(".flowlab-explorer.DeterminantAsArea")
+    image = explorer.locator("img.flowlab-picture")
+    image.scroll_into_view_if_needed()
+    before, regions = lab.picture(explorer)
+    box = image.bounding_box()
+    left, top, right, bottom = regions[1]
+    middle = box["x"] + box["width"] * (left + right) / 2, box["y"] + box["height"] * (top + bottom) / 2
+    page.mouse.move(middle[0] + 60, middle[1] - 20)
+    page.mouse.down()
+    page.mouse.move(middle[0] + 110, middle[1] - 90, steps=4)
+    page.mouse.up()
+    lab.wait_for_change(explorer, before)
+
+
+def test_training_is_seen_while_it_runs_and_stops_when_told(page):
+    explorer = page.locator(".flowlab-explorer.BendTheGaussian")
+    train, stop = (explorer.get_by_role("button", name=name) for name in ("Train", "Stop"))
+    before, _ = lab.picture(explorer)
+    assert stop.is_disabled()
+    train.press("Enter")
+    seen = lab.wait_for_change(explorer, before, seconds=20)
+    lab.wait_for_change(explorer, seen, seconds=20)
+    assert train.is_disabled(), "it runs, and a second run cannot be started beside it"
+    stop.press("Enter")
+    page.wait_for_function("b => !b.disabled", arg=train.element_handle(), timeout=10_000)
+    bar = explorer.locator(".progress-bar")
+    assert bar.evaluate("b => b.offsetWidth < b.parentElement.offsetWidth"), "it was stopped before its end"
+    scrubber = explorer.locator(".noUi-handle").last
+    before, _ = lab.picture(explorer)
+    scrubber.focus()
+    page.keyboard.press("Home")
+    lab.wait_for_change(explorer, before)
