@@ -26,7 +26,7 @@ def no_network():
 
     def guarded(function, host_of):
         def call(*args, **settings):
-            host = host_of(*args)
+            host = host_of(*args, **settings)
             if isinstance(host, bytes):
                 host = host.decode()
             if isinstance(host, str) and host and not host.startswith(LOOPBACK):
@@ -41,5 +41,5 @@ def no_network():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("connect", "connect_ex"):
             patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), address_host))
-        patch.setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, lambda host, *_: host))
+        patch.setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, lambda host, *_, **__: host))
         yield

@@ -38,6 +38,19 @@ def test_solutions_are_current(path):
     assert nbformat.writes(stored) == nbformat.writes(made), "run: python tests/notebook_format.py --write"
 
 
+@pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
+def test_solutions_pass_the_checks(path, capsys):
+    """Each solution notebook, run from top to bottom in this process: every check in it says so."""
+    names = {}
+    cells = [cell for cell in nbformat.read(notebook_format.solution_path(path), as_version=4).cells]
+    for cell in cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+    printed = capsys.readouterr().out
+    assert printed.count("✔") == len(exercises(path.name[:2])), printed
+    assert "✘" not in printed and "○" not in printed
+
+
 @pytest.mark.parametrize("number", list(exercises()))
 def test_worked_answer_passes_and_stub_is_open(number):
     exercise = exercises()[number]

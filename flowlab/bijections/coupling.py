@@ -137,7 +137,7 @@ class AffineCoupling(_Coupling):
         self.check(x)
         x_a, x_b = self.split(x)
         s, t = self._scale_and_shift(x_a, context)
-        return self.join(x_a, torch.addcmul(t, x_b, s.exp())), s.sum(-1)
+        return self.join(x_a, x_b * s.exp() + t), s.sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)

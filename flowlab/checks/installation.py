@@ -1,4 +1,4 @@
-"""Does everything work here? ``report()`` says so, line by line, and what to do where it does not."""
+"""Does everything work on this machine? ``report()`` says so, line by line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from flowlab.datasets import mnist
 STEPS = 300
 
 
-def report() -> bool:
-    """Print what is installed and whether it works, a line each; True when nothing that is needed is missing."""
+def report() -> None:
+    """Print what is installed and whether it works, a line each, and what to do where it does not."""
     fine = [_line(name, look) for name, look in LOOKS.items()]
     print("Everything works." if all(fine) else "Not ready yet: see the lines marked ✘.")  # noqa: T201
-    return all(fine)
 
 
 def _line(name: str, look: Callable[[], str]) -> bool:

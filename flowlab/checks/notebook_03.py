@@ -11,7 +11,7 @@ from flowlab.checks.base import Exercise, expect
 
 
 def mean_log_likelihood(x, mu, sigma):
-    """Mean log p(x) in nats a point, for the Gaussian with mean mu and standard deviation sigma (floats): (N,) to a number."""
+    """Mean log p(x) in nats a point for N(mu, sigma²): x (N,) and the floats mu and sigma to a number."""
     z = (x - mu) / sigma
     return (-0.5 * z**2 - math.log(sigma) - 0.5 * math.log(2 * math.pi)).mean()
 
@@ -107,7 +107,7 @@ def _check_log_prior_of_log_sigma(f: Callable) -> None:
     expect(not value.isnan().any(), "for some s that is not a number. s may be negative, so it has no logarithm.")
     expect(
         not torch.allclose(value, right - s),
-        "a density is not a function of the point alone: s = log σ stretches the axis, and the Jacobian dσ/ds is missing.",
+        "renaming the point is not enough: s = log σ stretches the axis, and the Jacobian dσ/ds is missing.",
     )
     expect(
         not torch.allclose(value, right - 2 * s),
@@ -119,7 +119,7 @@ def _check_log_prior_of_log_sigma(f: Callable) -> None:
     )
     expect(
         not torch.allclose(value, log_prior(s.exp()) * s.exp()),
-        "add the logarithm of the Jacobian, log eˢ = s; you multiplied by the Jacobian, which is right for p and not for log p.",
+        "add the logarithm of the Jacobian, log eˢ = s. You multiplied by the Jacobian: right for p, wrong for log p.",
     )
     expect(
         not torch.allclose(value, log_prior(s.exp()) + s.exp()),
@@ -175,7 +175,7 @@ EXERCISES = [
     ),
     Exercise(
         "03.2",
-        "Where is the maximum? For a Gaussian there is a formula. Derive it: set the two derivatives of the score to zero.",
+        "Where is the maximum? For a Gaussian there is a formula. Set the two derivatives of the score to zero.",
         gaussian_maximum_likelihood,
         _check_gaussian_maximum_likelihood,
         "right: dividing by N, not N − 1. On average that is a little too narrow: overfitting, in a single number.",
@@ -198,7 +198,7 @@ EXERCISES = [
     ),
     Exercise(
         "03.4",
-        "A code built for q spends −log₂ q(x) bits on x. How many bits a point does it waste when the points come from p?",
+        "A code built for q spends −log₂ q(x) bits on x. How many bits a point does it waste when points come from p?",
         extra_bits,
         _check_extra_bits,
         "right: KL(p‖q)/log 2. The gauge of this course, read as bits on a bill.",

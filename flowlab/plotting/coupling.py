@@ -276,7 +276,7 @@ def spectrum(named: dict[str, Tensor], truth: Tensor) -> Figure:
     axes = tidy(figure.subplots(), "how much each latent dimension varies", "rank", "1/S (log scale)")
     rank = np.arange(1, len(truth) + 1)
     axes.plot(rank, truth.sort(descending=True).values, "k--", lw=1.5, label="true deviations of the data")
-    styles = zip("os^Dv", ("latent", "model", "data", "validation", "accent"), strict=True)
+    styles = zip("os^DvP", ("latent", "muted", "data", "validation", "model", "accent"), strict=True)
     for (name, sizes), (marker, color) in zip(named.items(), styles, strict=False):
         sizes = sizes.sort(descending=True).values
         axes.plot(rank, sizes, marker + "-", ms=5, lw=1, color=COLORS[color], label=name)

@@ -1,4 +1,4 @@
-"""Fitting by maximum likelihood, as pictures: your sliders against the gradient, overfitting, and a Gaussian on digits."""
+"""Fitting by maximum likelihood, as pictures: your sliders against the gradient, overfitting, a Gaussian on digits."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class HandAgainstGradient(Picture):
         self.gradient = plot([], [], "-.", color=COLORS["accent"], lw=2, label="the gradient's")[0]
         self.yours = plot([], [], color=COLORS["model"], lw=2.5, label="yours")[0]
         self.truth = plot(self.grid[:, 0], exact, "--", color=COLORS["truth"], lw=1.2, label="the truth")[0]
-        score = self.right.plot
+        score, new = self.right.plot, COLORS["validation"]
         self.your_train = score([], [], color=COLORS["model"], lw=2.5, label="you")[0]
         self.train_path = score([], [], "-.", color=COLORS["accent"], lw=2, label="the gradient")[0]
-        self.your_valid = score([], [], color=COLORS["validation"], lw=1.5, label="you, on new points")[0]
-        self.valid_path = score([], [], "-.", color=COLORS["validation"], lw=1.5, label="the gradient, on new points")[0]
+        self.your_valid = score([], [], color=new, lw=1.5, label="you, on new points")[0]
+        self.valid_path = score([], [], "-.", color=new, lw=1.5, label="the gradient, on new points")[0]
         self.train_dot = score([], [], "o", color=COLORS["accent"], ms=7)[0]
-        self.valid_dot = score([], [], "s", color=COLORS["validation"], ms=6)[0]
+        self.valid_dot = score([], [], "s", color=new, ms=6)[0]
         self.off = self.right.text(STEPS / 2, LOWEST + 0.03, "", ha="center", color=COLORS["model"], fontsize=9)
         legends = [
             self.left.legend(frameon=False, fontsize=8, loc="upper right"),
@@ -156,10 +156,11 @@ class HandAgainstGradient(Picture):
 
     def describe(self, numbers: dict[str, float | str]) -> str:
         you, gradient = numbers["you"], numbers["the gradient"]
-        ahead = "you are level" if abs(you - gradient) < 5e-4 else "you lead" if you > gradient else "the gradient leads"
+        lead = "the lead is yours" if you > gradient else "the gradient leads"
+        lead = "the two are level" if abs(you - gradient) < 5e-4 else lead
         return (
             f"Two curves over the points. Your curve scores {you:.2f} nats a point and the gradient's {gradient:.2f}, "
-            f"so {ahead} on the training points."
+            f"so {lead} on the training points."
         )
 
 

@@ -194,7 +194,7 @@ class HandBesideTraining(Picture):
 
 def digits(rows: Mapping[str, Tensor], *, pixels: int = 14, columns: int = 20) -> Figure:
     """A page of images: for each name a strip of ``columns`` images from ``(n, pixels²)`` in [0, 1], ink dark."""
-    width, lines = 9.0, [math.ceil(min(len(images), 60) / columns) for images in rows.values()]
+    width, lines = 10.5, [math.ceil(min(len(images), 60) / columns) for images in rows.values()]
     height = sum(width / columns * line + 0.3 for line in lines)
     figure = Figure(figsize=(width, height), dpi=80, layout="constrained")
     for axes, (name, images), line in zip(

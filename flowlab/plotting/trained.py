@@ -20,7 +20,7 @@ from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, 
 
 HELD_OUT, SHOWN = 4000, 700
 EDGE = 3.6  # half the width of the frame, in the units of standardized data
-GAUGE = (0.02, 40.0)  # nats
+GAUGE = (0.03, 6.0)  # nats
 TRAJECTORIES = {
     "pinwheel, 8 affine couplings": "pinwheel_affine",
     "pinwheel, 2 spline couplings": "pinwheel_spline",
@@ -80,7 +80,7 @@ class LayersAndTraining(Picture):
     """
 
     def __init__(self, flows: Mapping[str, tuple[Mapping[int, Flow], Any]] | None = None, size: int = 90) -> None:
-        super().__init__(10.4, 3.8)
+        super().__init__(10.4, 4.0)
         self.choices = {} if flows is None else dict(flows)
         self.names = list(TRAJECTORIES if flows is None else flows)
         self.size = size
@@ -88,7 +88,9 @@ class LayersAndTraining(Picture):
         self.seen: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.shown: str | None = None
 
-        panels = self.figure.subplot_mosaic([["data", "model", "steps"], ["data", "model", "layers"]], width_ratios=(1, 1, 0.8))
+        panels = self.figure.subplot_mosaic(
+            [["data", "model", "steps"], ["data", "model", "layers"]], width_ratios=(1, 1, 0.8)
+        )
         self.data, self.model, self.by_step, self.by_layer = (panels[k] for k in ("data", "model", "steps", "layers"))
         for axes in (self.data, self.model):
             axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal")
@@ -108,13 +110,16 @@ class LayersAndTraining(Picture):
         self.lines = self.model.add_collection(LineCollection([], colors=COLORS["latent"], lw=0.5, alpha=0.7))
         for axes in (self.by_step, self.by_layer):
             axes.set(yscale="log", ylim=GAUGE)
-            axes.axhline(0.2, color=COLORS["muted"], ls=":", lw=1)
+            axes.set_yticks((0.1, 0.3, 1, 3), ("0.1", "0.3", "1", "3"))
+            axes.grid(axis="y", color="#EEEEEE")
         self.step_curve = self.by_step.plot([], [], ".-", color=COLORS["model"], lw=1.2)[0]
         self.layer_curve = self.by_layer.plot([], [], ".-", color=COLORS["model"], lw=1.2)[0]
         mark = {"ms": 9, "color": COLORS["accent"], "mec": "black"}
         self.step_mark = self.by_step.plot([], [], "o", **mark)[0]
         self.layer_mark = self.by_layer.plot([], [], "o", **mark)[0]
-        self.moves(*self.clouds, self.image, self.lines, self.step_curve, self.layer_curve, self.step_mark, self.layer_mark)
+        self.moves(
+            *self.clouds, self.image, self.lines, self.step_curve, self.layer_curve, self.step_mark, self.layer_mark
+        )
 
     def film(self, name: str) -> Film:
         """The film of the flow of that name, made when first asked for."""
@@ -180,3 +185,60 @@ class LayersAndTraining(Picture):
 def _shade(p: np.ndarray) -> float:
     """The density that gets the darkest shade: high, but not the very highest."""
     return float(np.quantile(p[p > 0.01 * p.max()], 0.97)) if p.max() > 0 else 1.0
+
+
+def compare(
+    models: Mapping[str, Any], *, extent: float, nats: Sequence[float] | None = None, size: int = 140
+) -> Figure:
+    """The densities of several models side by side, in one frame and one shading; ``nats`` to the truth under each."""
+    figure = Figure(figsize=(2.5 * len(models), 2.9), dpi=80, layout="constrained")
+    panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
+    points = plane(extent, size)
+    images = [log_density(model, points).exp().numpy() for model in models.values()]
+    for i, (axes, title, p) in enumerate(zip(panels, models, images, strict=True)):
+        axes.imshow(p, origin="lower", extent=(-extent, extent) * 2, cmap=DENSITY, vmin=0, vmax=_shade(images[0]))
+        tidy(axes, title, "x₁" if nats is None else f"x₁\n{nats[i]:.2f} nats to the truth", "" if i else "x₂")
+    return figure
+
+
+@torch.no_grad()
+def latent(flow: Flow, x: Tensor, labels: Tensor) -> Figure:
+    """Where held-out points land in latent space, by label, and each coordinate's histogram on the normal density."""
+    figure = Figure(figsize=(8.4, 2.9), dpi=80, layout="constrained")
+    plan, first, second = figure.subplots(1, 3)
+    z = flow.bijection(x)[0]
+    angle = np.linspace(0, 2 * np.pi, 100)
+    for radius in (1, 2, 3):
+        plan.plot(radius * np.cos(angle), radius * np.sin(angle), color=COLORS["latent"], lw=1)
+    for k, (color, marker) in enumerate(zip(COMPONENT_COLORS, COMPONENT_MARKERS, strict=True)):
+        plan.plot(*z[labels == k].T[:, :300], marker, color=color, ms=3, alpha=0.7, mew=0)
+    plan.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal")
+    tidy(plan, "z = f(x), by label", "z₁", "z₂")
+    t = np.linspace(-4, 4, 200)
+    for axes, column, name in ((first, z[:, 0], "z₁"), (second, z[:, 1], "z₂")):
+        axes.hist(column.numpy(), 50, range=(-4, 4), density=True, color=COLORS["data"], alpha=0.4, label="data")
+        axes.plot(t, np.exp(-t * t / 2) / np.sqrt(2 * np.pi), color=COLORS["latent"], lw=2, label="N(0, 1)")
+        tidy(axes, f"histogram of {name}", name, "density")
+    second.legend(frameon=False, fontsize=8)
+    return figure
+
+
+@torch.no_grad()
+def stretch(flow: Flow, x: Tensor, *, extent: float, size: int = 140) -> Figure:
+    """log |det ∂f/∂x| over the plane, with data on it: red where f spreads the plane out, blue where it packs it."""
+    figure = Figure(figsize=(4.6, 3.8), dpi=80, layout="constrained")
+    axes = figure.subplots()
+    log_det = flow.bijection(plane(extent, size).reshape(-1, 2))[1].reshape(size, size).numpy()
+    top = float(np.quantile(np.abs(log_det), 0.98))
+    image = axes.imshow(
+        log_det,
+        origin="lower",
+        extent=(-extent, extent) * 2,
+        cmap="RdBu_r",
+        vmin=-top,
+        vmax=top,
+        interpolation="bilinear",
+    )
+    axes.plot(*x[:600].T, ".", color="black", ms=2, alpha=0.5)
+    figure.colorbar(image, ax=axes, label="log |det ∂f/∂x|, nats", shrink=0.9)
+    return tidy(axes, "where the flow stretches (x → z)", "x₁", "x₂").figure

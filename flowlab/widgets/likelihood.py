@@ -25,5 +25,5 @@ class FitByHand(Explorer):
                 "truth": widgets.Checkbox(False, description="show the truth"),
             },
             rows=[["location", "spread"], ["skew", "tail"], ["points", "step"], ["validation", "truth"]],
-            caption="Higher is better. First raise your line alone; then move the gradient's steps; then ask for new points (pink).",
+            caption="Higher is better. First raise your line, then move the gradient's steps, then ask for new points.",
         )

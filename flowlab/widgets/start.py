@@ -68,7 +68,7 @@ class BendTheGaussian(Explorer):
 
     def _train(self) -> None:
         flow = spline_flow(2, layers=4, generator=Generator().manual_seed(0))
-        look = spline_flow(2, layers=4)  # a second one, to look at while the first is trained
+        look = spline_flow(2, layers=4, generator=Generator())  # one to look at while the first is trained
         self.train_button.disabled, self.stop_button.disabled = True, False
 
         def report(history: History) -> None:

@@ -1,0 +1,433 @@
+"""Mixtures of flows: p(x) = Σ_k π_k p(x | k), with a network q(k | x; γ) that learns to name the component.
+
+log p(x) is a logsumexp of K terms, so it is exact here, and the bound needs the same K terms:
+
+    log p(x) ≥ E_q[log p(x | k)] − KL(q(k | x) ‖ π)          equal where q(k | x) = p(k | x)
+
+What q buys is a classifier, and a place for temperature, consistency and labels (Pires, thesis, chapter 4; Pires and
+Figueiredo, "Variational Mixture of Normalizing Flows").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from flowlab.bijections import Bijection
+from flowlab.distributions import Base, GaussianMixture
+from flowlab.flow import Flow
+from flowlab.networks import MLP
+
+
+class Step(Protocol):
+    """Where a training loop is: ``flowlab.training.Step``."""
+
+    index: int
+    total: int
+    generator: Generator
+
+
+class Elbo(NamedTuple):
+    """The bound at each point, ``(...)`` in nats, and its two terms: total = reconstruction + minus_kl ≤ log p(x)."""
+
+    total: Tensor
+    reconstruction: Tensor  # E_q[log p(x | k)]
+    minus_kl: Tensor  # −KL(q(k | x) ‖ π) = E_q[log π_k] + entropy of q
+
+
+class Mixture(nn.Module):
+    """p(x) = Σ_k π_k p(x | k): what follows from ``log_prob_components`` and ``log_weights`` alone.
+
+    A subclass gives these two, ``log_posterior`` and ``sample``. Shapes: ``(..., D)`` to ``(...)`` or ``(..., K)``; all
+    logarithms in nats.
+    """
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log π, ``(K,)``."""
+        raise NotImplementedError
+
+    def log_prob_components(self, x: Tensor) -> Tensor:
+        """log p(x | k), ``(..., D)`` to ``(..., K)``."""
+        raise NotImplementedError
+
+    def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        """log q(k | x), ``(..., D)`` to ``(..., K)``."""
+        raise NotImplementedError
+
+    @property
+    def components(self) -> int:
+        """K."""
+        return len(self.log_weights)
+
+    @property
+    def weights(self) -> Tensor:
+        """π, ``(K,)``."""
+        return self.log_weights.exp().detach()
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log π_k + log p(x | k), ``(..., D)`` to ``(..., K)``."""
+        return self.log_weights + self.log_prob_components(x)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) = logsumexp_k [log π_k + log p(x | k)], exact: ``(..., D)`` to ``(...)``."""
+        return self.log_joint(x).logsumexp(-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.log_prob(x)
+
+    def log_responsibilities(self, x: Tensor) -> Tensor:
+        """log p(k | x) by Bayes' rule, exact: ``(..., D)`` to ``(..., K)``."""
+        return self.log_joint(x).log_softmax(-1)
+
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """p(k | x) by Bayes' rule, exact: ``(..., D)`` to ``(..., K)``, summing to one."""
+        return self.log_responsibilities(x).exp()
+
+    def posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        """q(k | x), what the model believes at a glance: ``(..., D)`` to ``(..., K)``, summing to one."""
+        return self.log_posterior(x, temperature).exp()
+
+    def elbo(self, x: Tensor, temperature: float = 1.0, *, log_posterior: Tensor | None = None) -> Elbo:
+        """E_q[log p(x | k)] − KL(q ‖ π) at each point (thesis, eq. 4.2, with prior and entropy as one term).
+
+        ``log_posterior`` ``(..., K)`` puts any other q in place of the model's: the bound holds for all.
+        """
+        log_q = self.log_posterior(x, temperature) if log_posterior is None else log_posterior
+        return _elbo(self.log_prob_components(x), self.log_weights, log_q)
+
+
+class FlowMixture(Mixture):
+    """log p(x) = logsumexp_k [log π_k + log p_k(x)] for K flows, with an amortized posterior q(k | x; γ).
+
+    Args:
+        components: a flow built with ``stack=K`` (one pass for all), or a list of K flows of any kinds (a loop).
+        weights: π, ``(K,)``, positive and summing to one; equal when left out.
+        learn_weights: whether π is trained.
+        posterior: a network ``(..., D)`` to ``(..., K)``, logits of q; an MLP when left out.
+        hidden: widths of that MLP.
+        shared: a bijection that x goes through first, its layers shared by all components; q still reads x.
+        generator: draws the starting weights of the MLP.
+
+    Raises:
+        ValueError: for fewer than two components, components of different dimensions, or weights that are no weights.
+    """
+
+    def __init__(
+        self,
+        components: nn.Module | Sequence[nn.Module],
+        weights: Tensor | None = None,
+        *,
+        learn_weights: bool = False,
+        posterior: nn.Module | None = None,
+        hidden: Sequence[int] = (64, 64),
+        shared: Bijection | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.stacked = isinstance(components, nn.Module) and not isinstance(components, nn.ModuleList)
+        if self.stacked:
+            K, sizes = _base(components).stack or 1, {_base(components).features}
+            self.flows = components
+        else:
+            self.flows = nn.ModuleList(components)
+            K, sizes = len(self.flows), {_base(flow).features for flow in self.flows}
+            if any(_base(flow).stack is not None for flow in self.flows):
+                raise ValueError("FlowMixture expected one stack or a list of single flows, but came a list of stacks.")
+        if K < 2:
+            raise ValueError(
+                f"FlowMixture expected at least two components, but came {K}: use one flow as it is, or build it with "
+                f"stack=K for K of them."
+            )
+        if len(sizes) > 1:
+            raise ValueError(f"FlowMixture expected components of one dimension, but came {sorted(sizes)}.")
+        (D,) = sizes
+        anchor = next(iter([self.flows] if self.stacked else self.flows))
+        like = _base(anchor).anchor
+        weights = like.new_full((K,), 1 / K) if weights is None else torch.as_tensor(weights).to(like)
+        if weights.shape != (K,) or not bool((weights > 0).all()) or abs(float(weights.sum()) - 1) > 1e-4:
+            raise ValueError(f"FlowMixture expected {K} positive weights that sum to one, but came {weights.tolist()}.")
+        self.logits = nn.Parameter(weights.log(), learn_weights)
+        self.shared = shared
+        if posterior is None:
+            posterior = MLP(D, K, hidden=hidden, generator=generator)
+            # At zero, where the MLP starts, q would be no guide: all components would be fitted alike.
+            bound = 1 / math.sqrt(posterior.last.weight.shape[0])
+            nn.init.uniform_(posterior.last.weight, -bound, bound, generator=generator)
+            posterior = posterior.to(like)
+        self.network = posterior
+
+    @property
+    def log_weights(self) -> Tensor:
+        return self.logits.log_softmax(-1)
+
+    def log_prob_components(self, x: Tensor) -> Tensor:
+        log_det = 0.0
+        if self.shared is not None:
+            x, log_det = self.shared(x)
+            log_det = log_det.unsqueeze(-1)
+        if self.stacked:
+            log_p = self.flows.log_prob(x.expand(self.components, *x.shape)).movedim(0, -1)
+        else:
+            log_p = torch.stack([flow.log_prob(x) for flow in self.flows], dim=-1)
+        return log_p + log_det  # (..., K)
+
+    def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        """log q(k | x; γ) = log_softmax(network(x) / τ), ``(..., D)`` to ``(..., K)``: τ below 1 sharpens."""
+        if not temperature > 0:
+            raise ValueError(f"A temperature is above 0, but {temperature} was given.")
+        return (self.network(x) / temperature).log_softmax(-1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None, *, labels: bool = False) -> Tensor | tuple:
+        """k ~ π, then x ~ p(x | k): ``(n, D)``, and with ``labels`` also k, ``(n,)``."""
+        if n < 1:
+            raise ValueError(f"sample expected a count of at least 1, but came {n}.")
+        k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        if self.stacked:
+            x = self.flows.sample(n, generator)[k, torch.arange(n, device=k.device)]
+        else:
+            x = self.flows[0].sample(n, generator)
+            for j, flow in enumerate(self.flows):
+                if bool((k == j).any()):
+                    x[k == j] = flow.sample(int((k == j).sum()), generator)
+        if self.shared is not None:
+            x = self.shared.inverse(x)[0]
+        return (x, k) if labels else x
+
+
+class LatentGaussianMixture(Mixture):
+    """One flow whose base has K modes: log p(x | k) = log N(f(x); μ_k, Σ_k) + log |det ∂f/∂x|.
+
+    FlowGMM (Izmailov et al., arXiv:1912.13025, eq. 2 to 4): components share every layer, so Bayes' rule is cheap and q
+    is the exact posterior.
+
+    Args:
+        bijection: x to z.
+        base: a ``GaussianMixture``, in the flow's dtype; ``trainable=True`` to learn it too.
+    """
+
+    def __init__(self, bijection: Bijection, base: GaussianMixture) -> None:
+        super().__init__()
+        self.flow = Flow(bijection, base)
+        if len(base.means) < 2:
+            raise ValueError("LatentGaussianMixture expected a base of at least two components, but came one.")
+
+    @property
+    def log_weights(self) -> Tensor:
+        return self.flow.base.logits.log_softmax(-1)
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        z, log_det = self.flow.bijection(x)
+        return self.flow.base.log_joint(z) + log_det.unsqueeze(-1)
+
+    def log_prob_components(self, x: Tensor) -> Tensor:
+        return self.log_joint(x) - self.log_weights
+
+    def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
+        """log p(k | x)^(1/τ), normalized: at τ = 1 the exact posterior."""
+        return (self.log_joint(x) / temperature).log_softmax(-1)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None, *, labels: bool = False) -> Tensor | tuple:
+        """z ~ Σ_k π_k N(μ_k, Σ_k), x = f⁻¹(z): ``(n, D)``, and with ``labels`` also k ~ p(k | z), ``(n,)``."""
+        z = self.flow.base.sample(n, generator)
+        x = self.flow.bijection.inverse(z)[0]
+        if not labels:
+            return x
+        # The joint law of (k, z) is the same whichever is drawn first.
+        return x, torch.multinomial(self.flow.base.responsibilities(z), 1, generator=generator).squeeze(-1)
+
+
+# --- objectives: losses (model, batch, step) for flowlab.training.fit ---------------------------------------------
+
+
+def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool = False) -> Callable[[Step], float]:
+    """τ = max(exp(−rate · step), floor): q sharpens as training goes on (thesis, chapter 5, without its floor).
+
+    At τ → 0 q would be the hard argmax and pass no gradient. With ``returns`` the last half mirrors the first, so that
+    τ ends at 1, where q is the one that will be used.
+    """
+    if not rate >= 0 or not 0 < floor <= 1:
+        raise ValueError(f"A temperature falls at a rate of at least 0 to a floor in (0, 1], but came {rate}, {floor}.")
+
+    def temperature(step: Step) -> float:
+        index = min(step.index, step.total - step.index) if returns else step.index
+        return max(math.exp(-rate * index), floor)
+
+    return temperature
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of a mixture without labels, in nats a point; ``fit(mixture, x, objective=Objective(...))``.
+
+    loss = −a · F + consistency · E[KL(q(·|x) ‖ q(·|x + e))] − balance · [H(mean q) − mean H(q)] + distill · CE(r, q)
+
+    ``maximize`` chooses F, the mean over the batch of one and the same bound E_q[log p(x, k) − log q]:
+
+    - "elbo": q is the network's, trained with the components; F ≤ log p(x).
+    - "em": q is the exact posterior, held fixed; F = log p(x), and so is its gradient (Fisher's identity), which makes
+      one step of it generalized EM.
+    - "likelihood": log p(x) itself, by logsumexp.
+
+    The last two do not train the network; ``distill`` does, toward the responsibilities r, held fixed. A model in
+    evaluation mode gets −log p(x) whatever the settings, so that validations can be compared.
+
+    Args:
+        maximize: "elbo", "em" or "likelihood".
+        temperature: τ of q as a function of the Step, such as ``falling_temperature()``; 1 when left out.
+        consistency: weight of the KL between q at a point and at its copy moved by e ~ N(0, noise² I).
+        noise: the deviation of that move, in units of x.
+        balance: weight of the mutual information of x and k under q. It wants q confident and components equally
+            large, so with it the loss is no bound any more.
+        distill: weight of the cross-entropy of q to the exact posterior.
+        phase_in: the share of the run over which a grows from 0 to 1.
+    """
+
+    maximize: str = "elbo"
+    temperature: Callable[[Step], float] | None = None
+    consistency: float = 0.0
+    noise: float = 0.1
+    balance: float = 0.0
+    distill: float = 0.0
+    phase_in: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.maximize not in ("elbo", "em", "likelihood"):
+            raise ValueError(f"Objective maximizes 'elbo', 'em' or 'likelihood', but {self.maximize!r} was given.")
+        if min(self.consistency, self.noise, self.balance, self.distill) < 0 or not 0 <= self.phase_in <= 1:
+            raise ValueError("Objective expected weights and noise of at least 0, and phase_in in [0, 1].")
+
+    def __call__(self, model: Mixture, x: Tensor, step: Step) -> Tensor:
+        if not model.training:
+            return -model.log_prob(x).mean()
+        tau = 1.0 if self.temperature is None else self.temperature(step)
+        log_pi, log_p = model.log_weights, model.log_prob_components(x)  # (K,), (N, K)
+        log_q = model.log_posterior(x, tau)  # (N, K)
+        log_r = (log_pi + log_p).log_softmax(-1).detach()
+        if self.maximize == "likelihood":
+            F = (log_pi + log_p).logsumexp(-1)
+        else:
+            F = _elbo(log_p, log_pi, log_q if self.maximize == "elbo" else log_r).total
+        a = min(1.0, step.index / (self.phase_in * step.total)) if self.phase_in else 1.0
+        loss = -a * F.mean()
+        if self.consistency:
+            e = torch.randn(x.shape, generator=step.generator, dtype=x.dtype, device=x.device)
+            log_q_near = model.log_posterior(x + self.noise * e, tau)
+            loss = loss + self.consistency * (log_q.exp() * (log_q - log_q_near)).sum(-1).mean()
+        if self.balance:
+            loss = loss - self.balance * mutual_information(log_q)
+        if self.distill:
+            loss = loss - self.distill * (log_r.exp() * log_q).sum(-1).mean()
+        return loss
+
+
+def mutual_information(log_q: Tensor) -> Tensor:
+    """H(mean q) − mean H(q) of a batch ``(N, K)``, in nats: between 0 and log K, for confident q in equal shares."""
+    q = log_q.exp()
+    return torch.special.entr(q.mean(0)).sum() + (q * log_q).sum(-1).mean()
+
+
+def supervised(
+    model: Mixture, batch: tuple[Tensor, Tensor], step: Step | None = None, *, classify: float = 1.0
+) -> Tensor:
+    """−mean [log p(x | y) + classify · log q(y | x)]: each label trains its own component, and q (thesis, section 5.1.2).
+
+    Args:
+        batch: x ``(N, D)`` with labels ``(N,)`` in 0 to K − 1; or with shares ``(N, K)``, rows summing to one, such as
+            the responsibilities of a Gaussian mixture for a warm start. Then each term is their weighted sum.
+        classify: weight of the cross-entropy of q; 0 for FlowGMM's labelled loss.
+
+    Raises:
+        ValueError: for an empty set, labels out of range, or shares of another shape.
+    """
+    x, y = batch
+    K = model.components
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(f"Expected at least one labelled point and a label for each, but came {len(x)} and {len(y)}.")
+    if y.is_floating_point():
+        if y.shape != (len(x), K) or bool((y < 0).any()) or bool(((y.sum(-1) - 1).abs() > 1e-4).any()):
+            raise ValueError(
+                f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with rows "
+                f"that sum to {y.sum(-1).min():.4g} to {y.sum(-1).max():.4g}; labels as such are integers."
+            )
+        r = y
+    else:
+        if y.ndim != 1 or int(y.min()) < 0 or int(y.max()) >= K:
+            raise ValueError(
+                f"Expected labels (N,) from 0 to {K - 1}, one for each component, but came labels from {int(y.min())} to "
+                f"{int(y.max())} of shape {tuple(y.shape)}."
+            )
+        r = nn.functional.one_hot(y, K).to(x)
+    log_p = model.log_prob_components(x)
+    if classify:
+        log_p = log_p + classify * model.log_posterior(x)
+    return -(r * log_p.masked_fill(r == 0, 0.0)).sum(-1).mean()
+
+
+@dataclass(frozen=True)
+class Interleaved:
+    """Few labels: steps on them alone first, then one in ``every`` among steps without labels (thesis, section 5.1.2).
+
+    ``fit(mixture, x, objective=Interleaved(points, labels))`` where x are the points without labels.
+    With ``every=0`` the labels serve as a start only, as in a warm start from the responsibilities of a Gaussian mixture.
+
+    Args:
+        points, labels: a batch for ``supervised``: ``(M, D)`` with ``(M,)`` or ``(M, K)``.
+        unlabelled: the loss of the other steps; its own clock starts when the labels' first steps end.
+        first: how many steps the labels have for themselves.
+        every: of how many later steps one is the labels'; 0 for none.
+        classify: as in ``supervised``.
+        batch_size: the most labelled points that a step takes, drawn anew each time.
+    """
+
+    points: Tensor
+    labels: Tensor
+    unlabelled: Callable[[nn.Module, Any, Step], Tensor] = field(default_factory=Objective)
+    first: int = 300
+    every: int = 9
+    classify: float = 1.0
+    batch_size: int = 512
+
+    def __post_init__(self) -> None:
+        if len(self.points) == 0 or len(self.points) != len(self.labels):
+            raise ValueError(
+                f"Expected at least one labelled point and a label for each, but came {len(self.points)} and "
+                f"{len(self.labels)}."
+            )
+        if not bool(self.points.isfinite().all()):
+            raise ValueError("The labelled points have NaN or infinity. Remove these rows.")
+        if self.first < 0 or self.every < 0 or self.batch_size < 1:
+            raise ValueError("Interleaved expected first and every of at least 0, and a batch_size of at least 1.")
+
+    def __call__(self, model: Mixture, x: Tensor, step: Step) -> Tensor:
+        if not model.training:
+            return -model.log_prob(x).mean()
+        later = step.index - self.first
+        if later < 0 or (self.every and later % self.every == 0):
+            points, labels = self.points.to(x), self.labels.to(x.device)
+            if len(points) > self.batch_size:
+                rows = torch.randperm(len(points), generator=step.generator, device=x.device)[: self.batch_size]
+                points, labels = points[rows], labels[rows]
+            return supervised(model, (points, labels), step, classify=self.classify)
+        return self.unlabelled(model, x, step._replace(index=later, total=step.total - self.first))
+
+
+def _elbo(log_p: Tensor, log_pi: Tensor, log_q: Tensor) -> Elbo:
+    """The two terms of the bound and their sum, ``(..., K)`` each to ``(...)``; 0 · log 0 = 0."""
+    q = log_q.exp()
+    none = q == 0
+    reconstruction = (q * log_p.masked_fill(none, 0.0)).sum(-1)
+    minus_kl = (q * (log_pi - log_q).masked_fill(none, 0.0)).sum(-1)
+    return Elbo(reconstruction + minus_kl, reconstruction, minus_kl)
+
+
+def _base(density: nn.Module) -> Base:
+    """Where a flow, or a base density that stands for one, keeps its dimension, dtype and stack."""
+    return density.base if isinstance(density, Flow) else density

@@ -1,0 +1,24 @@
+"""The explorer of notebook 06."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+from flowlab.plotting.limits import FLOWS, SCENES, BridgeAndStretch
+from flowlab.widgets.base import Explorer, choice
+
+
+class HoleAndStretch(Explorer):
+    """Make the flow deeper, or scrub its training: the hole empties as the stretch climbs, and never to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            BridgeAndStretch(),
+            {
+                "data": choice("data", SCENES),
+                "couplings": widgets.SelectionSlider(options=list(FLOWS), value="4", description="couplings"),
+                "snapshot": widgets.IntSlider(8, 0, 8, description="training: snapshot"),
+            },
+            caption="Black lines in the middle are the dashed region on the left: squeezed thin, or pushed out. Less is "
+            "left in it only where the stretch is larger.",
+        )
