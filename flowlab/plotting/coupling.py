@@ -253,7 +253,7 @@ def filling(rows: dict[str, Sequence[Tensor]]) -> Figure:
                 color = "white" if filled_by[i, j] > 2 else "black"
                 axes.text(j, i, int(filled_by[i, j]), ha="center", va="center", fontsize=7, color=color)
         panels[0].set_ylabel("$z_i$")
-        panels[0].text(0, 1.28, name, transform=panels[0].transAxes, fontsize=10, fontweight="bold")
+        panels[0].text(0, 1.28, name, transform=panels[0].transAxes, fontsize=9, fontweight="bold")
     return figure
 
 

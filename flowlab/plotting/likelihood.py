@@ -105,10 +105,10 @@ class HandAgainstGradient(Picture):
             self.left.legend(frameon=False, fontsize=8, loc="upper right"),
             self.right.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2),
         ]
-        # Which line of a legend belongs to what can be switched off.
+        # The lines of the legends for what can be switched off.
         self.truth_entry = (legends[0].legend_handles[2], legends[0].get_texts()[2])
         self.valid_entries = (*legends[1].legend_handles[2:], *legends[1].get_texts()[2:])
-        self.moves(self.histogram, self.rug, self.truth, self.gradient, self.yours, *legends, self.off)
+        self.moves(self.histogram, self.rug, self.truth, self.gradient, self.yours, self.off)
         self.moves(self.train_path, self.valid_path, self.your_train, self.your_valid, self.train_dot, self.valid_dot)
 
     @torch.no_grad()
@@ -142,6 +142,8 @@ class HandAgainstGradient(Picture):
         self.valid_dot.set_data([step], [scores[step, 1]])
         self.your_valid.set_data([0, STEPS], [your_valid] * 2)
         self.off.set_text(f"↓ you: −{-your_train:.1f}, below this picture ↓" if your_train < LOWEST else "")
+        if (truth, validation) != (self.truth_entry[0].get_visible(), self.valid_entries[0].get_visible()):
+            self.redraw_all()  # the legends stand still otherwise
         for artist in (self.truth, *self.truth_entry):
             artist.set_visible(truth)
         for artist in (self.valid_path, self.valid_dot, self.your_valid, *self.valid_entries):

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowlab import pretrained
@@ -144,7 +143,7 @@ class Scene(NamedTuple):
 
 
 class BridgeAndStretch(Picture):
-    """Left, the density with its hole or gap; middle, where that goes in latent space; right, what is left against stretch.
+    """Left, the density and its hole or gap; middle, where that goes in latent space; right, what is left in it.
 
     On the right each dot is a flow at a step of its training; the line under the chosen flow's dots is the floor, below
     which no flow with that stretch can go.
@@ -248,8 +247,8 @@ class BridgeAndStretch(Picture):
     def describe(self, numbers: dict[str, float | str]) -> str:
         _, _, (place, left), (_, stretch), _ = numbers.items()
         return (
-            f"The flow of training step {numbers['training step']} leaves a {place} of {left}, and stretches latent space "
-            f"there by up to {stretch}."
+            f"The flow of training step {numbers['training step']} leaves a {place} of {left}, and stretches latent "
+            f"space there by up to {stretch}."
         )
 
     def _density(self, data: str, couplings: str, snapshot: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A trained flow in slow motion: its training step by step, and its maps one by one; and what a notebook draws of it."""
+"""A trained flow in slow motion, step by step and map by map; and figures of what it has become."""
 
 from __future__ import annotations
 

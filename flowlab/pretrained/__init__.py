@@ -82,7 +82,5 @@ def truth(data: dict[str, Any]) -> Toy | GaussianMixture:
 def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
-        raise ValueError(
-            f"There is no pretrained flow {name!r}. There are: {', '.join(sorted(p.stem for p in FOLDER.glob('*.s*')))}."
-        )
+        raise ValueError(f"There is no pretrained flow {name!r}. There are: {', '.join(cards())}.")
     return read_checkpoint(path)

@@ -109,8 +109,8 @@ def make(name: str) -> Path:
             "seed": plan.seed,
         },
         "steps": list(flows),
-        "protocol": f"nats a point in the data's own units; {HELD_OUT} fresh draws of the exact density, generator seed "
-        f"{10**6}; weights chosen on {VALIDATION} other draws, never on these",
+        "protocol": f"nats a point in the data's own units, on {HELD_OUT} fresh draws of the exact density (generator "
+        f"seed {10**6}); weights chosen on {VALIDATION} other draws, never on these",
         "metrics": {"log_likelihood": round(log_q, 4), "exact": round(log_p, 4), "gap": round(log_p - log_q, 4)},
     }
     path = FOLDER / f"{name}.safetensors"

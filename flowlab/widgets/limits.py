@@ -19,6 +19,6 @@ class HoleAndStretch(Explorer):
                 "couplings": widgets.SelectionSlider(options=list(FLOWS), value="4", description="couplings"),
                 "snapshot": widgets.IntSlider(8, 0, 8, description="training: snapshot"),
             },
-            caption="Black lines in the middle are the dashed region on the left: squeezed thin, or pushed out. Less is "
-            "left in it only where the stretch is larger.",
+            caption="Deeper flows squeeze the dashed region of the left into the thin black bundle of the middle. Less "
+            "is left in it only where the stretch is larger, and never nothing.",
         )

@@ -35,7 +35,7 @@ class ScrubFlow(Explorer):
         super().__init__(
             picture,
             controls,
-            caption="Slide the training up: the gauge falls. Slide the couplings: data and density move alike, from x to z.",
+            caption="Slide the training: the gauge falls. Slide the couplings: data and density move alike, x to z.",
         )
 
     def _fit_sliders(self, change: Any) -> None:
