@@ -56,7 +56,7 @@ def nmi(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> flo
 
 
 def ari(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> float:
-    """The share of pairs of points on which both partitions agree, adjusted so that chance has 0 (Hubert, Arabie 1985)."""
+    """The share of pairs of points on which two partitions agree, adjusted so that chance has 0 (Hubert, Arabie, 1985)."""
     from sklearn.metrics import adjusted_rand_score
 
     return float(adjusted_rand_score(*_pair(labels, clusters)))
@@ -72,7 +72,7 @@ def bound_gap(model: Any, x: Tensor, temperature: float = 1.0) -> Tensor:
 
 
 def calibration(probabilities: Tensor, labels: Tensor | Sequence[int], bins: int = 10) -> Calibration:
-    """The reliability of q ``(N, K)`` against labels ``(N,)``, in equal bins of its confidence max_k q (Guo et al., 2017).
+    """The reliability of q ``(N, K)`` against labels ``(N,)``, in equal bins of its confidence (Guo et al., 2017).
 
     Clusters have no names, so each first stands for the class that ``matching`` gives it.
 

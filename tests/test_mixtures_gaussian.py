@@ -1,5 +1,6 @@
 """EM: the theorem that it rests on, agreement with scikit-learn, and data that would break it."""
 
+import itertools
 import math
 import warnings
 
@@ -48,7 +49,9 @@ def with_prior(settings: dict, x: Tensor, K: int) -> dict:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@given(seed=st.integers(0, 2**31), K=st.integers(1, 4), D=st.integers(1, 4), how=st.sampled_from(("kmeans++", "random")))
+@given(
+    seed=st.integers(0, 2**31), K=st.integers(1, 4), D=st.integers(1, 4), how=st.sampled_from(("kmeans++", "random"))
+)
 def test_what_em_raises_never_falls(name, seed, K, D, how):
     x = points(seed, N=50, D=D)
     settings = with_prior(SETTINGS[name], x, K)
@@ -281,7 +284,7 @@ def test_likelihood_races_to_infinity_as_the_floor_falls():
     x = torch.cat((points(0), torch.tensor([[50.0, 50.0]])))
     start = {"means": torch.tensor([[0.0, 0.0], [50.0, 50.0]]), "covariances": torch.eye(2).repeat(2, 1, 1)}
     values = [GaussianMixture(**start, floor=10.0**-n).step(x).objective for n in (2, 6, 10, 14)]
-    gains = [b - a for a, b in zip(values[:-1], values[1:], strict=True)]
+    gains = [b - a for a, b in itertools.pairwise(values)]
     assert gains == pytest.approx([4 * math.log(10) / len(x)] * 3, rel=1e-3)
 
 
@@ -343,9 +346,9 @@ def test_duplicates_count_and_more_components_than_distinct_points_are_refused()
     for how in ("kmeans++", "random"):
         fitted = GaussianMixture.fit(few, 3, how=how, generator=generator(0))
         assert sorted(fitted.means.round(decimals=6).tolist()) == [[0.0, 0.0], [0.0, 2.0], [1.0, 0.0]]
-        with pytest.raises(ValueError, match="from 1 to 3 components, as many as there are distinct .* but came 4"):
+        with pytest.raises(ValueError, match=r"from 1 to 3 components, as many as there are distinct .* but came 4"):
             GaussianMixture.fit(few, 4, how=how)
-    with pytest.raises(ValueError, match="from 1 to 20 components.* but came 21"):
+    with pytest.raises(ValueError, match=r"from 1 to 20 components.* but came 21"):
         GaussianMixture.fit(x, 21)
 
 
@@ -364,7 +367,10 @@ nan = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [math.inf, 0.0]])
         (lambda: GaussianMixture.fit(points(), 2, how="best"), "'kmeans\\+\\+' or 'random', but 'best'"),
         (lambda: GaussianMixture.fit(points(), 2, restarts=0), "one restart"),
         (lambda: GaussianMixture.fit(points(), 2, floor=-1.0), "floor and a ridge of at least 0"),
-        (lambda: GaussianMixture(torch.zeros(2, 2)).step(points(D=3)), r"expected shape \(..., 2\), but came \(60, 3\)"),
+        (
+            lambda: GaussianMixture(torch.zeros(2, 2)).step(points(D=3)),
+            r"expected shape \(..., 2\), but came \(60, 3\)",
+        ),
         (lambda: GaussianMixture(torch.zeros(2, 2), weights=torch.tensor([0.5, 0.6])), "weights that sum to one"),
         (lambda: GaussianMixture(torch.zeros(2, 2).long()), "floating-point means"),
         (lambda: GaussianMixture(torch.zeros(2, 2), prior=Prior(torch.eye(3), 5.0)), "prior in 2 dimensions"),

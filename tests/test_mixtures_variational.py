@@ -61,7 +61,10 @@ def mixture(kind: str = "stack", K: int = 3, D: int = 2, seed: int = 0, **settin
         return LatentGaussianMixture(shaken(flowlab.realnvp(D, **flows).bijection, seed), base_of(K, D, seed))
     if kind == "list":
         parts = [
-            Flow(Chain([ScaleShift(D), *flowlab.realnvp(D, **flows).bijection, SinhArcsinh(D)][: 2 + k]), StandardNormal(D))
+            Flow(
+                Chain([ScaleShift(D), *flowlab.realnvp(D, **flows).bijection, SinhArcsinh(D)][: 2 + k]),
+                StandardNormal(D),
+            )
             for k in range(K)
         ]
     else:
@@ -90,7 +93,9 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@given(seed=st.integers(0, 2**31), K=st.integers(2, 5), D=st.integers(2, 4), sharp=st.sampled_from((0.1, 1.0, 10.0, 1e3)))
+@given(
+    seed=st.integers(0, 2**31), K=st.integers(2, 5), D=st.integers(2, 4), sharp=st.sampled_from((0.1, 1.0, 10.0, 1e3))
+)
 def test_no_q_lifts_the_bound_above_the_likelihood_and_the_exact_posterior_reaches_it(kind, seed, K, D, sharp):
     model, x = mixture(kind, K, D, seed), points(20, D, seed)
     log_p = model.log_prob(x)
@@ -274,11 +279,12 @@ def test_shared_layers_are_one_set_of_parameters_and_count_once_in_the_log_det()
     x = points()
     whole = [Flow(Chain([*shared, *part.bijection]), part.base).double() for part in parts]
     torch.testing.assert_close(model.log_prob_components(x), torch.stack([flow.log_prob(x) for flow in whole], -1))
-    z, k = model.sample(4000, generator(0), labels=True)
+    # A sample goes back through the shared layers too: the latents of its component are standard normal.
+    x, k = model.sample(6000, generator(0), labels=True)
     for j, flow in enumerate(whole):
-        assert float(flow.log_prob(z[k == j]).mean()) == pytest.approx(
-            float(flow.log_prob(flow.sample(4000, generator(1))).mean()), abs=0.1
-        )
+        z = flow.bijection(x[k == j])[0].detach()
+        torch.testing.assert_close(z.T.cov(), torch.eye(2, dtype=z.dtype), rtol=0, atol=0.1)
+        torch.testing.assert_close(z.mean(0), torch.zeros(2, dtype=z.dtype), rtol=0, atol=0.1)
 
 
 def test_latent_mixture_is_the_flow_with_that_base():
@@ -325,7 +331,7 @@ def test_temperature_falls_to_its_floor_and_returns():
     assert [back(step(i, 2000)) for i in (0, 1000, 2000)] == pytest.approx([1, math.exp(-1), 1])
     assert back(step(500, 2000)) == pytest.approx(back(step(1500, 2000)))
     model, x = mixture(), points()
-    entropy = [float(torch.special.entr(model.posterior(x, t)).sum()) for t in (2.0, 1.0, 0.3, 0.01)]
+    entropy = [float(torch.special.entr(model.posterior(x, t).detach()).sum()) for t in (2.0, 1.0, 0.3, 0.01)]
     assert entropy == sorted(entropy, reverse=True)
     assert torch.equal(model.posterior(x, 0.01).argmax(-1), model.posterior(x).argmax(-1))
     loss = Objective(temperature=lambda step: 0.3)(model, x, step())
@@ -418,12 +424,12 @@ def test_interleaved_takes_labels_first_and_then_one_step_in_every():
 @pytest.mark.parametrize("objective", (Objective(), Objective("em", distill=1.0), Objective("likelihood", distill=1.0)))
 def test_separated_blobs_are_found_from_a_warm_start(objective):
     toy = EightGaussians()
-    x, y = toy.labelled(1024, generator(0))
-    start = GaussianMixture.fit(x, 8, restarts=3, steps=50, generator=generator(0))
+    x = toy.sample(512, generator(0))
+    start = GaussianMixture.fit(x, 8, restarts=3, steps=30, generator=generator(0))
     model = FlowMixture(flowlab.realnvp(2, 2, hidden=(8,), stack=8, generator=generator(0)), generator=generator(0))
-    loss = Interleaved(x, start.responsibilities(x.double()).float(), objective, first=150, every=0)
-    flowlab.fit(model, x, steps=250, learning_rate=1e-2, objective=loss, progress=False)
-    test_x, test_y = toy.labelled(1024, generator(1))
+    loss = Interleaved(x, start.responsibilities(x.double()).float(), objective, first=100, every=0)
+    flowlab.fit(model, x, steps=170, batch_size=256, learning_rate=1e-2, objective=loss, progress=False)
+    test_x, test_y = toy.labelled(512, generator(1))
     with torch.no_grad():
         assert metrics.accuracy(test_y, model.posterior(test_x).argmax(-1)) > 0.98
         assert float((toy.log_prob(test_x) - model.log_prob(test_x)).mean()) < 0.3
@@ -505,7 +511,10 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
         (lambda: Objective(balance=-1.0), "weights and noise of at least 0"),
         (lambda: Objective(phase_in=2.0), r"phase_in in \[0, 1\]"),
         (lambda: falling_temperature(floor=0.0), r"floor in \(0, 1\]"),
-        (lambda: supervised(model, (x2, torch.tensor([0, 1, 2, 3]))), "labels .* from 0 to 2.* came labels from 0 to 3"),
+        (
+            lambda: supervised(model, (x2, torch.tensor([0, 1, 2, 3]))),
+            "labels .* from 0 to 2.* came labels from 0 to 3",
+        ),
         (lambda: supervised(model, (x2, torch.tensor([0, 1, 2, -1]))), "came labels from -1 to 2"),
         (lambda: supervised(model, (x2, torch.tensor([0, 1]))), "a label for each, but came 4 and 2"),
         (lambda: supervised(model, empty), "at least one labelled point"),

@@ -219,7 +219,7 @@ EXERCISES = [
         number="05.3",
         question=(
             "**The bug museum: too good to be true.** You saw a wrong sign beat the truth. Write the alarm: "
-            "given log p and a claimed log q at the same draws of p, can the claim be right? Allow for luck of the draw."
+            "given log p and a claimed log q at the same draws of p, can the claim be right? Allow for luck."
         ),
         answer=too_good,
         check=check_too_good,

@@ -8,6 +8,7 @@ from flowlab.mixtures.variational import (
     LatentGaussianMixture,
     Mixture,
     Objective,
+    consistent_posterior,
     falling_temperature,
     supervised,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "Objective",
     "Prior",
     "SingularComponent",
+    "consistent_posterior",
     "falling_temperature",
     "supervised",
 ]

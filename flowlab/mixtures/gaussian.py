@@ -198,9 +198,7 @@ class GaussianMixture(distributions.GaussianMixture):
         for _ in range(restarts):
             try:
                 mixture = cls.start(x, components, how=how, generator=generator, **settings)
-                value = -math.inf
-                for value in mixture.run(x, steps, tolerance):
-                    pass
+                *_, value = mixture.run(x, steps, tolerance)
             except SingularComponent as error:
                 failed = error
                 continue

@@ -155,11 +155,7 @@ class FlowMixture(Mixture):
         self.logits = nn.Parameter(weights.log(), learn_weights)
         self.shared = shared
         if posterior is None:
-            posterior = MLP(D, K, hidden=hidden, generator=generator)
-            # At zero, where the MLP starts, q would be no guide: all components would be fitted alike.
-            bound = 1 / math.sqrt(posterior.last.weight.shape[0])
-            nn.init.uniform_(posterior.last.weight, -bound, bound, generator=generator)
-            posterior = posterior.to(like)
+            posterior = _guess(MLP(D, K, hidden=hidden, generator=generator), generator).to(like)
         self.network = posterior
 
     @property
@@ -320,7 +316,7 @@ class Objective:
         if self.consistency:
             e = torch.randn(x.shape, generator=step.generator, dtype=x.dtype, device=x.device)
             log_q_near = model.log_posterior(x + self.noise * e, tau)
-            loss = loss + self.consistency * (log_q.exp() * (log_q - log_q_near)).sum(-1).mean()
+            loss = loss + self.consistency * divergence(log_q, log_q_near).mean()
         if self.balance:
             loss = loss - self.balance * mutual_information(log_q)
         if self.distill:
@@ -329,15 +325,76 @@ class Objective:
 
 
 def mutual_information(log_q: Tensor) -> Tensor:
-    """H(mean q) − mean H(q) of a batch ``(N, K)``, in nats: between 0 and log K, for confident q in equal shares."""
+    """H(mean q) − mean H(q), ``(..., N, K)`` to ``(...)`` in nats: from 0 to log K, for sure q in equal shares."""
     q = log_q.exp()
-    return torch.special.entr(q.mean(0)).sum() + (q * log_q).sum(-1).mean()
+    return torch.special.entr(q.mean(-2)).sum(-1) + (q * log_q).sum(-1).mean(-1)
+
+
+def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """KL(q ‖ p) = Σ_k q_k (log q_k − log p_k), in nats: ``(..., K)`` to ``(...)``."""
+    return (log_q.exp() * (log_q - log_p)).sum(-1)
+
+
+def consistent_posterior(
+    x: Tensor,
+    components: int,
+    *,
+    starts: int = 8,
+    steps: int = 600,
+    hidden: Sequence[int] = (64, 64),
+    noise: float = 0.1,
+    consistency: float = 20.0,
+    balance: float = 5.0,
+    batch_size: int = 512,
+    learning_rate: float = 5e-3,
+    generator: Generator | None = None,
+) -> MLP:
+    """A network for q from the shape of the data alone, before any flow: ``FlowMixture(flows, posterior=...)``.
+
+    Minimizes consistency · E[KL(q(·|x) ‖ q(·|x + e))] − balance · [H(mean q) − mean H(q)] from several starts side by
+    side, a stack of MLPs, and keeps the one that ends lowest: borders run where the points are few. Like IMSAT
+    (Hu et al., arXiv:1702.08720, eq. 3), with random moves for its worst ones.
+
+    Args:
+        x: ``(N, D)``.
+        components: K, taken to be equally large.
+        starts: how many networks are tried. A bad end shows: it costs as much as a border through a cluster.
+        noise: the deviation of e, in units of x: below the gap between clusters.
+    """
+    if len(x) < components or components < 2 or not bool(x.isfinite().all()):
+        raise ValueError(
+            f"Expected finite points, at least as many as the {components} ≥ 2 components, but came {len(x)}."
+        )
+    if starts < 1 or steps < 1:
+        raise ValueError(f"Expected at least one start and one step, but came {starts} and {steps}.")
+    settings = {"hidden": hidden, "generator": generator}
+    networks = _guess(MLP(x.shape[-1], components, stack=starts, **settings), generator).to(x)
+    adam = torch.optim.Adam(networks.parameters(), lr=learning_rate, fused=True)
+
+    def losses(batch: Tensor) -> Tensor:  # (starts,)
+        e = torch.randn(batch.shape, generator=generator, dtype=x.dtype, device=x.device)
+        both = torch.cat((batch, batch + noise * e)).expand(starts, -1, -1)
+        log_q, log_q_near = networks(both).log_softmax(-1).chunk(2, dim=-2)
+        return consistency * divergence(log_q, log_q_near).mean(-1) - balance * mutual_information(log_q)
+
+    for i in range(steps):
+        adam.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * i / steps))
+        rows = torch.randint(len(x), (min(batch_size, len(x)),), generator=generator, device=x.device)
+        loss = losses(x[rows]).sum()  # each network has its own weights, so the sum trains each by its own loss
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    with torch.no_grad():
+        best = int(losses(x).argmin())
+    network = MLP(x.shape[-1], components, **settings).to(x)
+    network.load_state_dict({name: value[best] for name, value in networks.state_dict().items()})
+    return network
 
 
 def supervised(
     model: Mixture, batch: tuple[Tensor, Tensor], step: Step | None = None, *, classify: float = 1.0
 ) -> Tensor:
-    """−mean [log p(x | y) + classify · log q(y | x)]: each label trains its own component, and q (thesis, section 5.1.2).
+    """−mean [log p(x | y) + classify · log q(y | x)]: each label trains its own component, and q (thesis, 5.1.2).
 
     Args:
         batch: x ``(N, D)`` with labels ``(N,)`` in 0 to K − 1; or with shares ``(N, K)``, rows summing to one, such as
@@ -354,15 +411,15 @@ def supervised(
     if y.is_floating_point():
         if y.shape != (len(x), K) or bool((y < 0).any()) or bool(((y.sum(-1) - 1).abs() > 1e-4).any()):
             raise ValueError(
-                f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with rows "
-                f"that sum to {y.sum(-1).min():.4g} to {y.sum(-1).max():.4g}; labels as such are integers."
+                f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with "
+                f"rows that sum to {y.sum(-1).min():.4g} to {y.sum(-1).max():.4g}; labels as such are integers."
             )
         r = y
     else:
         if y.ndim != 1 or int(y.min()) < 0 or int(y.max()) >= K:
             raise ValueError(
-                f"Expected labels (N,) from 0 to {K - 1}, one for each component, but came labels from {int(y.min())} to "
-                f"{int(y.max())} of shape {tuple(y.shape)}."
+                f"Expected labels (N,) from 0 to {K - 1}, one for each component, but came labels from {int(y.min())} "
+                f"to {int(y.max())} of shape {tuple(y.shape)}."
             )
         r = nn.functional.one_hot(y, K).to(x)
     log_p = model.log_prob_components(x)
@@ -376,7 +433,7 @@ class Interleaved:
     """Few labels: steps on them alone first, then one in ``every`` among steps without labels (thesis, section 5.1.2).
 
     ``fit(mixture, x, objective=Interleaved(points, labels))`` where x are the points without labels.
-    With ``every=0`` the labels serve as a start only, as in a warm start from the responsibilities of a Gaussian mixture.
+    With ``every=0`` the labels are a start only: a warm start from the responsibilities of a Gaussian mixture.
 
     Args:
         points, labels: a batch for ``supervised``: ``(M, D)`` with ``(M,)`` or ``(M, K)``.
@@ -426,6 +483,13 @@ def _elbo(log_p: Tensor, log_pi: Tensor, log_q: Tensor) -> Elbo:
     reconstruction = (q * log_p.masked_fill(none, 0.0)).sum(-1)
     minus_kl = (q * (log_pi - log_q).masked_fill(none, 0.0)).sum(-1)
     return Elbo(reconstruction + minus_kl, reconstruction, minus_kl)
+
+
+def _guess(network: MLP, generator: Generator | None) -> MLP:
+    """Draw the last layer too: at zero, where an MLP starts, q is the same for all points, and guides no component."""
+    bound = 1 / math.sqrt(network.last.weight.shape[-2])
+    nn.init.uniform_(network.last.weight, -bound, bound, generator=generator)
+    return network
 
 
 def _base(density: nn.Module) -> Base:

@@ -63,9 +63,17 @@ def dependencies(masks: Sequence[Tensor]) -> Tensor:
 
 
 def random_couplings(
-    masks: Sequence[Tensor], *, strength: float = 1.0, seed: int = 0, hidden: Sequence[int] = (16,), activation="tanh"
+    masks: Sequence[Tensor],
+    *,
+    strength: float = 1.0,
+    seed: int = 0,
+    hidden: Sequence[int] = (16,),
+    activation: str = "tanh",
 ) -> Chain:
-    """Additive couplings with random conditioners m, each with |m| up to ``strength`` where most points are."""
+    """Additive couplings with random conditioners m, each with |m| up to ``strength`` where most points are.
+
+    The same seed gives the same m at every strength, but for the factor.
+    """
     generator = Generator().manual_seed(seed)
     layers = []
     for mask in masks:
@@ -73,7 +81,7 @@ def random_couplings(
         m, last = layer.conditioner, layer.conditioner.last
         last.weight.normal_(generator=generator)
         probe = m(2 * torch.randn(256, int(mask.sum()), generator=generator))
-        middle, reach = probe.mean(0), (probe - probe.mean(0)).abs().amax(0)
+        middle, reach = probe.mean(0), (probe - probe.mean(0)).abs().amax(0).clamp_min(1e-6)
         last.weight.mul_(strength / reach)
         last.bias.copy_(-middle * strength / reach)
         layers.append(layer)
@@ -112,7 +120,10 @@ SCALINGS = {
     "S = diag(3/2, 2/3)": (1.5, 2 / 3),
     "S = diag(0.8, 0.8)": (0.8, 0.8),
 }
-COUNTED, EXTENT, SIZE = 6, 5.5, 111
+DEEPEST = 6  # layers
+COUNTED = 6  # dimensions of the dependency matrix
+EXTENT, SIZE = 5.5, 111  # of the grid in the plane
+_GRID = {"colors": COLORS["latent"], "linewidths": 0.5, "alpha": 0.6}
 
 
 class AreaAndDependence(Picture):
@@ -124,7 +135,7 @@ class AreaAndDependence(Picture):
     """
 
     def __init__(self) -> None:
-        super().__init__(10.4, 3.75)
+        super().__init__(10.0, 3.65)
         self.points = plane(EXTENT, SIZE)
         self.before, self.after, self.matrix = self.figure.subplots(1, 3)
         frame = (-EXTENT, EXTENT, -EXTENT, EXTENT)
@@ -189,7 +200,7 @@ class AreaAndDependence(Picture):
         return {
             "area before": _shown(areas[0]),
             "area after": _shown(areas[1]),
-            "log_det": float(log_det.mean()),
+            "log_det": round(float(log_det.mean()), 6) + 0.0,  # and no minus before a zero
             "mean distance from x to z": float((z - self.points[::4, ::4]).norm(dim=-1).mean()),
             "pairs that depend": f"{int(depends[-1].sum())} of {COUNTED**2}",
             "coordinates changed": f"{int(changed.sum())} of {COUNTED}",
@@ -202,10 +213,6 @@ class AreaAndDependence(Picture):
             f"{numbers['pairs that depend']} pairs of output and input depend on each other, and "
             f"{numbers['coordinates changed']} coordinates have been changed."
         )
-
-
-_GRID = {"colors": COLORS["latent"], "linewidths": 0.5, "alpha": 0.6}
-DEEPEST = 6
 
 
 def _shown(area: float) -> str:
@@ -239,21 +246,20 @@ def matrices(named: dict[str, Tensor]) -> Figure:
 def filling(rows: dict[str, Sequence[Tensor]]) -> Figure:
     """The dependency matrix after each layer, a row for each list of masks; a cell names the layer that filled it."""
     layers = max(len(several) for several in rows.values())
-    figure = Figure(figsize=(1.75 * (layers + 1), 2.15 * len(rows)), dpi=80, layout="constrained")
-    grid = figure.subplots(len(rows), layers + 1, squeeze=False)
-    for panels, (name, several) in zip(grid, rows.items(), strict=True):
+    figure = Figure(figsize=(1.7 * (layers + 1), 2.35 * len(rows)), dpi=80, layout="constrained")
+    strips = np.ravel(figure.subfigures(len(rows), 1))
+    for strip, (name, several) in zip(strips, rows.items(), strict=True):
+        strip.suptitle(name, fontsize=10, fontweight="bold")
         depends = dependencies(several)
         D = depends.shape[-1]
-        for layer, axes in enumerate(panels):
+        for layer, axes in enumerate(strip.subplots(1, layers + 1)):
             filled_by = torch.where(depends[layer], (~depends[: layer + 1]).sum(0), -1)
-            tidy(axes, f"after {layer}: {int(depends[layer].sum())} of {D * D}", "$x_j$")
+            tidy(axes, f"after {layer}: {int(depends[layer].sum())} of {D * D}", "$x_j$", "" if layer else "$z_i$")
             axes.imshow((filled_by + 1).numpy(), cmap=FILLED, vmin=0, vmax=7)
             axes.set(xticks=[], yticks=[])
             for i, j in depends[layer].nonzero().tolist():
                 color = "white" if filled_by[i, j] > 2 else "black"
                 axes.text(j, i, int(filled_by[i, j]), ha="center", va="center", fontsize=7, color=color)
-        panels[0].set_ylabel("$z_i$")
-        panels[0].text(0, 1.28, name, transform=panels[0].transAxes, fontsize=9, fontweight="bold")
     return figure
 
 

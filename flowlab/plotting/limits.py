@@ -95,9 +95,8 @@ def least_between(width: float, stretch: Any, side: Any = 0.5) -> Tensor:
     L is the largest stretch of z → x on the gap: a path across it is at least w/L long in z, and of all sets of
     probability a in a Gaussian the half-plane grows least (the Gaussian isoperimetric inequality).
     """
-    a = torch.as_tensor(side, dtype=torch.float64)
-    normal = torch.distributions.Normal(torch.zeros((), dtype=a.dtype), 1.0)
-    return normal.cdf(normal.icdf(a) + width / torch.as_tensor(stretch, dtype=a.dtype)) - a
+    a, L = (torch.as_tensor(value, dtype=torch.float64) for value in (side, stretch))
+    return torch.special.ndtr(torch.special.ndtri(a) + width / L) - a
 
 
 def least_within(area: float, stretch: Any, farthest: Any) -> Tensor:

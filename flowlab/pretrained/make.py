@@ -43,7 +43,7 @@ BLOBS = {"data": "gaussians", "data_settings": {"means": ((-2.0, 0.0), (2.0, 0.0
 DEPTHS = (1, 2, 4, 8, 16)
 
 PLANS = {
-    "pinwheel_affine": Plan("realnvp", {"layers": 8, "hidden": (32, 32)}, "pinwheel", steps=3000),
+    "pinwheel_affine": Plan("realnvp", {"layers": 8, "hidden": (32, 32)}, "pinwheel", steps=1800),
     "pinwheel_spline": Plan("spline_flow", SPLINE, "pinwheel"),
     "two_circles_spline": Plan("spline_flow", SPLINE, "two_circles", {"noise": 0.05}),
     "two_moons_affine": Plan("realnvp", {"layers": 8, "hidden": (16, 16)}, "two_moons", {"noise": 0.1}),

@@ -28,8 +28,8 @@ class BendTheGaussian(Explorer):
             HandBesideTraining(steps),
             {
                 "size": slider("size", START["size"], 0.4, 3.0),
-                "push": slider("push out of the middle", START["push"], 0.0, 0.7),
-                "wings": slider("gather into wings", START["wings"], 0.0, 0.9),
+                "push": slider("push outward", START["push"], 0.0, 0.7),
+                "wings": slider("gather wings", START["wings"], 0.0, 0.9),
                 "swirl": slider("swirl", START["swirl"], -1.5, 1.5),
             },
             caption="Orange: density. Green: the Gaussian's own grid. Blue: data, for the orange to cover.",

@@ -1,0 +1,127 @@
+"""Each known wrong answer of notebook 06 meets its own hint, and no other's; and what its floors promise holds."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from flowlab import pretrained
+from flowlab.checks import exercises, notebook_06
+from flowlab.plotting import limits
+
+NORMAL = Normal(0.0, 1.0)
+
+
+def jacobian(f, x):
+    return torch.func.vmap(torch.func.jacrev(lambda point: f(point[None])[0]))(x)
+
+
+def right_factors(f, x):
+    return torch.linalg.svdvals(jacobian(f, x))
+
+
+def grown(side, step):
+    return float(NORMAL.cdf(NORMAL.icdf(torch.tensor(side)) + step))
+
+
+# number, what the student does, and words that stand in the hint for it alone
+WRONG = [
+    ("06.1", lambda f, x: jacobian(f, x).det().abs(), "the factor of areas"),
+    ("06.1", lambda f, x: right_factors(f, x).flip(-1), "comes first"),
+    (
+        "06.1",
+        lambda f, x: torch.linalg.eigvals(jacobian(f, x)).abs().sort(-1, descending=True).values,
+        "keep their direction",
+    ),
+    ("06.1", lambda f, x: right_factors(f, x) ** 2, "Take the root"),
+    ("06.1", lambda f, x: 1 / right_factors(f, x), "factors of the inverse"),
+    ("06.1", lambda f, x: jacobian(f, x).norm(dim=-2), "lengths of the columns"),
+    ("06.1", lambda f, x: jacobian(f, x).norm(dim=-1), "lengths of the rows"),
+    ("06.1", lambda f, x: right_factors(f, x).max(0).values, "two factors a point"),
+    ("06.1", lambda f, x: 3 * right_factors(f, x), "how long can J d be"),
+    ("06.2", lambda w, L, a=0.5: grown(a, w * L) - a, "wider in z than in x"),
+    ("06.2", lambda w, L, a=0.5: grown(a, w) - a, "the width in x"),
+    ("06.2", lambda w, L, a=0.5: grown(a, w / L), "Take the side away"),
+    ("06.2", lambda w, L, a=0.5: grown(0.5, w / L) - 0.5, "use side"),
+    ("06.2", lambda w, L, a=0.5: 2 * grown(0.5, w / L / 2) - 1, "strip around z = 0"),
+    ("06.2", lambda w, L, a=0.5: w / L / math.sqrt(2 * math.pi), "thin gaps only"),
+    ("06.2", lambda w, L, a=0.5: 0.0, "Where does it end"),
+    ("06.2", lambda w, L, a=0.3: grown(a, w / L) - a, "Keep side=0.5"),
+    ("06.3", lambda nats: math.exp(-nats), "share of good samples"),
+    ("06.3", lambda nats: nats, "above 1 makes no sense"),
+    ("06.3", lambda nats: 1 - 2**-nats, "for bits"),
+    ("06.3", lambda nats: math.expm1(nats), "sign by sign"),
+    ("06.3", lambda nats: math.log1p(nats), "sign by sign"),
+    ("06.3", lambda nats: 0.5, "there is no garbage"),
+]
+
+
+@pytest.mark.parametrize(("number", "answer", "words"), WRONG, ids=[f"{n} {w}" for n, _, w in WRONG])
+def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
+    kind, sentence = exercises()[number].verdict(answer)
+    assert kind == "wrong"
+    assert words in sentence, sentence
+    others = {w for n, _, w in WRONG if n == number and w != words}
+    assert not [w for w in others if w in sentence], sentence
+
+
+@pytest.mark.parametrize("number", ["06.1", "06.2", "06.3"])
+def test_garbage_gets_a_sentence(number):
+    def nothing(*_):
+        return None
+
+    def words(*_):
+        return "stretch"
+
+    def raises(*_):
+        raise RuntimeError("no")
+
+    for garbage in (nothing, words, raises):
+        kind, sentence = exercises()[number].verdict(garbage)
+        assert kind == "wrong" and len(sentence) > 10 and "Traceback" not in sentence
+
+
+RIGHT = [
+    ("06.1", lambda f, x: torch.linalg.eigvalsh(jacobian(f, x).mT @ jacobian(f, x)).sqrt().flip(-1)),
+    ("06.2", lambda w, L, a=0.5: grown(a, w / L) - a),
+    ("06.3", lambda nats: -math.expm1(-nats)),
+]
+
+
+@pytest.mark.parametrize(("number", "answer"), RIGHT)
+def test_other_right_answers_pass(number, answer):
+    assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)
+
+
+def test_the_packages_factors_are_those_of_autograd():
+    flow = pretrained.load("ring_affine_4")
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    found = limits.singular_values(flow.bijection, x)
+    torch.testing.assert_close(found, right_factors(lambda x: flow.bijection(x)[0], x), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.log().sum(-1), flow.bijection(x)[1], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["blobs_affine_2", "blobs_affine_8", "ring_affine_1", "ring_affine_16", "ring_spline_2"]
+)
+def test_no_flow_goes_below_its_floor(name):
+    region = limits.gap() if name.startswith("blobs") else limits.hole()
+    for flow in pretrained.trajectory(name).values():
+        probability, _, floor = limits.measure(flow, region)
+        assert 0 < floor <= probability < 1
+
+
+def test_the_floor_of_a_gap_is_reached_by_half_planes():
+    side, width, L = 0.3, 2.0, 5.0
+    z = torch.linspace(-8, 8, 200_001, dtype=torch.float64)
+    a, b = NORMAL.icdf(torch.tensor(side)), NORMAL.icdf(torch.tensor(side)) + width / L
+    mass = torch.exp(-0.5 * z**2)[(z > a) & (z < b)].sum() * (z[1] - z[0]) / math.sqrt(2 * math.pi)
+    assert float(limits.least_between(width, L, side)) == pytest.approx(float(mass), rel=1e-3)
+    assert notebook_06.least_in_gap(width, L, side) == pytest.approx(float(mass), rel=1e-3)
+
+
+@pytest.mark.parametrize("region", [limits.hole(), limits.gap()], ids=["hole", "gap"])
+def test_the_cells_of_a_region_fill_it(region):
+    area = math.pi * 0.75**2 if region.name == "hole" else 2 * 8
+    assert float(region.areas.sum()) == pytest.approx(area, rel=1e-4)
