@@ -56,7 +56,7 @@ def nmi(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> flo
 
 
 def ari(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> float:
-    """The share of pairs of points on which two partitions agree, adjusted so that chance has 0 (Hubert, Arabie, 1985)."""
+    """The share of pairs of points on which two partitions agree, adjusted so that chance has 0 (Hubert and Arabie)."""
     from sklearn.metrics import adjusted_rand_score
 
     return float(adjusted_rand_score(*_pair(labels, clusters)))

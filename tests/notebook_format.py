@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -50,7 +51,8 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         _refresh_exercise(cell)
         count += 1
         cell.execution_count = count
-        cell.outputs = [_normal_output(output, count) for output in cell.outputs if not _is_noise(output)]
+        kept = _merged(output for output in cell.outputs if not _is_noise(output))
+        cell.outputs = [_normal_output(output, count) for output in kept]
     return notebook
 
 
@@ -110,6 +112,17 @@ def _refresh_exercise(cell: NotebookNode) -> None:
 def _is_noise(output: NotebookNode) -> bool:
     """Progress bars and warnings go to stderr; neither belongs in a stored notebook."""
     return output.output_type == "stream" and output.name == "stderr"
+
+
+def _merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:
+    """What one cell printed in several pieces, as timing had it, in one piece."""
+    kept = []
+    for output in outputs:
+        if kept and output.output_type == kept[-1].output_type == "stream" and output.name == kept[-1].name:
+            kept[-1].text += output.text
+        else:
+            kept.append(output)
+    return kept
 
 
 def _normal_output(output: NotebookNode, count: int) -> NotebookNode:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from flowlab.checks import exercises, notebook_04
-from flowlab.plotting.coupling import PATTERNS, dependencies, masks
+from flowlab.plotting.coupling import PATTERNS, SCALINGS, AreaAndDependence, dependencies, level_set, masks
+from flowlab.plotting.plane import plane
 
 
 def sinh_layer(*, condition=0, log_det=None):
@@ -202,3 +203,20 @@ def test_dependencies_are_those_of_the_worked_answer(pattern, features):
     depends = dependencies(several)
     full = [layer for layer in range(6) if depends[layer].all()]
     assert (full[0] if full else None) == notebook_04.layers_needed([mask.tolist() for mask in several])
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_the_area_in_the_explorer_is_that_of_the_worked_answer(scaling):
+    picture = AreaAndDependence()
+    for depth, seed in ((0, 0), (2, 3), (6, 5)):
+        numbers = picture.update(
+            depth=depth, pattern="even and odd in turn", strength=1.0, seed=seed, scaling=scaling, c=0.04
+        )
+        assert float(numbers["area after"]) == pytest.approx(notebook_04.area_above(0.04, SCALINGS[scaling]), abs=0.011)
+
+
+def test_a_hole_does_not_count_as_area_and_an_open_outline_has_none():
+    radius = plane(3.0, 121).norm(dim=-1)
+    ring = -((radius - 1.5) ** 2)  # above -0.25 between the radii 1 and 2
+    assert level_set(ring, -0.25, 3.0)[1] == pytest.approx(3 * math.pi, rel=0.002)
+    assert math.isnan(level_set(plane(3.0, 121)[..., 0], 0.0, 3.0)[1])

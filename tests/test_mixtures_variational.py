@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 import flowlab
 from flowlab import distributions, metrics
 from flowlab.bijections import Chain, FullAffine, ScaleShift, SinhArcsinh
-from flowlab.datasets import EightGaussians, TwoCircles
+from flowlab.datasets import EightGaussians, Pinwheel, TwoCircles
 from flowlab.distributions import StandardNormal
 from flowlab.flow import Flow
 from flowlab.mixtures import (
@@ -21,6 +21,7 @@ from flowlab.mixtures import (
     LatentGaussianMixture,
     Mixture,
     Objective,
+    consistent_posterior,
     falling_temperature,
     supervised,
 )
@@ -344,7 +345,7 @@ def test_terms_of_the_objective_are_weighted_and_phased_in():
     def loss(index: int = 50, **settings) -> float:
         return float(Objective(**settings)(model, x, step(index)))
 
-    elbo = float(model.elbo(x).total.mean())
+    elbo = float(model.elbo(x).total.detach().mean())
     assert loss() == pytest.approx(-elbo)
     assert [loss(i, phase_in=0.4) for i in (0, 10, 40, 90)] == pytest.approx([0, -elbo / 4, -elbo, -elbo])
     q = model.posterior(x)
@@ -436,6 +437,19 @@ def test_separated_blobs_are_found_from_a_warm_start(objective):
         assert float(metrics.bound_gap(model, test_x).mean()) < 0.1
 
 
+def test_consistent_posterior_puts_borders_where_points_are_few():
+    """Five wings that curve, with no flow in sight, and the network is the mixture's q as it is."""
+    toy = Pinwheel()
+    x, test = toy.sample(1024, generator(0)), toy.labelled(1024, generator(1))
+    network = consistent_posterior(x, 5, starts=4, steps=300, noise=0.2, generator=generator(2))
+    flows = flowlab.realnvp(2, 2, hidden=(4,), stack=5, generator=generator(0))
+    model = FlowMixture(flows, posterior=network)
+    assert metrics.accuracy(test[1], model.posterior(test[0]).argmax(-1)) > 0.97
+    again = consistent_posterior(x, 5, starts=1, steps=2, generator=generator(2))
+    same = consistent_posterior(x, 5, starts=1, steps=2, generator=generator(2))
+    assert torch.equal(again(x), same(x)) and len(list(network.parameters())) == 6
+
+
 def test_labels_show_the_rings():
     """Two circles: with labels the classes are the rings, which likelihood alone cannot know."""
     toy = TwoCircles(noise=0.05)
@@ -510,6 +524,10 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
         (lambda: Objective("elbow"), "'elbo', 'em' or 'likelihood', but 'elbow'"),
         (lambda: Objective(balance=-1.0), "weights and noise of at least 0"),
         (lambda: Objective(phase_in=2.0), r"phase_in in \[0, 1\]"),
+        (lambda: consistent_posterior(x2, 1), "the 1 ≥ 2 components"),
+        (lambda: consistent_posterior(x2, 5), "at least as many as the 5 .* but came 4"),
+        (lambda: consistent_posterior(x2 + math.nan, 2), "finite points"),
+        (lambda: consistent_posterior(x2, 2, starts=0), "one start"),
         (lambda: falling_temperature(floor=0.0), r"floor in \(0, 1\]"),
         (
             lambda: supervised(model, (x2, torch.tensor([0, 1, 2, 3]))),

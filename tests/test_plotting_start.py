@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
-from flowlab.plotting.start import START, digits, hand_flow
+from flowlab.plotting.start import START, hand_flow
 from flowlab.widgets.start import BendTheGaussian
 
 BENT = {"size": 1.7, "push": 0.4, "wings": 0.7, "swirl": 0.6}
@@ -85,9 +85,3 @@ def test_training_stops_when_asked():
     asyncio.run(press())
     assert explorer.errors == [] and 0 < explorer.progress.value < 100_000
     assert explorer.stop_button.disabled and not explorer.train_button.disabled
-
-
-def test_a_page_of_digits_has_a_strip_for_each_name():
-    figure = digits({"real": torch.rand(60, 196), "written": torch.rand(200, 196)}, columns=20)
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["real", "written"]
-    assert figure.axes[0].images[0].get_array().shape == (3 * 16, 20 * 16)

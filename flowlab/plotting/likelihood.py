@@ -205,16 +205,3 @@ def overfitting(curves: dict[str, tuple[Sequence[float], Sequence[float]]], exac
     panels[0].set(ylabel="mean log p(x), nats", ylim=(exact - 1.4, exact + 1.2))
     panels[0].legend(frameon=False, fontsize=8, loc="lower left")
     return figure
-
-
-def digit_rows(rows: dict[str, Tensor], size: int = 28) -> Figure:
-    """Rows of pictures ``(n, size²)`` in [0, 1], one row for each name."""
-    count = max(len(images) for images in rows.values())
-    figure = Figure(figsize=(0.72 * count + 1.3, 0.85 * len(rows)), dpi=80, layout="constrained")
-    for line, (name, images) in zip(figure.subplots(len(rows), count, squeeze=False), rows.items(), strict=True):
-        for axes in line:
-            axes.axis("off")
-        for axes, image in zip(line, images, strict=False):
-            axes.imshow(image.reshape(size, size).clamp(0, 1), cmap="gray_r", vmin=0, vmax=1)
-        line[0].text(-0.15, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
-    return figure

@@ -1,16 +1,13 @@
-"""A flow made by hand, of three steps with a slider each, beside a flow that is trained; and pages of digits."""
+"""A flow made by hand, of three steps with a slider each, beside a flow that is trained."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from flowlab.bijections import Bijection, Chain
@@ -190,27 +187,6 @@ class HandBesideTraining(Picture):
         return Snapshot(
             step, gauge, log_density(flow, self.points).exp().numpy(), flow.bijection.inverse(self.lines)[0]
         )
-
-
-def digits(rows: Mapping[str, Tensor], *, pixels: int = 14, columns: int = 20) -> Figure:
-    """A page of images: for each name a strip of ``columns`` images from ``(n, pixels²)`` in [0, 1], ink dark."""
-    width, lines = 10.5, [math.ceil(min(len(images), 60) / columns) for images in rows.values()]
-    height = sum(width / columns * line + 0.3 for line in lines)
-    figure = Figure(figsize=(width, height), dpi=80, layout="constrained")
-    for axes, (name, images), line in zip(
-        figure.subplots(len(rows), height_ratios=lines, squeeze=False)[:, 0], rows.items(), lines, strict=True
-    ):
-        _page(axes, images[: line * columns].reshape(-1, pixels, pixels), line, columns)
-        axes.set_title(name, fontsize=10, loc="left")
-    return figure
-
-
-def _page(axes: Axes, images: Tensor, lines: int, columns: int) -> None:
-    framed = torch.nn.functional.pad(images.float().clamp(0, 1), (1, 1, 1, 1))  # a white margin around each
-    side = framed.shape[-1]
-    page = framed.reshape(lines, columns, side, side).transpose(1, 2).reshape(lines * side, columns * side)
-    axes.imshow(page.numpy(), cmap="gray_r", vmin=0, vmax=1)
-    axes.axis("off")
 
 
 def _polar(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -38,8 +38,8 @@ class Plan:
 
 
 SPLINE = {"layers": 2, "bins": 16, "hidden": (32, 32)}
-RING = {"data": "rings", "data_settings": {"radii": (1.5,), "noise": 0.15}, "seed": 1}
-BLOBS = {"data": "gaussians", "data_settings": {"means": ((-2.0, 0.0), (2.0, 0.0)), "std": 0.3}, "seed": 1}
+RING = {"data": "rings", "data_settings": {"radii": (1.5,), "noise": 0.15}}
+BLOBS = {"data": "gaussians", "data_settings": {"means": ((-2.0, 0.0), (2.0, 0.0)), "std": 0.3}}
 DEPTHS = (1, 2, 4, 8, 16)
 
 PLANS = {
