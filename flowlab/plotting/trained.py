@@ -191,7 +191,7 @@ def compare(
     models: Mapping[str, Any], *, extent: float, nats: Sequence[float] | None = None, size: int = 140
 ) -> Figure:
     """The densities of several models side by side, in one frame and one shading; ``nats`` to the truth under each."""
-    figure = Figure(figsize=(2.5 * len(models), 2.9), dpi=80, layout="constrained")
+    figure = Figure(figsize=(2.5 * len(models), 3.1), dpi=80, layout="compressed")
     panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
     points = plane(extent, size)
     images = [log_density(model, points).exp().numpy() for model in models.values()]
@@ -240,5 +240,6 @@ def stretch(flow: Flow, x: Tensor, *, extent: float, size: int = 140) -> Figure:
         interpolation="bilinear",
     )
     axes.plot(*x[:600].T, ".", color="black", ms=2, alpha=0.5)
+    axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
     figure.colorbar(image, ax=axes, label="log |det ∂f/∂x|, nats", shrink=0.9)
     return tidy(axes, "where the flow stretches (x → z)", "x₁", "x₂").figure
