@@ -136,11 +136,11 @@ class GaussianMixture(Base):
     def log_joint(self, z: Tensor) -> Tensor:
         """log π_k + log N(z; μ_k, Σ_k): ``(..., D)`` to ``(..., K)``, in nats."""
         self.check(z)
-        e = torch.linalg.solve_triangular(self._scale_tril(), (z.unsqueeze(-2) - self.means).unsqueeze(-1), upper=False)
-        log_normal = (
-            -0.5 * (e * e).sum((-2, -1)) - self.log_diagonal.sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
-        )
-        return self.logits.log_softmax(-1) + log_normal
+        # All points in one axis, so that each L_k is solved once and not copied for each point.
+        d = (z.reshape(-1, 1, self.features) - self.means).permute(1, 2, 0)  # (K, D, N)
+        e = torch.linalg.solve_triangular(self._scale_tril(), d, upper=False)
+        log_normal = -0.5 * (e * e).sum(1).T - self.log_diagonal.sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
+        return (self.logits.log_softmax(-1) + log_normal).reshape(*z.shape[:-1], len(self.means))
 
     def responsibilities(self, z: Tensor) -> Tensor:
         """p(k | z) by Bayes' rule: ``(..., D)`` to ``(..., K)``, summing to one."""

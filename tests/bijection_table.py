@@ -126,6 +126,9 @@ TABLE = {
     "ActNorm": Row(ActNorm),
     "BatchNorm": Row(BatchNorm),
     "AdditiveCoupling": Row(lambda D, **own: AdditiveCoupling(odd_mask(D), (5, 4), **own), PAIRS),
+    "AdditiveCoupling, context": Row(
+        lambda D, **own: AdditiveCoupling(uneven_mask(D), (5,), context_features=1, **own), PAIRS, context=1
+    ),
     "AffineCoupling": Row(lambda D, **own: AffineCoupling(alternating_mask(D), (5,), **own), PAIRS),
     "AffineCoupling, uneven": Row(lambda D, **own: AffineCoupling(uneven_mask(D), (), **own), PAIRS),
     "AffineCoupling, context": Row(

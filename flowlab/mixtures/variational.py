@@ -369,7 +369,7 @@ def consistent_posterior(
         raise ValueError(f"Expected at least one start and one step, but came {starts} and {steps}.")
     settings = {"hidden": hidden, "generator": generator}
     networks = _guess(MLP(x.shape[-1], components, stack=starts, **settings), generator).to(x)
-    adam = torch.optim.Adam(networks.parameters(), lr=learning_rate, fused=True)
+    adam = torch.optim.Adam(networks.parameters(), lr=learning_rate)
 
     def losses(batch: Tensor) -> Tensor:  # (starts,)
         e = torch.randn(batch.shape, generator=generator, dtype=x.dtype, device=x.device)
@@ -414,7 +414,7 @@ def supervised(
                 f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with "
                 f"rows that sum to {y.sum(-1).min():.4g} to {y.sum(-1).max():.4g}; labels as such are integers."
             )
-        r = y
+        r = y.to(x.dtype)
     else:
         if y.ndim != 1 or int(y.min()) < 0 or int(y.max()) >= K:
             raise ValueError(

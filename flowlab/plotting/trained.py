@@ -18,7 +18,7 @@ from flowlab.plotting.picture import Picture
 from flowlab.plotting.plane import grid_lines, log_density, plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
 
-HELD_OUT, SHOWN = 4000, 700
+HELD_OUT, SHOWN = 10_000, 700
 EDGE = 3.6  # half the width of the frame, in the units of standardized data
 GAUGE = (0.03, 6.0)  # nats
 TRAJECTORIES = {
@@ -51,7 +51,7 @@ class Film(NamedTuple):
 @torch.no_grad()
 def film(flows: Mapping[int, Flow], density: Any) -> Film:
     """Send held-out points of the exact ``density`` through the flow as it was at each of its steps."""
-    generator = Generator().manual_seed(7)
+    generator = Generator().manual_seed(2)
     if hasattr(density, "labelled"):
         x, labels = density.labelled(HELD_OUT, generator)
     else:
