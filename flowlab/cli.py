@@ -68,7 +68,12 @@ def _lab(options: argparse.Namespace) -> int:
     # A configuration folder beside this file: without it the first start offers news, and asks the network for them.
     paths = [str(Path(__file__).parent / "jupyter"), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}
-    return subprocess.run(command, env=environment, check=False).returncode
+    with subprocess.Popen(command, env=environment) as server:
+        while True:
+            try:
+                return server.wait()
+            except KeyboardInterrupt:
+                pass  # Jupyter hears it too, and asks whether to shut down; killing it here would lose work
 
 
 def _data(options: argparse.Namespace) -> int:

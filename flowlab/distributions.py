@@ -33,9 +33,12 @@ class Base(nn.Module):
         return self.log_prob(z)
 
     def check(self, z: Tensor) -> None:
-        """Raise ValueError, in a sentence, unless the last axis of ``z`` is one sample."""
-        if z.shape[-1:] != (self.features,):
-            raise ValueError(f"{type(self).__name__} expected shape (..., {self.features}), but came {tuple(z.shape)}.")
+        """Raise ValueError, in a sentence, unless the last axis of ``z`` is one sample, and the first one the stack."""
+        lead = "" if self.stack is None else f"{self.stack}, "
+        if z.shape[-1:] != (self.features,) or (self.stack is not None and (z.ndim < 2 or z.shape[0] != self.stack)):
+            raise ValueError(
+                f"{type(self).__name__} expected shape ({lead}..., {self.features}), but came {tuple(z.shape)}."
+            )
 
     def _shape(self, n: int) -> tuple[int, ...]:
         if n < 1:

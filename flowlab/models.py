@@ -39,9 +39,12 @@ def _recipe(build: Callable[..., Flow]) -> Callable[..., Flow]:
     @functools.wraps(build)
     def wrapper(*args, **settings) -> Flow:
         flow = build(*args, **settings)
-        given = inspect.signature(build).bind(*args, **settings).arguments
-        given = {name: value for name, value in given.items() if name != "generator"}
-        flow.recipe = None if "base" in given else {"name": build.__name__, "settings": given}
+        call = inspect.signature(build).bind(*args, **settings)
+        call.apply_defaults()
+        given = {name: value for name, value in call.arguments.items() if name not in ("generator", "base")}
+        # A base given as a module cannot be written down.
+        written = call.arguments.get("base") is None
+        flow.recipe = {"name": build.__name__, "settings": given} if written else None
         return flow
 
     return wrapper

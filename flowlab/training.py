@@ -7,6 +7,7 @@ That is why a run that was killed and resumed gives, bit for bit, what it would 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -134,6 +135,9 @@ def train(
     """
     data, alone = _prepare(data, model, "data")
     held_out = None if validation is None else _prepare(validation, model, "validation data")[0]
+    shapes = [[tuple(d.shape[1:]) for d in parts] for parts in (data, held_out or data)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"The validation data should have samples like the data, {shapes[0]}, but came {shapes[1]}.")
     N, device = len(data[0]), data[0].device
     counts = {"batch_size": batch_size, "validate_every": validate_every, "checkpoint_every": checkpoint_every}
     for name, count in {**counts, "patience": 1 if patience is None else patience}.items():
@@ -141,7 +145,7 @@ def train(
             raise ValueError(f"fit expected {name} to be at least 1, but came {count}.")
     if patience is not None and held_out is None:
         raise ValueError(f"patience={patience} counts validations, but no validation data came.")
-    batch_size = min(batch_size, N)
+    batch_size, learning_rate, seed = min(int(batch_size), N), float(learning_rate), int(seed)
     per_epoch = N // batch_size
     if steps is not None and epochs is not None:
         raise ValueError("fit takes steps or epochs, but both were given.")
@@ -151,7 +155,7 @@ def train(
     rate = {"cosine": lambda u: 0.5 * (1 + math.cos(math.pi * u)), "constant": lambda u: 1.0}.get(schedule, schedule)
     if not callable(rate):
         raise ValueError(f"The schedule is 'cosine', 'constant' or a function, but came {schedule!r}.")
-    keep = set(_spaced(total, snapshots) if isinstance(snapshots, int) else snapshots)
+    keep = set(snapshots if isinstance(snapshots, Iterable) else _spaced(total, int(snapshots)))
 
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -165,15 +169,22 @@ def train(
 
     history, best = History(total), None
     run = {"steps": total, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "samples": N}
-    run["schedule"], run["clip"] = schedule if isinstance(schedule, str) else "a function", clip
-    run["data"] = f"{sum(float(d.double().sum()) for d in data):.6g}"
-    if checkpoint is not None and _training_file(checkpoint).exists():
-        best = _resume(checkpoint, model, adam, history, run)
-    elif checkpoint is not None and Path(checkpoint).exists():
-        raise CheckpointError(
-            f"{checkpoint} exists, but not its training file {_training_file(checkpoint)}, so a run cannot go on from "
-            f"it. Load it with load_checkpoint, and give this run another file."
-        )
+    run["clip"], run["schedule"] = clip, schedule if isinstance(schedule, str) else "a function"
+    if checkpoint is not None:
+        run |= {"dtype": str(parameters[0].dtype), "validate_every": validate_every}
+        run |= {"data": _digest(data), "validation": _digest(held_out or ())}
+        run = json.loads(json.dumps(run, default=_plain))  # as it is read back
+        if _training_file(checkpoint).exists():
+            best = _resume(checkpoint, model, adam, history, run)
+        elif Path(checkpoint).exists():
+            raise CheckpointError(
+                f"{checkpoint} exists, but not its training file {_training_file(checkpoint)}, so a run cannot go on "
+                f"from it. Load it with load_checkpoint, and give this run another file."
+            )
+        # A folder that cannot be written to is better known now than after the first hundred steps.
+        probe = Path(checkpoint).with_name(f".{Path(checkpoint).name}.probe")
+        _write(probe, {}, {})
+        probe.unlink()
     started = time.perf_counter() - history.seconds
     order, order_epoch = None, -1
     saved = history.step
@@ -188,6 +199,11 @@ def train(
         """Measure the held-out loss, and keep the best weights."""
         nonlocal best
         loss = _evaluate(model, held_out, alone, objective, Step(history.step, total, _generator(seed, 0, device)))
+        if math.isnan(loss):
+            raise NonFiniteLoss(
+                f"Training stopped at step {history.step}: the validation loss is NaN. Look for held-out samples at "
+                f"the edge of what the model takes (0 or 1 under Logit, for instance)."
+            )
         history.validation[history.step] = loss
         if best is None or loss < history.validation[history.best_step]:
             best, history.best_step = _copy(model), history.step
@@ -257,12 +273,15 @@ def _prepare(data: Any, model: nn.Module, what: str) -> tuple[tuple[Tensor, ...]
     alone = not isinstance(data, tuple)
     parts = tuple(torch.as_tensor(d) for d in ((data,) if alone else data))
     like = next(model.parameters(), torch.zeros(()))
+    if not parts:
+        raise ValueError(f"The {what} should be an array or a tuple of arrays, but came an empty tuple.")
     ready = []
     for part in parts:
         if part.ndim == 0 or len(part) == 0 or len(part) != len(parts[0]):
             shapes = [tuple(p.shape) for p in parts]
             raise ValueError(f"The {what} should be (N, ...) with one N of at least 1, but came {shapes}.")
         if part.is_floating_point():
+            part = part.to(like.dtype)
             bad = ~torch.isfinite(part).flatten(1).all(1) if part.ndim > 1 else ~torch.isfinite(part)
             if bool(bad.any()):
                 row = int(bad.nonzero()[0])
@@ -270,13 +289,12 @@ def _prepare(data: Any, model: nn.Module, what: str) -> tuple[tuple[Tensor, ...]
                     f"The {what} has NaN or infinity in {int(bad.sum())} of {len(part)} rows, the first in row {row}: "
                     f"{part[row].flatten()[:6].tolist()}. Remove or fill these rows."
                 )
-            part = part.to(like.dtype)
         ready.append(part.to(like.device))
     return tuple(ready), alone
 
 
 def _generator(seed: int, number: int, device: torch.device | str = "cpu") -> Generator:
-    """A CPU generator heeds 32 bits of its seed alone; the golden ratio keeps the numbers of two seeds apart in them."""
+    """A CPU generator heeds 32 bits of its seed; the golden ratio keeps the numbers of two seeds apart in them."""
     return torch.Generator(device).manual_seed((seed * 0x9E3779B1 + number) % 2**32)
 
 
@@ -371,13 +389,15 @@ def save_checkpoint(path: str | os.PathLike, model: nn.Module, card: dict[str, A
 
 
 def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:
-    """Load weights into ``model`` and return the card.
+    """Load weights into ``model``, leave it in evaluation mode as ``fit`` does, and return the card.
 
     Raises:
         CheckpointError: when the file is missing, not safetensors, or holds another model's weights.
     """
     tensors, card = read_checkpoint(path)
-    _load_into(model, tensors, path)
+    _check_same_model(model, tensors, card.get("recipe"), path)
+    model.load_state_dict(tensors)
+    model.eval()
     return card
 
 
@@ -405,6 +425,24 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
         raise CheckpointError(f"{path} has no card, so flowlab did not write it. Nothing was loaded.") from None
 
 
+def _recipe(model: nn.Module) -> dict[str, Any] | None:
+    """How to build the model again, as JSON will give it back: lists for tuples, plain numbers for numpy's."""
+    return json.loads(json.dumps(getattr(model, "recipe", None), default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    """A numpy number or a tensor as plain numbers; anything else in words."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _digest(parts: Iterable[Tensor]) -> str:
+    """A fingerprint of data: the same rows in the same order, bit for bit."""
+    content = hashlib.sha256()
+    for part in parts:
+        content.update(part.cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()[:16]
+
+
 def _card(model: nn.Module) -> dict[str, Any]:
     """What a file says of itself: which model, how to build it again, and what it was made with."""
     from flowlab import __version__
@@ -412,7 +450,7 @@ def _card(model: nn.Module) -> dict[str, Any]:
     device = next(model.parameters(), torch.zeros(())).device
     return {
         "model": type(model).__name__,
-        "recipe": getattr(model, "recipe", None),
+        "recipe": _recipe(model),
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {"flowlab": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
@@ -421,17 +459,25 @@ def _card(model: nn.Module) -> dict[str, Any]:
 def _write(path: Path, tensors: State, card: dict[str, Any]) -> None:
     from safetensors.torch import save
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    content = save(tensors, metadata={"card": json.dumps(card, default=_plain)})
     try:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        temporary.write_bytes(save(tensors, metadata={"card": json.dumps(card)}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
         os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"{path} could not be written ({error}). Make room or choose another place; what was there before is as it "
+            f"was, and the model in memory is as its last step left it."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def _load_into(model: nn.Module, tensors: State, path: str | os.PathLike) -> None:
+def _check_same_model(model: nn.Module, tensors: State, recipe: dict | None, path: str | os.PathLike) -> None:
+    """Refuse weights of other shapes, and weights of the same shapes that another recipe would read otherwise."""
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if own != found:
@@ -440,7 +486,15 @@ def _load_into(model: nn.Module, tensors: State, path: str | os.PathLike) -> Non
             f"{path} holds another model: {name} is {found.get(name, 'absent')} there and {own.get(name, 'absent')} "
             f"in this {type(model).__name__}. Build the model with the settings that the file was made with."
         )
-    model.load_state_dict(tensors)
+    mine = _recipe(model)
+    if (
+        mine
+        and recipe
+        and (mine["name"] != recipe["name"] or not recipe["settings"].items() <= mine["settings"].items())
+    ):
+        raise CheckpointError(
+            f"{path} holds another model: {recipe}, and this one is {mine}. Build it as the file says."
+        )
 
 
 def _training_file(checkpoint: str | os.PathLike) -> Path:
@@ -467,7 +521,7 @@ def _save_run(
     tensors["loss"] = torch.tensor(history.loss, dtype=torch.float64)
     record = {"seconds": history.seconds, "best_step": history.best_step}
     record["validation"] = [[step, value] for step, value in history.validation.items()]
-    _write(_training_file(path), tensors, {"run": run, **record})
+    _write(_training_file(path), tensors, {"run": run, "recipe": _recipe(model), **record})
     card = {
         "run": run,
         "step": history.step if best is None else history.best_step,
@@ -489,17 +543,20 @@ def _resume(
     """Put model, optimizer and history back to where the training file left them; return the best weights so far."""
     file = _training_file(path)
     tensors, card = read_checkpoint(file)
+    groups: dict[str, State] = {}
+    for name, value in tensors.items():
+        head, _, tail = name.partition("/")
+        groups.setdefault(head, {})[tail] = value
+    weights = groups.get("model", {})
+    if weights:
+        _check_same_model(model, weights, card.get("recipe"), file)
     if card.get("run") != run:
         raise CheckpointError(
             f"{file} is from another run: it has {card.get('run')}, and this run has {run}. Choose another file or "
             f"delete it to start anew."
         )
 
-    groups: dict[str, State] = {}
-    for name, value in tensors.items():
-        head, _, tail = name.partition("/")
-        groups.setdefault(head, {})[tail] = value
-    _load_into(model, groups.get("model", {}), file)
+    model.load_state_dict(weights)
     state: dict[int, State] = {}
     for name, value in groups.get("optimizer", {}).items():
         index, _, key = name.partition("/")

@@ -37,13 +37,15 @@ class Row:
     """How to build a bijection for an event shape, and what it takes.
 
     ``build`` is called with the numbers of the event shape, and with ``stack`` and ``generator`` if it takes them.
-    ``interval`` is where x lives; ``context`` is the width of the context, 0 for none.
+    ``interval`` is where x lives; ``context`` is the width of the context, 0 for none; ``identity`` says whether the
+    constructor leaves it at the identity.
     """
 
     build: Callable[..., Bijection]
     events: tuple[tuple[int, ...], ...] = VECTORS
     context: int = 0
     interval: tuple[float, float] | None = None
+    identity: bool = True
 
     def fresh(self, event: tuple[int, ...], stack: int | None, generator: Generator) -> Bijection:
         """A bijection as its constructor leaves it."""
@@ -112,25 +114,25 @@ def mixed_chain(D: int, stack: int | None, generator: Generator) -> Chain:
 TABLE = {
     "ScaleShift": Row(ScaleShift),
     "ScaleShift, no shift": Row(lambda D, stack: ScaleShift(D, stack=stack, shift=False)),
-    "PReLU": Row(lambda D, stack: PReLU(D, 0.6, stack=stack)),
-    "Logit": Row(lambda D: Logit(), interval=(0, 1)),
-    "Logit, λ = 0.05": Row(lambda D: Logit(0.05), interval=(0, 1)),
+    "PReLU": Row(lambda D, stack: PReLU(D, 0.6, stack=stack), identity=False),
+    "Logit": Row(lambda D: Logit(), interval=(0, 1), identity=False),
+    "Logit, λ = 0.05": Row(lambda D: Logit(0.05), interval=(0, 1), identity=False),
     "SinhArcsinh": Row(SinhArcsinh),
-    "MonotoneSum": Row(MonotoneSum),
-    "Monotone, falling": Row(lambda D: Monotone(lambda x: -x - x**3, interval=(-50, 50))),
-    "Monotone, inverse given": Row(lambda D: Monotone(torch.sinh, torch.asinh)),
+    "MonotoneSum": Row(MonotoneSum, identity=False),
+    "Monotone, falling": Row(lambda D: Monotone(lambda x: -x - x**3, interval=(-50, 50)), identity=False),
+    "Monotone, inverse given": Row(lambda D: Monotone(torch.sinh, torch.asinh), identity=False),
     "FullAffine": Row(FullAffine),
-    "LULinear": Row(LULinear),
+    "LULinear": Row(LULinear, identity=False),
     "LULinear, no rotation": Row(lambda D, stack: LULinear(D, rotate=False, stack=stack)),
-    "Permutation": Row(lambda D, generator: Permutation.random(D, generator)),
+    "Permutation": Row(lambda D, generator: Permutation.random(D, generator), identity=False),
     "ActNorm": Row(ActNorm),
-    "BatchNorm": Row(BatchNorm),
+    "BatchNorm": Row(BatchNorm, identity=False),
     "AdditiveCoupling": Row(lambda D, **own: AdditiveCoupling(odd_mask(D), (5, 4), **own), PAIRS),
     "AdditiveCoupling, context": Row(
         lambda D, **own: AdditiveCoupling(uneven_mask(D), (5,), context_features=1, **own), PAIRS, context=1
     ),
     "AffineCoupling": Row(lambda D, **own: AffineCoupling(alternating_mask(D), (5,), **own), PAIRS),
-    "AffineCoupling, uneven": Row(lambda D, **own: AffineCoupling(uneven_mask(D), (), **own), PAIRS),
+    "AffineCoupling, uneven": Row(lambda D, **own: AffineCoupling(uneven_mask(D), (3,), **own), PAIRS),
     "AffineCoupling, context": Row(
         lambda D, **own: AffineCoupling(first_half(D), (5,), context_features=2, **own), PAIRS, context=2
     ),
@@ -141,7 +143,7 @@ TABLE = {
         context=3,
     ),
     "Inverse": Row(lambda D, stack: Inverse(SinhArcsinh(D, stack=stack))),
-    "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own))),
-    "Chain": Row(mixed_chain, PAIRS, context=2),
+    "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
+    "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),
     "Chain, empty": Row(lambda D: Chain([])),
 }

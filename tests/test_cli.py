@@ -1,7 +1,7 @@
 """The command `flowlab`, as a person types it."""
 
+import contextlib
 import importlib.util
-import subprocess
 
 import pytest
 
@@ -13,11 +13,20 @@ def started(monkeypatch):
     """Catch the command that would start JupyterLab."""
     calls = []
 
-    def run(command, **settings):
-        calls.append((command, settings))
-        return subprocess.CompletedProcess(command, 0)
+    class Server(contextlib.nullcontext):
+        def __init__(self, command, **settings):
+            super().__init__(self)
+            calls.append((command, settings))
+            self.interrupts = 2
 
-    monkeypatch.setattr(cli.subprocess, "run", run)
+        def wait(self):
+            """Two interrupts come while it runs; it asks, is answered, and ends by itself."""
+            self.interrupts -= 1
+            if self.interrupts >= 0:
+                raise KeyboardInterrupt
+            return 0
+
+    monkeypatch.setattr(cli.subprocess, "Popen", Server)
     return calls
 
 

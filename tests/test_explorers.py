@@ -78,3 +78,23 @@ def test_is_not_grossly_slow(explorer):
         times.append(time.perf_counter() - start)
     explorer.set(**{name: default})
     assert np.median(times) < 0.5
+
+
+def test_an_error_within_a_long_run_stays_to_be_read():
+    explorer = next(iter(explorers().values()))()
+
+    def steps():
+        yield 1
+        raise ArithmeticError("the loss is NaN")
+
+    finished = []
+    explorer.run(steps(), lambda item: None, lambda: finished.append(True))
+    assert isinstance(explorer.errors.pop(), ArithmeticError)
+    assert "the loss is NaN" in explorer.trouble.value and finished == [True]
+
+
+def test_an_error_of_an_inner_callback_is_not_cleared_by_the_outer_one(monkeypatch):
+    explorer = next(iter(explorers().values()))()
+    monkeypatch.setattr(explorer.picture, "update", lambda **controls: 1 / 0)
+    explorer.guard(explorer.refresh)
+    assert len(explorer.errors) == 1 and "division by zero" in explorer.trouble.value

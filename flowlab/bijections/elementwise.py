@@ -213,7 +213,8 @@ class Monotone(Bijection):
     def _bisect(self, z: Tensor) -> Tensor:
         low, high = (torch.full_like(z, end) for end in self.interval)
         sign = torch.sign(self.function(high) - self.function(low))
-        if bool(((sign * self.function(low) > sign * z) | (sign * self.function(high) < sign * z)).any()):
+        reached = (sign * self.function(low) <= sign * z) & (sign * z <= sign * self.function(high)) & (sign != 0)
+        if not bool(reached.all()):  # said so that a NaN at an end counts as not reached
             raise ValueError(f"Monotone: a value to invert is not reached by the function on {self.interval}.")
         x = bisect(lambda x: sign * self.function(x), sign * z, low, high)
         with torch.no_grad():

@@ -50,8 +50,8 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
         rows = _batch(x, self.stack, "ActNorm's first batch")
-        # A coordinate that never varies keeps a finite scale.
-        log_scale = -rows.std(-2, correction=0).clamp_min(1e-6).log()
+        std = rows.std(-2, correction=0)
+        log_scale = -torch.where(std > 0, std, 1.0).log()  # a coordinate that never varies keeps its scale
         self.log_scale.copy_(log_scale)
         self.shift.copy_(-rows.mean(-2) * log_scale.exp())
         self.initialized.fill_(True)

@@ -16,7 +16,7 @@ from flowlab.plotting.picture import Picture
 from flowlab.plotting.plane import log_density, plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
 
-SHOWN = 600
+HELD_OUT, SHOWN = 2500, 600
 EDGE = 3.6
 LEAST = 1e-5  # of the probability axis: what is less is drawn there
 FLOWS = {
@@ -58,10 +58,11 @@ class Region(NamedTuple):
 
 def hole(radius: float = 0.75) -> Region:
     """The disc inside a ring, in polar cells."""
-    r, t = (torch.arange(32) + 0.5) / 32 * radius, torch.arange(80) * (2 * math.pi / 80)
+    rings, turns = 24, 64
+    r, t = (torch.arange(rings) + 0.5) / rings * radius, torch.arange(turns) * (2 * math.pi / turns)
     r, t = torch.meshgrid(r, t, indexing="ij")
     points = torch.stack((r * t.cos(), r * t.sin()), -1)
-    areas = r * (radius / 32) * (2 * math.pi / 80)
+    areas = r * (radius / rings) * (2 * math.pi / turns)
     turn = torch.linspace(0, 2 * math.pi, 121)
     circles = torch.stack((turn.cos(), turn.sin()), -1) * (radius * torch.tensor([0.25, 0.5, 0.75, 1.0]))[:, None, None]
     return Region("hole", points.reshape(-1, 2), areas.flatten(), circles, radius)
@@ -70,7 +71,7 @@ def hole(radius: float = 0.75) -> Region:
 def gap(half_width: float = 1.0, height: float = 4.0) -> Region:
     """The strip between two blobs, and the side to the left of it."""
     points, areas = _cells(-half_width, half_width, height, 40)
-    left, left_areas = _cells(-half_width - 4.0, -half_width, height, 60)
+    left, left_areas = _cells(-half_width - 4.0, -half_width, height, 40)
     up = torch.linspace(-3, 3, 121)
     at = torch.linspace(-half_width, half_width, 5)[:, None]
     lines = torch.stack(torch.broadcast_tensors(at, up), -1)
@@ -79,14 +80,15 @@ def gap(half_width: float = 1.0, height: float = 4.0) -> Region:
 
 def _cells(low: float, high: float, height: float, count: int) -> tuple[Tensor, Tensor]:
     """Midpoints of the cells of a rectangle, and their areas."""
+    rows = 80
     across = low + (torch.arange(count) + 0.5) / count * (high - low)
-    up = -height + (torch.arange(80) + 0.5) / 80 * 2 * height
+    up = -height + (torch.arange(rows) + 0.5) / rows * 2 * height
     points = torch.stack(torch.meshgrid(across, up, indexing="ij"), -1).reshape(-1, 2)
-    return points, torch.full((len(points),), (high - low) / count * 2 * height / 80)
+    return points, torch.full((len(points),), (high - low) / count * 2 * height / rows)
 
 
 # Names of the flows, the region where the data are not, and how far the axis of the stretch goes.
-SCENES = {"one ring": ("ring", hole(), 300.0), "two blobs": ("blobs", gap(), 3e5)}
+SCENES = {"one ring": ("ring", hole(), 1e3), "two blobs": ("blobs", gap(), 3e5)}
 
 
 def least_between(width: float, stretch: Any, side: Any = 0.5) -> Tensor:
@@ -141,6 +143,22 @@ class Scene(NamedTuple):
     measures: dict[str, np.ndarray]  # (S, 3)
 
 
+def _scene(name: str, region: Region) -> Scene:
+    """The flows of one data set and their measures."""
+    exact = pretrained.density(f"{name}_affine_1")
+    x = exact.sample(HELD_OUT, torch.Generator().manual_seed(7))
+    log_p = exact.log_prob(x)
+    # Four parts by place, so that the eye can follow: quarters of the ring, or the two blobs.
+    quarter = (torch.atan2(x[:, 1], x[:, 0]) / (math.pi / 2)).floor().long() + 2
+    labels = (x[:, 0] > 0).long() if region.left is not None else quarter.clamp(0, 3)
+    flows = {label: pretrained.trajectory(f"{name}_{file}") for label, file in FLOWS.items()}
+    nats = {
+        label: [float((log_p - log_density(flow, x)).mean()) for flow in past.values()] for label, past in flows.items()
+    }
+    measures = {label: np.array([measure(flow, region) for flow in past.values()]) for label, past in flows.items()}
+    return Scene(region, x, labels.numpy(), flows, nats, measures)
+
+
 class BridgeAndStretch(Picture):
     """Left, the density and its hole or gap; middle, where that goes in latent space; right, what is left in it.
 
@@ -151,7 +169,7 @@ class BridgeAndStretch(Picture):
     def __init__(self, size: int = 90) -> None:
         super().__init__(10.6, 3.9)
         self.size = size
-        self.scenes: dict[str, Scene] = {}
+        self.scenes = {data: _scene(*SCENES[data][:2]) for data in SCENES}
         self.images: dict[tuple[str, str, int], np.ndarray] = {}
         self.shown: str | None = None
         self.left, self.middle, self.right = self.figure.subplots(1, 3)
@@ -174,7 +192,7 @@ class BridgeAndStretch(Picture):
             for color, marker in zip(COMPONENT_COLORS[:4], COMPONENT_MARKERS, strict=False)
         ]
         self.squeezed = [self.middle.plot([], [], **black)[0] for _ in range(5)]
-        self.others = self.right.plot([], [], ".", color=COLORS["muted"], ms=4)[0]
+        self.others = self.right.plot([], [], ".", color=COLORS["muted"], ms=4, label="the other flows")[0]
         self.path = self.right.plot([], [], ".-", color=COLORS["model"], lw=1.2, label="this flow, as it trains")[0]
         self.floor = self.right.plot([], [], "_", color=COLORS["truth"], ms=7, label="floor for its stretch")[0]
         self.mark = self.right.plot([], [], "o", ms=10, color=COLORS["accent"], mec="black")[0]
@@ -183,30 +201,9 @@ class BridgeAndStretch(Picture):
             self.image, *self.outline, *self.clouds, *self.squeezed, self.others, self.path, self.floor, self.mark
         )
 
-    def scene(self, data: str) -> Scene:
-        """The flows of one data set and their measures, worked out when first asked for."""
-        if data not in self.scenes:
-            name, region, _ = SCENES[data]
-            exact = pretrained.density(f"{name}_affine_1")
-            x = exact.sample(4000, torch.Generator().manual_seed(7))
-            log_p = exact.log_prob(x)
-            # Four parts by place, so that the eye can follow: quarters of the ring, or the two blobs.
-            quarter = (torch.atan2(x[:, 1], x[:, 0]) / (math.pi / 2)).floor().long() + 2
-            labels = (x[:, 0] > 0).long() if region.left is not None else quarter.clamp(0, 3)
-            flows = {label: pretrained.trajectory(f"{name}_{file}") for label, file in FLOWS.items()}
-            nats = {
-                label: [float((log_p - log_density(flow, x)).mean()) for flow in past.values()]
-                for label, past in flows.items()
-            }
-            measures = {
-                label: np.array([measure(flow, region) for flow in past.values()]) for label, past in flows.items()
-            }
-            self.scenes[data] = Scene(region, x, labels.numpy(), flows, nats, measures)
-        return self.scenes[data]
-
     @torch.no_grad()
     def update(self, data: str, couplings: str, snapshot: int) -> dict[str, float | str]:
-        scene = self.scene(data)
+        scene = self.scenes[data]
         region, past = scene.region, scene.flows[couplings]
         snapshot = min(snapshot, len(past) - 1)
         step = list(past)[snapshot]
@@ -253,6 +250,6 @@ class BridgeAndStretch(Picture):
     def _density(self, data: str, couplings: str, snapshot: int) -> np.ndarray:
         key = (data, couplings, snapshot)
         if key not in self.images:
-            flow = list(self.scene(data).flows[couplings].values())[snapshot]
+            flow = list(self.scenes[data].flows[couplings].values())[snapshot]
             self.images[key] = log_density(flow, plane(EDGE, self.size)).exp().numpy()
         return self.images[key]

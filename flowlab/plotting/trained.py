@@ -243,3 +243,14 @@ def stretch(flow: Flow, x: Tensor, *, extent: float, size: int = 140) -> Figure:
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
     figure.colorbar(image, ax=axes, label="log |det ∂f/∂x|, nats", shrink=0.9)
     return tidy(axes, "where the flow stretches (x → z)", "x₁", "x₂").figure
+
+
+def samples(points: Mapping[str, Tensor], *, extent: float) -> Figure:
+    """Points of several models side by side, in one frame."""
+    figure = Figure(figsize=(2.8 * len(points), 3.0), dpi=80, layout="compressed")
+    panels = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
+    for i, (axes, (title, x)) in enumerate(zip(panels, points.items(), strict=True)):
+        axes.plot(*x.T, ".", ms=2.5, color=COLORS["model"])
+        axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+        tidy(axes, title, "x₁", "" if i else "x₂")
+    return figure

@@ -149,9 +149,11 @@ class Explorer(widgets.VBox):
 
     def guard(self, action: Callable[..., Any], *args: Any) -> None:
         """Run a callback; show what went wrong instead of losing it."""
+        before = len(self.errors)
         try:
             action(*args)
-            self.trouble.value = ""
+            if len(self.errors) == before:  # a callback within this one may have failed, and has said so
+                self.trouble.value = ""
         except Exception as error:
             self.errors.append(error)
             where = html.escape(traceback.format_exc(limit=-2))
@@ -173,14 +175,10 @@ class Explorer(widgets.VBox):
         def one_slice() -> bool:
             """Work for a moment; say whether there is more."""
             until, item = time.perf_counter() + SLICE, None
-            try:
-                for item in steps:
-                    if time.perf_counter() > until:
-                        report(item)
-                        return not stopped
-            except Exception:
-                finished()
-                raise
+            for item in steps:
+                if time.perf_counter() > until:
+                    report(item)
+                    return not stopped
             if item is not None:
                 report(item)
             return False
@@ -190,7 +188,7 @@ class Explorer(widgets.VBox):
             finished()
 
         async def in_slices() -> None:
-            more = True
+            more, before = True, len(self.errors)
 
             def advance() -> None:
                 nonlocal more
@@ -200,7 +198,10 @@ class Explorer(widgets.VBox):
             while more and not stopped:
                 self.guard(advance)
                 await asyncio.sleep(0.01)
-            self.guard(end)
+            if len(self.errors) == before:
+                self.guard(end)
+            else:
+                end()  # without clearing away what went wrong
 
         try:
             asyncio.get_running_loop().create_task(in_slices())
