@@ -59,12 +59,15 @@ def _lab(options: argparse.Namespace) -> int:
         raise ValueError(f"There is no notebook {options.notebook:02d}. There are: {numbers}.")
     if importlib.util.find_spec("jupyterlab") is None:
         raise ValueError('JupyterLab is not installed here. Install it with: pip install -e ".[lab]"')
-    command = [sys.executable, "-m", "jupyterlab", str(matches[0])]
+    # As the default address, and not as a file to open, it is also in the address that --no-browser prints.
+    command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url=/lab/tree/{matches[0].name}"]
     command += [f"--ServerApp.root_dir={NOTEBOOKS}"]
     if options.port:
         command.append(f"--port={options.port}")
     if options.no_browser:
         command.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container; whoever is root already gains nothing by a refusal
     # A configuration folder beside this file: without it the first start offers news, and asks the network for them.
     paths = [str(Path(__file__).parent / "jupyter"), *filter(None, [os.environ.get("JUPYTER_CONFIG_PATH")])]
     environment = {**os.environ, "JUPYTER_CONFIG_PATH": os.pathsep.join(paths)}

@@ -45,6 +45,13 @@ def test_lab_takes_a_number_a_port_and_no_browser(started):
     assert "--port=9123" in command and "--no-browser" in command
 
 
+@pytest.mark.parametrize("user", (0, 1000))
+def test_lab_starts_in_a_container_too(started, monkeypatch, user):
+    monkeypatch.setattr(cli.os, "geteuid", lambda: user, raising=False)
+    assert cli.main(["lab"]) == 0
+    assert ("--allow-root" in started[0][0]) == (user == 0)
+
+
 def test_lab_says_which_notebooks_there_are(started, capsys):
     assert cli.main(["lab", "77"]) == 1
     assert "There is no notebook 77. There are: 00, 01" in capsys.readouterr().err

@@ -130,6 +130,10 @@ def test_a_stack_draws_a_batch_for_each(base):
     z = base.sample(5, generator(1))
     assert z.shape == (3, 5, 2) and not torch.equal(z[0], z[1])
     assert base.log_prob(z).shape == (3, 5)
+    for wrong in ((2, 5, 2), (2,), (5, 2)):
+        with pytest.raises(ValueError) as error:
+            base.log_prob(torch.zeros(wrong))
+        assert f"expected shape (3, ..., 2), but came {wrong}" in str(error.value)
 
 
 @pytest.mark.parametrize("base", every_base(), ids=lambda base: type(base).__name__)

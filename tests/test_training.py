@@ -373,6 +373,19 @@ def test_a_bad_row_is_named(bad):
         quiet(small(), (gaussian(3), torch.tensor([0.0, 0.0, bad])))
 
 
+def test_a_row_that_overflows_the_dtype_of_the_model_is_named():
+    x = gaussian().double()
+    x[7, 0] = 1e39
+    with pytest.raises(ValueError, match="first in row 7"):
+        quiet(small(), x, steps=3)
+
+
+@pytest.mark.parametrize("held_out", [torch.zeros(10, 3), (torch.zeros(10, 2), torch.zeros(10, 2))])
+def test_validation_that_does_not_look_like_the_data_is_refused(held_out):
+    with pytest.raises(ValueError, match="validation data should have samples like the data"):
+        quiet(small(), gaussian(), steps=3, validation=held_out)
+
+
 @pytest.mark.parametrize(
     "settings, words",
     (
@@ -420,6 +433,15 @@ def test_samples_out_of_reach_are_a_loss_that_is_not_finite():
     flow = Flow(ScaleShift(1), StandardUniform(1))
     with pytest.raises(NonFiniteLoss, match=r"step 0: the loss is inf.*log p = -inf"):
         quiet(flow, torch.tensor([[0.5], [7.0]]))
+
+
+def test_a_validation_loss_that_is_nan_is_loud():
+    x = (torch.rand(500, 1, generator=generator()) ** 3).clamp(1e-4, 1 - 1e-4)
+    held_out = x[:100].clone()
+    held_out[3] = 0.0  # under Logit: -inf, and infinity times zero further on
+    flow = Flow(Chain([Logit(), ScaleShift(1)]), StandardNormal(1))
+    with pytest.raises(NonFiniteLoss, match="validation loss is NaN"):
+        quiet(flow, x, steps=60, validate_every=10, validation=held_out)
 
 
 def test_a_gradient_that_is_not_finite_is_named():
@@ -479,6 +501,26 @@ def test_checkpoint_brings_weights_and_card(tmp_path):
     assert card["versions"]["torch"] == torch.__version__ and card["hardware"] == "cpu"
     save_checkpoint(file, other, card)  # a card goes into the next file as it is
     assert read_checkpoint(file)[1] == card
+
+
+def test_a_loaded_model_is_in_evaluation_mode(tmp_path):
+    flow = Flow(Chain([BatchNorm(2), AffineCoupling([True, False], (4,))]), StandardNormal(2))
+    quiet(flow, gaussian(), steps=30)
+    save_checkpoint(tmp_path / "flow.safetensors", flow)
+    other = Flow(Chain([BatchNorm(2), AffineCoupling([True, False], (4,))]), StandardNormal(2))
+    load_checkpoint(tmp_path / "flow.safetensors", other)
+    assert torch.equal(other.log_prob(gaussian() + 4), flow.log_prob(gaussian() + 4))
+
+
+def test_numbers_from_numpy_are_numbers(tmp_path):
+    settings = {
+        "batch_size": np.int64(16),
+        "seed": np.int64(3),
+        "learning_rate": np.float32(1e-3),
+        "snapshots": np.int64(2),
+    }
+    history = quiet(small(), gaussian(), steps=4, checkpoint=tmp_path / "run.safetensors", **settings)
+    assert sorted(history.snapshots) == [0, 4]
 
 
 def test_checkpoint_of_a_run_says_what_was_run(tmp_path):
@@ -550,6 +592,22 @@ def test_the_checkpoint_of_another_model_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match="holds another model"):
             quiet(other, gaussian(), steps=10, checkpoint=file)
         assert same(state(other), kept)
+
+
+def test_weights_that_another_recipe_would_read_otherwise_are_refused(tmp_path):
+    flow = nice(2, prior="logistic")
+    save_checkpoint(tmp_path / "flow.safetensors", flow)
+    spelled_out = nice(2, 4, prior="logistic", activation="relu")
+    load_checkpoint(tmp_path / "flow.safetensors", spelled_out)
+    with pytest.raises(CheckpointError, match="holds another model"):
+        load_checkpoint(tmp_path / "flow.safetensors", nice(2, prior="normal"))
+
+
+def test_the_fingerprint_of_data_knows_the_order_of_its_rows(tmp_path):
+    settings = {"steps": 20, "checkpoint": tmp_path / "run.safetensors"}
+    quiet(small(), gaussian(), **settings)
+    with pytest.raises(CheckpointError, match="another run"):
+        quiet(small(), gaussian().flip(0), **settings)
 
 
 def test_weights_without_a_training_file_are_not_run_over(tmp_path):
@@ -658,10 +716,10 @@ def test_a_disk_that_fails_leaves_the_last_checkpoint_whole(tmp_path, monkeypatc
     assert same(state(resumed), state(straight))
 
 
-def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(OSError, match="file"):
-        quiet(small(), gaussian(), steps=3, checkpoint=tmp_path / "file" / "run.safetensors")
+    with pytest.raises(OSError, match=r"run\.safetensors.* could not be written .* choose another place"):
+        next(train(small(), gaussian(), steps=3, checkpoint=tmp_path / "file" / "run.safetensors"))
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
@@ -791,62 +849,3 @@ def test_a_killed_run_gives_bit_for_bit_what_it_would_have_given(runs, name, how
 
 if __name__ == "__main__":
     killed_runs(Path(sys.argv[1]))
-
-
-def test_a_validation_loss_that_is_nan_is_loud():
-    x = (torch.rand(500, 1, generator=Generator().manual_seed(0)) ** 3).clamp(1e-4, 1 - 1e-4)
-    held_out = x[:100].clone()
-    held_out[3] = 0.0  # under Logit: -inf, and infinity times zero further on
-    flow = Flow(Chain([Logit(), ScaleShift(1)]), StandardNormal(1))
-    with pytest.raises(NonFiniteLoss, match="validation loss is NaN"):
-        quiet(flow, x, steps=60, validate_every=10, validation=held_out)
-
-
-def test_a_loaded_model_is_in_evaluation_mode(tmp_path):
-    flow = Flow(Chain([BatchNorm(2), AffineCoupling([True, False], (4,))]), StandardNormal(2))
-    quiet(flow, gaussian(), steps=30)
-    save_checkpoint(tmp_path / "flow.safetensors", flow)
-    other = Flow(Chain([BatchNorm(2), AffineCoupling([True, False], (4,))]), StandardNormal(2))
-    load_checkpoint(tmp_path / "flow.safetensors", other)
-    assert torch.equal(other.log_prob(gaussian() + 4), flow.log_prob(gaussian() + 4))
-
-
-def test_weights_that_another_recipe_would_read_otherwise_are_refused(tmp_path):
-    flow = nice(2, prior="logistic")
-    save_checkpoint(tmp_path / "flow.safetensors", flow)
-    load_checkpoint(
-        tmp_path / "flow.safetensors", nice(2, 4, prior="logistic", activation="relu")
-    )  # the same, spelled out
-    with pytest.raises(CheckpointError, match="holds another model"):
-        load_checkpoint(tmp_path / "flow.safetensors", nice(2, prior="normal"))
-
-
-def test_the_fingerprint_of_data_knows_the_order_of_its_rows(tmp_path):
-    settings = {"steps": 20, "checkpoint": tmp_path / "run.safetensors"}
-    quiet(small(), gaussian(), **settings)
-    with pytest.raises(CheckpointError, match="another run"):
-        quiet(small(), gaussian().flip(0), **settings)
-
-
-@pytest.mark.parametrize("held_out", [torch.zeros(10, 3), (torch.zeros(10, 2), torch.zeros(10, 2))])
-def test_validation_that_does_not_look_like_the_data_is_refused(held_out):
-    with pytest.raises(ValueError, match="validation data should have samples like the data"):
-        quiet(small(), gaussian(), steps=3, validation=held_out)
-
-
-def test_numbers_from_numpy_are_numbers(tmp_path):
-    settings = {
-        "batch_size": np.int64(16),
-        "seed": np.int64(3),
-        "learning_rate": np.float32(1e-3),
-        "snapshots": np.int64(2),
-    }
-    history = quiet(small(), gaussian(), steps=4, checkpoint=tmp_path / "run.safetensors", **settings)
-    assert sorted(history.snapshots) == [0, 4]
-
-
-def test_a_row_that_overflows_the_dtype_of_the_model_is_named():
-    x = gaussian().double()
-    x[7, 0] = 1e39
-    with pytest.raises(ValueError, match="first in row 7"):
-        quiet(small(), x, steps=3)

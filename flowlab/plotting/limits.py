@@ -166,7 +166,7 @@ class BridgeAndStretch(Picture):
     which no flow with that stretch can go.
     """
 
-    def __init__(self, size: int = 90) -> None:
+    def __init__(self, size: int = 80) -> None:
         super().__init__(10.6, 3.9)
         self.size = size
         self.scenes = {data: _scene(*SCENES[data][:2]) for data in SCENES}

@@ -79,12 +79,14 @@ class LayersAndTraining(Picture):
     density agree at every layer or at none: a bijection moves both alike, and does not change KL(p‖q).
     """
 
-    def __init__(self, flows: Mapping[str, tuple[Mapping[int, Flow], Any]] | None = None, size: int = 90) -> None:
+    def __init__(self, flows: Mapping[str, tuple[Mapping[int, Flow], Any]] | None = None, size: int = 80) -> None:
         super().__init__(10.4, 4.0)
-        self.choices = {} if flows is None else dict(flows)
-        self.names = list(TRAJECTORIES if flows is None else flows)
+        if flows is None:
+            flows = {
+                label: (pretrained.trajectory(name), pretrained.density(name)) for label, name in TRAJECTORIES.items()
+            }
         self.size = size
-        self.films: dict[str, Film] = {}
+        self.films = {label: film(*pair) for label, pair in flows.items()}
         self.seen: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self.shown: str | None = None
 
@@ -121,18 +123,8 @@ class LayersAndTraining(Picture):
             *self.clouds, self.image, self.lines, self.step_curve, self.layer_curve, self.step_mark, self.layer_mark
         )
 
-    def film(self, name: str) -> Film:
-        """The film of the flow of that name, made when first asked for."""
-        if name not in self.films:
-            if name in self.choices:
-                flows, density = self.choices[name]
-            else:
-                flows, density = (get(TRAJECTORIES[name]) for get in (pretrained.trajectory, pretrained.density))
-            self.films[name] = film(flows, density)
-        return self.films[name]
-
     def update(self, flow: str, snapshot: int, layer: int) -> dict[str, float | str]:
-        reel = self.film(flow)
+        reel = self.films[flow]
         snapshot, layer = min(snapshot, len(reel.steps) - 1), min(layer, reel.layers)
         if flow != self.shown:
             self._frame(reel)
@@ -174,7 +166,7 @@ class LayersAndTraining(Picture):
         """The density of the rest of the flow on a grid, and the lines of a latent grid pulled back through it."""
         key = (flow, snapshot, layer)
         if key not in self.seen:
-            reel = self.film(flow)
+            reel = self.films[flow]
             whole = reel.flows[snapshot]
             rest = Flow(whole.bijection[reel.start + layer :], whole.base).eval()
             lines = rest.bijection.inverse(grid_lines(3.0, 13, 40))[0]

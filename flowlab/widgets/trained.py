@@ -22,9 +22,9 @@ class ScrubFlow(Explorer):
 
     def __init__(self, flows: Mapping[str, tuple[Mapping[int, Flow], Any]] | None = None) -> None:
         picture = LayersAndTraining(flows)
-        first = picture.film(picture.names[0])
+        first = next(iter(picture.films.values()))
         controls = {
-            "flow": choice("flow", picture.names),
+            "flow": choice("flow", picture.films),
             "snapshot": widgets.IntSlider(
                 len(first.steps) - 1, 0, len(first.steps) - 1, description="training: snapshot"
             ),
@@ -39,6 +39,6 @@ class ScrubFlow(Explorer):
         )
 
     def _fit_sliders(self, change: Any) -> None:
-        reel = self.picture.film(change["new"])
+        reel = self.picture.films[change["new"]]
         self.controls["snapshot"].max = len(reel.steps) - 1
         self.controls["layer"].max = reel.layers
