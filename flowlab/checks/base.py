@@ -13,6 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 
 class Wrong(Exception):
     """The answer is not right yet; the message is the hint that fits this mistake."""
@@ -22,6 +25,20 @@ def expect(condition: Any, hint: str) -> None:
     """Go on if the condition holds, else stop with this hint."""
     if not bool(condition):
         raise Wrong(hint)
+
+
+def numbers(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
+    """What a student returned, as float64, of the wanted shape if one is given; a sentence where it cannot be."""
+    expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
+    try:
+        value = torch.as_tensor(value, dtype=torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(
+            f"Expected {name} as numbers (a tensor, an array or a list), but came {type(value).__name__}."
+        ) from None
+    wanted = "one number" if shape == () else f"shape {shape}"
+    expect(shape is None or value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
+    return value
 
 
 @dataclass(frozen=True)

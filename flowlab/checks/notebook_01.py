@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowlab.checks.base import Exercise, Wrong, expect
+from flowlab.checks.base import Exercise, Wrong, expect, numbers
 
 
 def log_density_of_exp(x, a, b):
@@ -51,7 +50,7 @@ def check_exp(answer: Callable) -> None:
     def compare(a: float, b: float) -> Tensor:
         z = (torch.log(x) - b) / a
         log_p_z, right = -0.5 * z**2 - 0.5 * math.log(2 * math.pi), log_density_of_exp(x, a, b)
-        value = _tensor(answer(x.clone(), a, b), x.shape, "log p(x)")
+        value = numbers(answer(x.clone(), a, b), x.shape, "log p(x)")
         _not_one_of(
             value,
             (right.exp(), "This is p(x) itself; asked is its logarithm, in nats."),
@@ -85,7 +84,7 @@ def check_units(answer: Callable) -> None:
     """Off by the log of the factor, in the right direction, above 0 too, and blind to the factor's sign."""
     for log_p, factor in ((-2.5, 100.0), (-1.9, 0.01), (0.3, 0.1)):
         right = log_p - math.log(factor)
-        value = _tensor(answer(log_p, factor), (), "log p")
+        value = numbers(answer(log_p, factor), (), "log p")
         _not_one_of(
             value,
             (
@@ -114,7 +113,7 @@ def check_units(answer: Callable) -> None:
         expect(_close(value, right), f"log p = {log_p} and factor {factor:g} gave {float(value):.4g}: write p first.")
     hint = "Turn x over (height to depth, factor −1): no stretch at all, so log p stays. Take |factor|."
     try:
-        value = _tensor(answer(-1.0, -2.0), (), "log p")
+        value = numbers(answer(-1.0, -2.0), (), "log p")
     except ValueError:
         raise Wrong(hint) from None
     expect(_close(value, -1.0 - math.log(2)), hint)
@@ -123,7 +122,7 @@ def check_units(answer: Callable) -> None:
 def check_mode(answer: Callable) -> None:
     """The highest point of the log-normal density, and not the image of the base's highest point."""
     for mean, deviation in ((0.4, 0.5), (-0.3, 1.2)):
-        value = _tensor(answer(mean, deviation), (), "the mode")
+        value = numbers(answer(mean, deviation), (), "the mode")
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(deviation, dtype=torch.float64)
         _not_one_of(
             value,
@@ -162,7 +161,7 @@ def check_square(answer: Callable) -> None:
 
     x = torch.linspace(0.05, 3.5, 50, dtype=torch.float64)
     for p in (normal, uniform):
-        value, z = _tensor(answer(x.clone(), p), x.shape, "p(x)"), torch.sqrt(x)
+        value, z = numbers(answer(x.clone(), p), x.shape, "p(x)"), torch.sqrt(x)
         both = p(z) + p(-z)
         _not_one_of(
             value,
@@ -243,18 +242,6 @@ def _not_one_of(value: Tensor, *wrong: tuple[Tensor, str]) -> None:
     """Stop with the hint that belongs to the value, if it is one of these."""
     for known, hint in wrong:
         expect(not _close(value, known), hint)
-
-
-def _tensor(value: Any, shape: tuple[int, ...], name: str) -> Tensor:
-    """What a student returned, as float64 of the wanted shape, or a sentence."""
-    expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
-    try:
-        value = torch.as_tensor(value, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(f"Expected {name} as numbers, but came {type(value).__name__}.") from None
-    wanted = "one number" if shape == () else f"shape {tuple(shape)}"
-    expect(value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
-    return value
 
 
 def _close(a: Tensor, b: Tensor | float) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowlab.checks.base import Exercise, Wrong, expect
+from flowlab.checks.base import Exercise, expect, numbers
 from flowlab.datasets import Pinwheel
 
 
@@ -86,8 +85,8 @@ def check_affine(answer: Callable) -> None:
         D = len(mean)
         pair = answer(mean.clone(), covariance.clone())
         expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: the matrix A and the vector b.")
-        A = _tensor(pair[0], (D, D), "A")
-        b = _tensor(pair[1], (D,), "b")
+        A = numbers(pair[0], (D, D), "A")
+        b = numbers(pair[1], (D,), "b")
         expect(
             not _close(A, covariance),
             "A is the covariance itself. Variances are squared lengths: A z has the covariance A Aᵀ, here the square "
@@ -122,7 +121,7 @@ def check_affine(answer: Callable) -> None:
 def check_shear(answer: Callable) -> None:
     """Determinant 1, (1, 0) stays, (0, 1) gets the length that was asked."""
     for stretch in (2.0, 1.25, 5.0):
-        A = _tensor(answer(stretch), (2, 2), "the matrix")
+        A = numbers(answer(stretch), (2, 2), "the matrix")
         first, second = A[:, 0], A[:, 1]
         expect(
             not _close(A.mT @ A, torch.eye(2, dtype=A.dtype)),
@@ -160,7 +159,7 @@ def check_wing(answer: Callable) -> None:
         e = torch.randn(200, 2, generator=g, dtype=torch.float64)
         a, b = 1 + toy.radial_std * e[:, 0], toy.tangential_std * e[:, 1]
         exact = toy.log_prob(toy.wind(torch.stack((a, b), -1), torch.zeros(200)))
-        off = _tensor(answer(a.clone(), b.clone(), toy), (200,), "log p") - exact
+        off = numbers(answer(a.clone(), b.clone(), toy), (200,), "log p") - exact
         bend = toy.rate * a.exp() * b
         log_det, scale = torch.log((1 - bend).abs()), 2 * math.log(toy.scale)
         expect(not _close(off + exact, exact.exp()), _WING["log"])
@@ -174,7 +173,7 @@ def check_wing(answer: Callable) -> None:
         expect(not _close(off + exact, standard), _WING["standard"])
         expect(_close(off, torch.zeros_like(off)), _WING["other"])
     a, b = torch.tensor([1.5, 2.0], dtype=torch.float64), torch.tensor([1.0, 0.9], dtype=torch.float64)
-    folded = _tensor(answer(a.clone(), b.clone(), Pinwheel()), (2,), "log p")
+    folded = numbers(answer(a.clone(), b.clone(), Pinwheel()), (2,), "log p")
     expect(bool(folded.isfinite().all()), _WING["abs"])
     expect(_close(folded, wing_log_prob(a, b, Pinwheel())), _WING["other"])
 
@@ -206,7 +205,7 @@ def check_mass(answer: Callable) -> None:
         return -0.5 * x.square().sum(-1) - math.log(2 * math.pi)
 
     for extent, size in ((12.0, 600), (6.0, 301)):
-        mass = float(_tensor(answer(normal, extent, size), (), "the mass"))
+        mass = float(numbers(answer(normal, extent, size), (), "the mass"))
         side, step = 2 * extent, 2 * extent / (size - 1)
 
         def off_by(factor: float, mass: float = mass) -> bool:
@@ -224,28 +223,14 @@ def check_mass(answer: Callable) -> None:
         expect(not off_by(1 / step), "You multiplied by the side of a cell once. The plane has two: times side².")
         expect(not off_by(1 / side), "You multiplied the mean by the side of the square once. The plane has two.")
         expect(off_by(1.0), f"A standard normal came out with mass {mass:.3g} on a grid that holds all of it.")
-    twice = float(_tensor(answer(lambda x: normal(x) + math.log(2), 6.0, 301), (), "the mass"))
+    twice = float(numbers(answer(lambda x: normal(x) + math.log(2), 6.0, 301), (), "the mass"))
     expect(
         not math.isclose(twice, 1.0, rel_tol=0.02),
         "You found mass 1 where it is 2: do not normalize, or no bug can be seen.",
     )
     expect(math.isclose(twice, 2.0, rel_tol=0.02), f"A function of mass 2 came out with mass {twice:.3g}.")
-    shifted = float(_tensor(answer(lambda x: normal(x - torch.tensor([2.0, -3.0])), 9.0, 400), (), "the mass"))
+    shifted = float(numbers(answer(lambda x: normal(x - torch.tensor([2.0, -3.0])), 9.0, 400), (), "the mass"))
     expect(math.isclose(shifted, 1.0, rel_tol=0.02), "A normal away from the origin should have mass 1 too.")
-
-
-def _tensor(value: Any, shape: tuple[int, ...], name: str) -> Tensor:
-    """What a student returned, as float64 of the wanted shape, or a sentence."""
-    expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
-    try:
-        value = torch.as_tensor(value, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(
-            f"Expected {name} as numbers (a tensor, an array or a list), but came {type(value).__name__}."
-        ) from None
-    wanted = "one number" if shape == () else f"shape {shape}"
-    expect(value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
-    return value
 
 
 def _close(a: Tensor, b: Tensor | float) -> bool:

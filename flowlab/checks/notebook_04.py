@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from flowlab.bijections import AdditiveCoupling, AffineCoupling, Bijection, Chain, alternating_mask
-from flowlab.checks.base import Exercise, Wrong, expect
+from flowlab.checks.base import Exercise, Wrong, expect, numbers
 from flowlab.distributions import StandardNormal
 from flowlab.flow import Flow
 from flowlab.networks import MLP
@@ -133,11 +133,11 @@ def check_sinh(answer: Callable) -> None:
     ):
         pair = answer(x.clone(), m)
         expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: z (n, 2) and log_det (n,).")
-        z = _tensor(pair[0], (40, 2), "z")
+        z = numbers(pair[0], (40, 2), "z")
         right_z, right = sinh_coupling(x, m)
         if not _close(z, right_z):
             raise Wrong(_which_z(z, x1, x2, m))
-        log_det = _tensor(pair[1], (40,), "log_det")
+        log_det = numbers(pair[1], (40,), "log_det")
         if not _close(log_det, right):
             raise Wrong(_which_log_det(log_det, right, slope.abs().log(), torch.arcsinh(x2) + m(x1)))
 
@@ -257,7 +257,7 @@ _MASKS = [
 def check_area(answer: Callable) -> None:
     """The closed form, for S of large and of unit determinant, and for a level that p never reaches."""
     for c, S in ((0.03, (1.0, 1.0)), (0.05, (2.0, 0.5)), (0.05, (2.0, 1.5)), (0.02, (0.5, 0.8)), (0.2, (2.0, 2.0))):
-        area = float(_tensor(answer(c, torch.tensor(S, dtype=torch.float64)), (), "the area"))
+        area = float(numbers(answer(c, torch.tensor(S, dtype=torch.float64)), (), "the area"))
         det = S[0] * S[1]
 
         def disc(squared_radius: float) -> float:
@@ -298,7 +298,7 @@ def check_area(answer: Callable) -> None:
             + where,
         )
         raise Wrong(f"Not yet: {area:.3f} came, and a grid over the plane counts {disc(level) / det:.3f}{where}.")
-    high = float(_tensor(answer(0.3, torch.tensor([1.0, 1.0], dtype=torch.float64)), (), "the area"))
+    high = float(numbers(answer(0.3, torch.tensor([1.0, 1.0], dtype=torch.float64)), (), "the area"))
     expect(
         math.isclose(high, 0.0, abs_tol=1e-9),
         f"With c = 0.3 and S = (1, 1), p is nowhere above c (its top is 1/2π = 0.159), yet your area is {high:.3f}.",
@@ -334,20 +334,6 @@ _DIAGNOSIS = {  # exhibit, and what was said of it
     "both are wrong alike. Only the Jacobian itself, or an integral of the density, can tell.",
     ("D", "inverse"): "You call it the inverse, but this layer does come back to x. What is wrong is its log_det.",
 }
-
-
-def _tensor(value: Any, shape: tuple[int, ...], name: str) -> Tensor:
-    """What a student returned, as float64 of the wanted shape, or a sentence."""
-    expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
-    try:
-        value = torch.as_tensor(value, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(
-            f"Expected {name} as numbers (a tensor, an array or a list), but came {type(value).__name__}."
-        ) from None
-    wanted = "one number" if shape == () else f"shape {shape}"
-    expect(value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
-    return value
 
 
 def _close(a: Tensor, b: Tensor | float) -> bool:

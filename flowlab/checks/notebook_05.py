@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowlab.checks.base import Exercise, Wrong, expect
+from flowlab.checks.base import Exercise, Wrong, expect, numbers
 
 
 def affine_inverse(z_a, z_b, conditioner):
@@ -52,7 +52,7 @@ def check_inverse(answer: Callable) -> None:
         z_b = x_b * s.exp() + t
         pair = answer(x_a.clone(), z_b.clone(), conditioner)
         expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: x_b and log_det.")
-        x = _tensor(pair[0], (6, D_b), "x_b")
+        x = numbers(pair[0], (6, D_b), "x_b")
         expect(
             not _close(x, z_b * (-s).exp() - t),
             "You divide first and subtract then. The forward map shifts last, so undo the shift first.",
@@ -69,7 +69,7 @@ def check_inverse(answer: Callable) -> None:
             "log_det came with one number for each coordinate. It is one for each sample: sum over the last axis.",
         )
         expect(log_det.shape != (), "log_det came as one number for the whole batch. Each sample has its own.")
-        log_det = _tensor(log_det, (6,), "log_det")
+        log_det = numbers(log_det, (6,), "log_det")
         expect(
             not _close(log_det, s.sum(-1)),
             "Your log_det is Σ s, that of the forward map. log_det is of the map *just applied*; there and back is 0.",
@@ -83,7 +83,7 @@ def check_raw(answer: Callable) -> None:
     for std in ([2.0], [0.5, 5.0], [2.0, 2.0, 2.0, 2.0, 2.0], [0.1, 0.3, 5.0]):
         std = torch.tensor(std, dtype=torch.float64)
         nats = -1.3
-        raw = float(_tensor(answer(nats, std.clone()), (), "the log-likelihood"))
+        raw = float(numbers(answer(nats, std.clone()), (), "the log-likelihood"))
 
         def gave(value: Any, raw: float = raw) -> bool:
             return math.isclose(raw, float(value), rel_tol=1e-6, abs_tol=1e-6)
@@ -166,20 +166,6 @@ def check_too_good(answer: Callable) -> None:
     expect(not verdict(log_p, log_p.clone()), "q = p is allowed: it is the best there is.")
     small = log_p + 0.05 + 0.1 * torch.randn(n, generator=g, dtype=torch.float64)
     expect(verdict(log_p, small), "A gain of 0.05 nats with an error of 0.002 cannot be luck: do not let it pass.")
-
-
-def _tensor(value: Any, shape: tuple[int, ...], name: str) -> Tensor:
-    """What a student returned, as float64 of the wanted shape, or a sentence."""
-    expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
-    try:
-        value = torch.as_tensor(value, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(
-            f"Expected {name} as numbers (a tensor, an array or a list), but came {type(value).__name__}."
-        ) from None
-    wanted = "one number" if shape == () else f"shape {shape}"
-    expect(value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
-    return value
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

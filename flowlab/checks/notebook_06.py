@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowlab.checks.base import Exercise, Wrong, expect
+from flowlab.checks.base import Exercise, expect, numbers
 
 
 def stretch_factors(f, x):
@@ -57,7 +56,7 @@ def check_stretch(answer: Callable) -> None:
     for f in (lambda x: x @ shear.T, lambda x: x @ ellipse.T, bent):
         J = torch.stack([torch.autograd.functional.jacobian(lambda p, f=f: f(p[None])[0], point) for point in x])
         right = torch.linalg.svdvals(J)
-        value = _tensor(answer(f, x.clone()), None, "the factors")
+        value = numbers(answer(f, x.clone()), None, "the factors")
         expect(
             value.shape != (5,) or not torch.allclose(value, J.det().abs()),
             "This is |det J|, the factor of areas: the product of the two factors of length that are asked.",
@@ -100,7 +99,7 @@ def check_gap(answer: Callable) -> None:
         def grown(step: float, a: Tensor = a) -> float:
             return float(normal.cdf(normal.icdf(a) + step))
 
-        value = float(_tensor(answer(width, stretch, side), (), "the probability"))
+        value = float(numbers(answer(width, stretch, side), (), "the probability"))
         step = width / stretch
 
         def gave(other: float, value: float = value) -> bool:
@@ -137,7 +136,7 @@ def check_gap(answer: Callable) -> None:
 def check_garbage(answer: Callable) -> None:
     """0 for 0, nearly linear at first, never above 1."""
     for nats in (0.3, 4.605, 0.05, 0.0):
-        value = float(_tensor(answer(nats), (), "the share"))
+        value = float(numbers(answer(nats), (), "the share"))
 
         def gave(other: float, value: float = value) -> bool:
             return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-9)
@@ -154,20 +153,6 @@ def check_garbage(answer: Callable) -> None:
             "The loss is −log(1 − share). Solve that for share, sign by sign.",
         )
         expect(gave(right), "On draws of p there is no garbage: q = (1 − share) · p there. What is E[log p − log q]?")
-
-
-def _tensor(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
-    """What a student returned, as float64, of the wanted shape if one is given, or a sentence."""
-    expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
-    try:
-        value = torch.as_tensor(value, dtype=torch.float64).detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise Wrong(
-            f"Expected {name} as numbers (a tensor, an array or a list), but came {type(value).__name__}."
-        ) from None
-    wanted = "one number" if shape == () else f"shape {shape}"
-    expect(shape is None or value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
-    return value
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
