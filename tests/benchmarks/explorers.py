@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import ipywidgets as widgets
 import numpy as np
 import torch
 
@@ -39,12 +40,16 @@ def kernel_times(explorer, steps: int = 25) -> list[float]:
     """Milliseconds from setting a slider to having the picture, over a sweep of each slider."""
     times = []
     for control in explorer.controls.values():
-        if not hasattr(control, "min"):
-            continue
         default = control.value
-        for value in np.linspace(control.min, control.max, steps):
+        if isinstance(control, widgets.SelectionSlider):
+            values = [option[1] if isinstance(option, tuple) else option for option in control.options]
+        elif hasattr(control, "min"):
+            values = sorted({type(default)(value) for value in np.linspace(control.min, control.max, steps)})
+        else:
+            continue
+        for value in (v for v in values if v != control.value):
             start = time.perf_counter()
-            control.value = type(default)(value)
+            control.value = value
             times.append(1000 * (time.perf_counter() - start))
         control.value = default
     return times
