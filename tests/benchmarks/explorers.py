@@ -74,10 +74,12 @@ def end_to_end(names: list[str], presses: int = 25) -> dict[str, tuple[float, in
                     handle = explorer.locator(".noUi-handle").first
                     explorer.locator("img.flowlab-picture").evaluate(WATCH)
                     handle.focus()
+                    at_end = "h => h.getAttribute('aria-valuenow') === h.getAttribute('aria-valuemax')"
+                    keys = ("ArrowLeft", "ArrowRight") if handle.evaluate(at_end) else ("ArrowRight", "ArrowLeft")
                     times = []
                     for i in range(presses):
                         page.evaluate("() => { window.flowlabSeen.changed = 0; }")
-                        page.keyboard.press("ArrowLeft" if i % 2 else "ArrowRight")
+                        page.keyboard.press(keys[i % 2])
                         page.wait_for_function("() => window.flowlabSeen.changed > 0", timeout=5000, polling=10)
                         times.append(page.evaluate("() => window.flowlabSeen.changed - window.flowlabSeen.pressed"))
                         page.wait_for_timeout(60)
