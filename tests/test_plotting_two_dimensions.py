@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowlab.plotting.two_dimensions import PLANAR_MAPS, CellUnderMap, SquareUnderMatrix, jacobian, signed_area
+from flowlab.plotting.plane import jacobians
+from flowlab.plotting.two_dimensions import PLANAR_MAPS, CellUnderMap, SquareUnderMatrix, signed_area
 from flowlab.widgets.two_dimensions import DeterminantAsArea, MagnifiedCell
 
 SHAPES = [(1.5, 0.3, 0.4, 1.2), (-1.2, 0.4, 0.4, 1.2), (2.0, -2.0, 1.0, 0.5)]
@@ -42,7 +43,7 @@ def test_strength_zero_is_the_identity_and_a_curved_shear_keeps_areas(name):
     x = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(PLANAR_MAPS[name].value(x, 0.0), x)
     if name == "curved shear":
-        det = jacobian(lambda x: PLANAR_MAPS[name].value(x, 0.9), x).det()
+        det = jacobians(lambda x: PLANAR_MAPS[name].value(x, 0.9), x).det()
         assert torch.allclose(det, torch.ones_like(det))
 
 

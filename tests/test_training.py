@@ -561,7 +561,16 @@ def test_an_early_stopped_run_resumes_as_it_ended(tmp_path):
 
 @pytest.mark.parametrize(
     "changed",
-    ({"learning_rate": 0.02}, {"seed": 1}, {"steps": 30}, {"batch_size": 9}, {"schedule": "constant"}, {"clip": None}),
+    (
+        {"learning_rate": 0.02},
+        {"seed": 1},
+        {"steps": 30},
+        {"batch_size": 9},
+        {"schedule": "constant"},
+        {"clip": None},
+        {"validate_every": 7},
+        {"validation": gaussian(seed=3)},
+    ),
     ids=lambda changed: next(iter(changed)),
 )
 def test_the_checkpoint_of_another_run_is_refused(tmp_path, changed):
@@ -754,8 +763,9 @@ def one_run(name: str, folder: Path, checkpoint: Path | None) -> None:
     """Train, and write the weights and the whole history into ``folder``."""
     build, settings = SCENARIOS[name]
     model = build()
+    # Three steps an epoch, and a checkpoint every four: runs go on from the middle of an epoch.
     settings = {"steps": 60, "batch_size": 64, "objective": noisy, "checkpoint_every": 4, **settings}
-    history = quiet(model, gaussian(150), checkpoint=checkpoint, **settings)
+    history = quiet(model, gaussian(200), checkpoint=checkpoint, **settings)
     record = {"loss": history.loss, "validation": list(history.validation.items()), "best": history.best_step}
     save_checkpoint(folder / "final.safetensors", model, {**record, "stopped": history.stopped})
     for step, snapshot in history.snapshots.items():

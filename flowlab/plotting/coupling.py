@@ -19,7 +19,7 @@ from flowlab.bijections import AdditiveCoupling, Bijection, Chain, ScaleShift, a
 from flowlab.distributions import StandardNormal
 from flowlab.flow import Flow
 from flowlab.plotting.picture import Picture
-from flowlab.plotting.plane import density, log_density, plane, warped_grid
+from flowlab.plotting.plane import density, jacobians, log_density, plane, warped_grid
 from flowlab.plotting.style import COLORS, DENSITY, tidy
 
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#0072B2", "#FFFFFF", "#D55E00"])
@@ -90,7 +90,7 @@ def random_couplings(
 
 def jacobian(bijection: Bijection, x: Tensor) -> Tensor:
     """∂f/∂x at one point, by autograd: ``(D,)`` to ``(D, D)``, row i the gradient of z_i."""
-    return torch.func.jacrev(lambda x: bijection(x)[0])(x)
+    return jacobians(lambda x: bijection(x)[0], x)
 
 
 def level_set(log_p: Tensor, log_c: float, extent: float) -> tuple[list[np.ndarray], float]:

@@ -13,7 +13,7 @@ from flowlab import pretrained
 from flowlab.bijections import Bijection
 from flowlab.flow import Flow
 from flowlab.plotting.picture import Picture
-from flowlab.plotting.plane import log_density, plane
+from flowlab.plotting.plane import jacobians, log_density, plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
 
 HELD_OUT, SHOWN = 2500, 600
@@ -34,11 +34,7 @@ def singular_values(bijection: Bijection, x: Tensor) -> Tensor:
 
     ``(N, D)`` to ``(N, D)``. The inverse stretches by 1/σ. Costs D passes of autograd.
     """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        z = bijection(x)[0]
-        rows = [torch.autograd.grad(z[:, i].sum(), x, retain_graph=True)[0] for i in range(x.shape[-1])]
-    return torch.linalg.svdvals(torch.stack(rows, dim=-2))
+    return torch.linalg.svdvals(jacobians(lambda x: bijection(x)[0], x))
 
 
 class Region(NamedTuple):

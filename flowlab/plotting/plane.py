@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,15 @@ def log_density(model: Any, points: Tensor) -> Tensor:
     flat = points.reshape(-1, points.shape[-1])
     with looking(model):
         return torch.cat([model.log_prob(part) for part in flat.split(CHUNK)]).reshape(points.shape[:-1])
+
+
+def jacobians(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """∂f/∂x at each point, by autograd: ``(..., D)`` to ``(..., D, D)``, for an f that takes each point by itself."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        z = f(x)
+        rows = [torch.autograd.grad(z[..., i].sum(), x, retain_graph=True)[0] for i in range(z.shape[-1])]
+    return torch.stack(rows, -2)
 
 
 def plane(extent: float | tuple[float, float, float, float], size: int = 200) -> Tensor:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowlab.plotting.picture import Picture
-from flowlab.plotting.plane import grid_lines
+from flowlab.plotting.plane import grid_lines, jacobians
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
 
 COLUMN_COLORS = (COLORS["data"], COLORS["validation"])  # what the first and the second unit vector become
@@ -60,15 +60,6 @@ PLANAR_MAPS = {
     "pinwheel wing": PlanarMap("z = x turned by 0.4 s · exp(x₁)", _wing),
     "PReLU": PlanarMap("z = x where x ≥ 0, else 10⁻ˢ x", _prelu),
 }
-
-
-def jacobian(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """∂f/∂x at each point, by autograd: ``(..., D)`` to ``(..., D, D)``, for an f that takes each point by itself."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        z = f(x)
-        rows = [torch.autograd.grad(z[..., i].sum(), x, retain_graph=True)[0] for i in range(z.shape[-1])]
-    return torch.stack(rows, -2)
 
 
 def signed_area(corners: np.ndarray) -> float:
@@ -195,7 +186,7 @@ class CellUnderMap(Picture):
         edge = center + h * EDGE  # (n, 2)
         image = f(torch.from_numpy(edge)).numpy()
         z = f(torch.from_numpy(center)).numpy()
-        J = jacobian(f, torch.from_numpy(center)).numpy()
+        J = jacobians(f, torch.from_numpy(center)).numpy()
         corners = (SQUARE - 0.5) @ J.T
         self.middle.set_title(formula, fontsize=10)
         self.bent.set_segments(f(self.grid).numpy())
@@ -210,7 +201,7 @@ class CellUnderMap(Picture):
         ratio, local = abs(signed_area(image)) / h**2, float(abs(np.linalg.det(J)))
         return {
             "area of its image / h²": ratio,
-            "mean |det J| over the cell": mean_over_cell(lambda x: jacobian(f, x).det().abs(), center, h),
+            "mean |det J| over the cell": mean_over_cell(lambda x: jacobians(f, x).det().abs(), center, h),
             "|det J| at its center": local,
             "area ratio and |det J| differ by": f"{100 * abs(ratio - local) / local:.2f} %" if local > 1e-9 else "—",
         }
@@ -240,7 +231,7 @@ def region_and_image(f: Callable[[Tensor], Tensor], edge: Tensor, points: Tensor
     """A region A, shaded by |det J|, beside its image f(A): ``edge`` is the closed border, ``points`` lie inside."""
     figure = Figure(figsize=(8, 3.6), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    stretch = jacobian(f, points).det().abs()
+    stretch = jacobians(f, points).det().abs()
     for axes, inside, border, title, letter in (
         (left, points, edge, "A", "x"),
         (right, f(points), f(edge), "its image f(A)", "z"),

@@ -146,7 +146,7 @@ def readout(explorer) -> str:
     return explorer.locator(".flowlab-readout").inner_text()
 
 
-def wait_for_change(explorer, before: np.ndarray, seconds: float = 5.0) -> np.ndarray:
+def wait_for_change(explorer, before: np.ndarray, seconds: float = 10.0) -> np.ndarray:
     """The next picture that differs inside the axes; AssertionError when none comes."""
     deadline = time.time() + seconds
     while time.time() < deadline:
