@@ -18,7 +18,7 @@ class Flow(nn.Module):
     ``(K, ..., D)`` to ``(K, ...)`` and draws ``(K, n, D)``.
 
     Raises:
-        ShapeError, TypeError: when ``x`` has another shape or dtype than the flow, in a sentence that names both.
+        ValueError, TypeError: when ``x`` has another shape or dtype than the flow, in a sentence that names both.
         ShapeError, NotStackable: when bijection and base do not fit together.
     """
 
