@@ -88,22 +88,6 @@ def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
     assert not [w for w in others if w in sentence], sentence
 
 
-@pytest.mark.parametrize("number", ["02.1", "02.2", "02.3", "02.4"])
-def test_garbage_gets_a_sentence(number):
-    def nothing(*_):
-        return None
-
-    def words(*_):
-        return "area"
-
-    def raises(*_):
-        raise RuntimeError("no")
-
-    for garbage in (nothing, words, raises):
-        kind, sentence = exercises()[number].verdict(garbage)
-        assert kind == "wrong" and len(sentence) > 10 and "Traceback" not in sentence
-
-
 RIGHT = [
     ("02.1", lambda m, C: (cholesky(C) @ torch.linalg.qr(torch.ones(len(m), len(m)).triu().double()).Q, m)),
     ("02.1", lambda m, C: (_symmetric_root(C), m)),

@@ -66,22 +66,6 @@ def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
     assert not [w for w in others if w in sentence], sentence
 
 
-@pytest.mark.parametrize("number", ["05.1", "05.2", "05.3"])
-def test_garbage_gets_a_sentence(number):
-    def nothing(*_):
-        return None
-
-    def words(*_):
-        return "nats"
-
-    def raises(*_):
-        raise RuntimeError("no")
-
-    for garbage in (nothing, words, raises):
-        kind, sentence = exercises()[number].verdict(garbage)
-        assert kind == "wrong" and len(sentence) > 10 and "Traceback" not in sentence
-
-
 RIGHT = [
     ("05.1", inverse(lambda z, s, t: (z - t) / s.exp())),
     ("05.2", lambda nats, std: nats - math.log(float(std.prod()))),

@@ -57,3 +57,19 @@ def test_worked_answer_passes_and_stub_is_open(number):
     assert exercise.verdict(exercise.answer)[0] == "right", exercise.verdict(exercise.answer)
     assert exercise.stub.splitlines()[0] == exercise.solution.splitlines()[0]
     assert len(exercise.hints) >= 2
+
+
+@pytest.mark.parametrize("number", list(exercises()))
+def test_garbage_gets_a_sentence(number):
+    def nothing(*_):
+        return None
+
+    def words(*_):
+        return "area"
+
+    def raises(*_):
+        raise RuntimeError("no")
+
+    for garbage in (nothing, words, raises):
+        kind, sentence = exercises()[number].verdict(garbage)
+        assert kind == "wrong" and len(sentence) > 10 and "Traceback" not in sentence
