@@ -1,10 +1,11 @@
-"""Named recipes: each builds a Flow, with the settings of its paper as presets."""
+"""Named recipes: each builds a Flow, or a mixture of them, with the settings of its paper as presets."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Generator
 
@@ -20,6 +21,7 @@ from flowlab.bijections import (
 )
 from flowlab.distributions import Base, StandardLogistic, StandardNormal
 from flowlab.flow import Flow
+from flowlab.mixtures import FlowMixture
 
 PRIORS = {"normal": StandardNormal, "logistic": StandardLogistic}
 
@@ -33,11 +35,11 @@ PRESETS = {
 }
 
 
-def _recipe(build: Callable[..., Flow]) -> Callable[..., Flow]:
-    """Note on the flow how it was built, so that a checkpoint's card can say how to build it again."""
+def _recipe(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Note on the model how it was built, so that a checkpoint's card can say how to build it again."""
 
     @functools.wraps(build)
-    def wrapper(*args, **settings) -> Flow:
+    def wrapper(*args, **settings) -> Any:
         flow = build(*args, **settings)
         call = inspect.signature(build).bind(*args, **settings)
         call.apply_defaults()
@@ -148,6 +150,37 @@ def spline_flow(
         for i in range(layers)
     ]
     return Flow(Chain(maps), base or StandardNormal(features, stack=stack))
+
+
+@_recipe
+def flow_mixture(
+    features: int,
+    components: int = 5,
+    *,
+    layers: int = 8,
+    hidden: Sequence[int] = (16,),
+    activation: str = "tanh",
+    log_scale_bound: float = 2.0,
+    posterior: Sequence[int] = (64, 64),
+    learn_weights: bool = False,
+    generator: Generator | None = None,
+) -> FlowMixture:
+    """p(x) = Σ_k π_k p(x | k) of K equal RealNVPs in one stack, with q(k | x) by an MLP of widths ``posterior``.
+
+    Takes ``(..., D)``. The conditioners are smooth ("tanh"): a component then moves toward points that it has not
+    claimed yet, where ReLUs fold at the border (Pires and Figueiredo, "Variational Mixture of Normalizing Flows").
+    """
+    flows = realnvp(
+        features,
+        layers,
+        hidden=hidden,
+        activation=activation,
+        log_scale_bound=log_scale_bound,
+        standardize=False,
+        stack=components,
+        generator=generator,
+    )
+    return FlowMixture(flows, learn_weights=learn_weights, hidden=posterior, generator=generator)
 
 
 def _prior(name: str, features: int, stack: int | None) -> Base:

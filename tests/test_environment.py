@@ -29,6 +29,7 @@ FLOORS = [
     ["mixtures"],
     ["models"],
     ["training"],
+    ["experiments"],
     ["pretrained"],
     ["plotting"],
     ["checks"],
