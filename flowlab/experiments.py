@@ -10,18 +10,31 @@ Normalizing Flows", chapter 5.
 
 from __future__ import annotations
 
+import json
+import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
+from flowlab import distributions
 from flowlab.datasets import Pinwheel, Toy, TwoCircles
 from flowlab.metrics import accuracy, ari
-from flowlab.mixtures import GaussianMixture, Interleaved, Objective, consistent_posterior, falling_temperature
-from flowlab.models import flow_mixture
+from flowlab.mixtures import (
+    GaussianMixture,
+    Interleaved,
+    LatentGaussianMixture,
+    Objective,
+    consistent_posterior,
+    falling_temperature,
+)
+from flowlab.models import flow_mixture, realnvp
 from flowlab.training import fit
 
 
@@ -90,24 +103,29 @@ class Experiment:
         Raises:
             ValueError: for a recipe that does not exist, or that needs labels where there are none.
         """
-        known = self.labelled_recipes if labels else self.recipes
-        if recipe not in known:
-            raise ValueError(
-                f"With {labels} labels the recipes are {', '.join(known) or 'none'}, but {recipe!r} was asked for."
-            )
-        if not 0 <= labels <= self.size or not 0 < effort <= 1:
-            raise ValueError(f"Expected from 0 to {self.size} labels and an effort in (0, 1], got {labels}, {effort}.")
+        make = self.check(recipe, labels, effort)
         generator = Generator().manual_seed(seed)
         x, y = self.truth.labelled(self.size, generator)
         test, test_labels = self.truth.labelled(self.size, generator)
         first = torch.cat([(y == k).nonzero()[:, 0][: -(-labels // self.truth.components)] for k in y.unique()])
         first = first.sort().values[:labels]
         points = Points(x, x[first], y[first])
-        plan = known[recipe](points, self.truth.components, generator)
+        plan = make(points, self.truth.components, generator)
         settings = plan.settings
         if settings is not None:
             settings = {"seed": seed, **settings, "epochs": max(1, round(effort * settings["epochs"]))}
         return Trial(plan.model, x, settings, plan.by_bayes, points, test, test_labels)
+
+    def check(self, recipe: str, labels: int = 0, effort: float = 1.0) -> Recipe:
+        """The recipe of that name; ValueError as ``trial``."""
+        known = self.labelled_recipes if labels else self.recipes
+        if recipe not in known:
+            raise ValueError(
+                f"With {labels} labels the recipes are {', '.join(known) or 'none'}, but {recipe!r} was asked for."
+            )
+        if not 0 <= labels <= self.size or not 0 < effort <= 1:
+            raise ValueError(f"Expected 0 to {self.size} labels and an effort in (0, 1], but came {labels}, {effort}.")
+        return known[recipe]
 
     def run(
         self, recipe: str, seed: int = 0, *, labels: int = 0, effort: float = 1.0, progress: bool = False
@@ -140,10 +158,14 @@ OURS = {"epochs": 400, "batch_size": 512, "learning_rate": 1e-2}
 
 
 def consistent(points: Points, K: int, generator: Generator) -> Plan:
-    """q first, by consistency and balance; then the ELBO from there, q held to the exact posterior. Recommended."""
+    """q first, from the shape of the data and from labels if any; each component to its share; then the ELBO."""
     mixture = flow_mixture(2, K, generator=generator)
-    mixture.network = consistent_posterior(points.x, K, generator=generator)
-    return Plan(mixture, {"objective": Objective(distill=1.0), **OURS})
+    labelled = (points.labelled, points.labels) if len(points.labels) else None
+    mixture.network = consistent_posterior(points.x, K, labelled=labelled, generator=generator)
+    with torch.no_grad():
+        shares = mixture.posterior(points.x)
+    half = OURS["epochs"] * (len(points.x) // OURS["batch_size"]) // 2
+    return Plan(mixture, {"objective": Interleaved(points.x, shares, Objective(distill=1.0), half, every=0), **OURS})
 
 
 def elbo(points: Points, K: int, generator: Generator) -> Plan:
@@ -191,12 +213,12 @@ PINWHEEL = Experiment(
         "gaussians": gaussians,
         "thesis": thesis_pinwheel,
     },
-    {},
+    {"consistent": consistent},
 )
 
 
 def thesis_circles(points: Points, K: int, generator: Generator) -> Plan:
-    """As printed: 10 couplings of width 8, q of two layers of 16; with labels, 300 epochs on them alone first (5.1.2)."""
+    """As printed: 10 couplings of width 8, q of 2×16; labels, if any, have the first 300 steps alone (5.1.2)."""
     mixture = flow_mixture(2, K, layers=10, hidden=(8,), activation="relu", posterior=(16, 16), generator=generator)
     plain = Objective(temperature=falling_temperature(floor=0.01))
     settings = {"epochs": 500, "batch_size": 128, "learning_rate": 1e-3, "schedule": "constant"}
@@ -213,20 +235,140 @@ def interleaved(points: Points, K: int, generator: Generator) -> Plan:
     return Plan(mixture, {"objective": start, "epochs": 500, "batch_size": 256, "learning_rate": 1e-2})
 
 
+def flowgmm(points: Points, K: int, generator: Generator) -> Plan:
+    """One flow with K modes: log p(x, y) on the labels, one step in ten, and log p(x) on all points (FlowGMM)."""
+    angle = 2 * math.pi / K * torch.arange(K)
+    base = distributions.GaussianMixture(3 * torch.stack((angle.cos(), angle.sin()), -1))
+    mixture = LatentGaussianMixture(
+        realnvp(2, 12, hidden=(32,), activation="tanh", generator=generator).bijection, base
+    )
+    start = Interleaved(points.labelled, points.labels, Objective("likelihood"), classify=0.0)
+    return Plan(mixture, {"objective": start, **OURS})
+
+
+def short(points: Points, K: int, generator: Generator) -> Plan:
+    """Walks so short that labels decide, and small steps: seconds, for the explorer. Without labels it halves."""
+    mixture = flow_mixture(2, K, generator=generator)
+    quick = {"walk": 40, "starts": 1, "batch_size": 256, "learning_rate": 1e-2}
+    labelled = (points.labelled, points.labels) if len(points.labels) else None
+    mixture.network = consistent_posterior(points.x, K, labelled=labelled, generator=generator, **quick)
+    with torch.no_grad():
+        shares = mixture.posterior(points.x)
+    start = Interleaved(points.x, shares, Objective(distill=1.0), first=400, every=0)
+    return Plan(mixture, {"objective": start, "epochs": 200, "batch_size": 256, "learning_rate": 1e-2})
+
+
+def label_sets(x: Tensor, y: Tensor, angle: float = 0.8) -> dict[str, tuple[Tensor, Tensor]]:
+    """Some ways to label few of the points of two circles, by name: rows of x ``(M,)`` and their labels ``(M,)``."""
+
+    def nearest(k: int, angle: float) -> int:
+        place = TwoCircles().radii[k] * torch.tensor([math.cos(angle), math.sin(angle)])
+        return int(((x - place).norm(dim=-1) + 9 * (y != k)).argmin())
+
+    def first(count: int) -> Tensor:
+        return torch.cat([(y == k).nonzero()[:, 0][: -(-count // 2)] for k in (0, 1)]).sort().values[:count]
+
+    beside, opposite = (torch.tensor([nearest(0, angle), nearest(1, angle + turn)]) for turn in (0.0, math.pi))
+    wrong = y[first(32)].clone()
+    wrong[0] = 1 - wrong[0]
+    rows = {"none": first(0), "two, side by side": beside, "two, opposite": opposite}
+    sets = {name: (r, y[r]) for name, r in {**rows, **{str(n): first(n) for n in (11, 32, 64)}}.items()}
+    return {**sets, "32, one wrong": (first(32), wrong), "two, one wrong": (beside, y[beside] * 0)}
+
+
 CIRCLES = Experiment(
     TwoCircles(noise=0.05),
     1024,
     {"elbo": elbo, "consistent": consistent, "thesis": thesis_circles},
-    {"interleaved": interleaved, "thesis": thesis_circles},
+    {
+        "consistent": consistent,
+        "short": short,
+        "interleaved": interleaved,
+        "flowgmm": flowgmm,
+        "thesis": thesis_circles,
+    },
 )
 
 EXPERIMENTS = {"pinwheel": PINWHEEL, "circles": CIRCLES}
 
 
+# --- many seeds ---------------------------------------------------------------------------------------------------
+
+
 def run_all(
-    experiment: Experiment, recipes: list[str], seeds: range, *, labels: int = 0, effort: float = 1.0
+    experiment: Experiment,
+    seeds: range,
+    recipes: list[str] | None = None,
+    *,
+    labels: int = 0,
+    effort: float = 1.0,
+    path: Path | None = None,
+    resume: bool = False,
 ) -> Iterator[Record]:
-    """All recipes on all seeds, one record each as it is ready; every recipe sees the same points of a seed."""
+    """Recipes (all when left out) on seeds, one record each as it is ready; each sees the same points of a seed.
+
+    Args:
+        path: a JSON file with a list of all records, written anew after each.
+        resume: keep the records that the file holds, which must be of this experiment, and run only what is missing.
+
+    Raises:
+        ValueError: for no seeds, a recipe that does not exist, and a file to resume that holds no records.
+    """
+    known = experiment.labelled_recipes if labels else experiment.recipes
+    recipes = list(known) if recipes is None else recipes
+    if len(seeds) < 1 or seeds.start < 0:
+        raise ValueError(f"Expected at least one seed, the first at least 0, but came {len(seeds)} from {seeds.start}.")
+    for recipe in recipes:
+        experiment.check(recipe, labels, effort)
+    if path is not None and not path.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent} to write {path.name} to. Make it first.")
+    records = _read(path) if resume and path is not None and path.exists() else []
+    yield from records
+    done = {(record.recipe, record.seed) for record in records}
     for seed in seeds:
         for recipe in recipes:
-            yield experiment.run(recipe, seed, labels=labels, effort=effort)
+            if (recipe, seed) in done:
+                continue
+            records.append(experiment.run(recipe, seed, labels=labels, effort=effort))
+            if path is not None:
+                _write(path, records)
+            yield records[-1]
+
+
+def line(record: Record) -> str:
+    """One record in words."""
+    return (
+        f"{record.recipe:12} seed {record.seed:<4} accuracy {100 * record.accuracy:6.2f} %   ARI {record.ari:.3f}   "
+        f"log p {record.log_prob:.3f} (exact {record.exact_log_prob:.3f})   {record.seconds:.1f} s"
+    )
+
+
+def table(records: list[Record], success: float = 0.99) -> str:
+    """What each recipe reached over its seeds: how often at least ``success``, and medians."""
+    lines = [f"{'recipe':12}  at least {success:.0%}  accuracy: median (least)  nats to the exact density  seconds"]
+    for recipe in dict.fromkeys(record.recipe for record in records):
+        own = [record for record in records if record.recipe == recipe]
+        right = [record.accuracy for record in own]
+        gap = median(record.exact_log_prob - record.log_prob for record in own)
+        lines.append(
+            f"{recipe:12}  {f'{sum(a >= success for a in right)} of {len(own)}':>12}  "
+            f"{f'{100 * median(right):.2f} % ({100 * min(right):.2f} %)':>24}  {gap:25.3f}  "
+            f"{median(record.seconds for record in own):7.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> list[Record]:
+    try:
+        return [Record(**record) for record in json.loads(path.read_text())]
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} holds no records of an experiment, so it cannot be resumed. Name another.") from error
+
+
+def _write(path: Path, records: list[Record]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(json.dumps([record._asdict() for record in records], indent=1))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

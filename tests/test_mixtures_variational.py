@@ -25,7 +25,7 @@ from flowlab.mixtures import (
     falling_temperature,
     supervised,
 )
-from flowlab.mixtures.variational import divergence, mutual_information
+from flowlab.mixtures.variational import _walks, mutual_information
 from flowlab.training import Step
 
 KINDS = ("stack", "list", "shared", "latent")
@@ -437,21 +437,32 @@ def test_separated_blobs_are_found_from_a_warm_start(objective):
         assert float(metrics.bound_gap(model, test_x).mean()) < 0.1
 
 
-def test_consistent_posterior_puts_borders_where_points_are_few():
-    """Wings that curve, with no flow in sight; and the network is the mixture's q as it is."""
-    toy = Pinwheel(wings=3)
-    x, (test_x, test_y) = toy.sample(512, generator(0)), toy.labelled(1024, generator(1))
-    settings = {"noise": 0.3, "hidden": (32, 32), "batch_size": 256, "learning_rate": 1e-2}
-    network = consistent_posterior(x, 3, starts=4, steps=150, generator=generator(2), **settings)
-    flows = flowlab.realnvp(2, 2, hidden=(4,), stack=3, generator=generator(0))
-    model = FlowMixture(flows, posterior=network)
-    assert metrics.accuracy(test_y, model.posterior(test_x).argmax(-1)) > 0.97
-    free = consistent_posterior(x, 3, starts=4, steps=150, consistency=0.0, generator=generator(2), **settings)
-    near = test_x + 0.3 * torch.randn(test_x.shape, generator=generator(3))
-    kept, freed = (
-        float(divergence(*(q(v).log_softmax(-1) for v in (test_x, near))).mean().detach()) for q in (network, free)
-    )
-    assert kept < 0.5 * freed, "and small moves change little"
+def test_walks_stay_where_points_are_near():
+    """Two far blobs: a walk from one never ends in the other, spreads over its own, and one step is to a neighbor."""
+    x = torch.cat((torch.randn(60, 2, generator=generator(0)), 50 + torch.randn(40, 2, generator=generator(1))))
+    ends = _walks(x, 5, 200, generator(2))
+    blob = torch.arange(100) >= 60
+    assert ends.shape[0] == 100 and torch.equal(blob[ends], blob[:, None].expand_as(ends))
+    reached = [len(ends[row].unique()) for row in range(100)]
+    assert min(reached) > 8, "a long walk forgets where it began"
+    one = _walks(x, 5, 1, generator(2))
+    rank = torch.cdist(x, x).argsort(-1).argsort(-1).gather(1, one)
+    assert int(rank.max()) == 5 and int(rank.min()) == 0
+    twins = torch.ones(4, 2)
+    assert int(_walks(twins, 10, 3, generator(0)).max()) <= 3, "fewer points than neighbors, and all of them equal"
+
+
+def test_consistent_posterior_finds_rings_and_wings_without_labels():
+    """Rings that no straight border divides, and wings that curve; and the network is the mixture's q as it is."""
+    settings = {"hidden": (32, 32), "starts": 2, "steps": 200, "learning_rate": 1e-2}
+    for toy, n in ((TwoCircles(noise=0.05), 512), (Pinwheel(wings=3), 768)):
+        x, (test_x, test_y) = toy.sample(n, generator(0)), toy.labelled(1024, generator(1))
+        network = consistent_posterior(x, toy.components, generator=generator(2), **settings)
+        flows = flowlab.realnvp(2, 2, hidden=(4,), stack=toy.components, generator=generator(0))
+        model = FlowMixture(flows, posterior=network)
+        assert metrics.accuracy(test_y, model.posterior(test_x).argmax(-1)) > 0.98, toy
+        short = consistent_posterior(x, toy.components, walk=1, generator=generator(2), **settings)
+        assert metrics.accuracy(test_y, short(test_x).argmax(-1)) < 0.95, "the walk is what finds them"
     again, same = (consistent_posterior(x, 3, starts=2, steps=2, generator=generator(2)) for _ in range(2))
     assert torch.equal(again(x), same(x))
 
@@ -459,9 +470,24 @@ def test_consistent_posterior_puts_borders_where_points_are_few():
 def test_consistent_posterior_keeps_the_best_of_its_starts():
     toy = EightGaussians()
     x, (test_x, test_y) = toy.sample(512, generator(0)), toy.labelled(1000, generator(1))
-    settings = {"noise": 0.3, "consistency": 3.0, "balance": 2.0, "hidden": (32,), "learning_rate": 2e-2}
-    network = consistent_posterior(x, 8, starts=12, steps=200, batch_size=256, generator=generator(3), **settings)
-    assert metrics.accuracy(test_y, network(test_x).argmax(-1)) > 0.98, "one start in ten gets here by itself"
+    settings = {"hidden": (32,), "learning_rate": 2e-2, "walk": 100, "steps": 200, "batch_size": 256}
+    right = []
+    for starts in (1, 12):
+        network = consistent_posterior(x, 8, starts=starts, generator=generator(2), **settings)
+        right.append(metrics.accuracy(test_y, network(test_x).argmax(-1)))
+    assert right[0] < 0.9 and right[1] > 0.98, "eight single starts of eight left two blobs to one cluster"
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_one_label_a_ring_names_it(swapped):
+    toy = TwoCircles(noise=0.05)
+    (x, y), (test_x, test_y) = toy.labelled(512, generator(0)), toy.labelled(512, generator(1))
+    few = torch.stack([(y == c).nonzero()[0, 0] for c in (0, 1)])
+    labels = 1 - y[few] if swapped else y[few]
+    settings = {"hidden": (32, 32), "starts": 2, "steps": 200, "learning_rate": 1e-2}
+    network = consistent_posterior(x, 2, labelled=(x[few], labels), generator=generator(2), **settings)
+    right = float((network(test_x).argmax(-1) == (1 - test_y if swapped else test_y)).double().mean())
+    assert right > 0.98, "no matching needed"
 
 
 def test_labels_show_the_rings():
@@ -542,6 +568,9 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
         (lambda: consistent_posterior(x2, 5), "at least as many as the 5 .* but came 4"),
         (lambda: consistent_posterior(x2 + math.nan, 2), "finite points"),
         (lambda: consistent_posterior(x2, 2, starts=0), "one start"),
+        (lambda: consistent_posterior(x2, 2, walk=0), "one start, step, neighbor"),
+        (lambda: consistent_posterior(x2, 2, labelled=empty), "at least one labelled point"),
+        (lambda: consistent_posterior(x2, 2, labelled=(x2, torch.tensor([0, 1, 2, 0]))), "from 0 to 1"),
         (lambda: falling_temperature(floor=0.0), r"floor in \(0, 1\]"),
         (
             lambda: supervised(model, (x2, torch.tensor([0, 1, 2, 3]))),

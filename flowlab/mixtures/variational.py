@@ -339,56 +339,89 @@ def consistent_posterior(
     x: Tensor,
     components: int,
     *,
+    neighbors: int = 10,
+    walk: int = 300,
     starts: int = 8,
-    steps: int = 600,
+    steps: int = 400,
     hidden: Sequence[int] = (64, 64),
-    noise: float = 0.1,
     consistency: float = 20.0,
     balance: float = 5.0,
     batch_size: int = 512,
     learning_rate: float = 5e-3,
+    labelled: tuple[Tensor, Tensor] | None = None,
+    classify: float = 5.0,
     generator: Generator | None = None,
 ) -> MLP:
-    """A network for q from the shape of the data alone, before any flow: ``FlowMixture(flows, posterior=...)``.
+    """A network for q from the shape of the data, before any flow: ``FlowMixture(flows, posterior=...)``.
 
-    Minimizes consistency · E[KL(q(·|x) ‖ q(·|x + e))] − balance · [H(mean q) − mean H(q)] from several starts side by
-    side, a stack of MLPs, and keeps the one that ends lowest: borders run where the points are few. Like IMSAT
-    (Hu et al., arXiv:1702.08720, eq. 3), with random moves for its worst ones.
+    Minimizes consistency · E[KL(q(·|x) ‖ q(·|x′))] − balance · [H(mean q) − mean H(q)], where x′ is reached from x by a
+    random walk from neighbor to neighbor. A short walk stays in its cluster, so two points that are far apart belong
+    together if there are points all the way between them; a long one also crosses where clusters touch. Several
+    networks start side by side, and the one that ends lowest is kept. The loss is IMSAT's (Hu et al.,
+    arXiv:1702.08720, eq. 3) and the pairs are near to SpectralNet's (Shaham et al., arXiv:1801.01587). A few
+    ``labelled`` points add their cross-entropy −log q(y | x), which names the clusters, and splits them where it must.
 
     Args:
         x: ``(N, D)``.
         components: K, taken to be equally large.
+        neighbors: of how many nearest points each step of a walk draws one.
+        walk: how many steps it has.
         starts: how many networks are tried. A bad end shows: it costs as much as a border through a cluster.
-        noise: the deviation of e, in units of x: below the gap between clusters.
+        labelled: few points ``(M, D)`` with labels ``(M,)`` from 0 to K − 1; they add −classify · mean log q(y|x).
+        classify: the weight of the labels.
+
+    Raises:
+        ValueError: for points that are not finite, fewer points than components, labels out of range, or counts below
+            one.
     """
+    if labelled is not None:
+        _check_labels(*labelled, components)
     if len(x) < components or components < 2 or not bool(x.isfinite().all()):
         raise ValueError(
             f"Expected finite points, at least as many as the {components} ≥ 2 components, but came {len(x)}."
         )
-    if starts < 1 or steps < 1:
-        raise ValueError(f"Expected at least one start and one step, but came {starts} and {steps}.")
+    if min(starts, steps, neighbors, walk) < 1:
+        raise ValueError(
+            f"Expected at least one start, step, neighbor and step of a walk, but came {starts}, {steps}, {neighbors} "
+            f"and {walk}."
+        )
+    points, y = (x[:0], torch.zeros(0)) if labelled is None else labelled
+    points, y = points.to(x), y.to(x.device, torch.long)
     settings = {"hidden": hidden, "generator": generator}
     networks = _guess(MLP(x.shape[-1], components, stack=starts, **settings), generator).to(x)
     adam = torch.optim.Adam(networks.parameters(), lr=learning_rate)
+    ends = _walks(x, neighbors, walk, generator)  # (N, W)
 
-    def losses(batch: Tensor) -> Tensor:  # (starts,)
-        e = torch.randn(batch.shape, generator=generator, dtype=x.dtype, device=x.device)
-        both = torch.cat((batch, batch + noise * e)).expand(starts, -1, -1)
-        log_q, log_q_near = networks(both).log_softmax(-1).chunk(2, dim=-2)
-        return consistency * divergence(log_q, log_q_near).mean(-1) - balance * mutual_information(log_q)
+    def losses(rows: Tensor) -> Tensor:  # (starts,)
+        drawn = torch.randint(ends.shape[1], rows.shape, generator=generator, device=x.device)
+        all_three = torch.cat((x[rows], x[ends[rows, drawn]], points)).expand(starts, -1, -1)
+        log_q, log_q_there, told = networks(all_three).log_softmax(-1).split([len(rows), len(rows), len(points)], -2)
+        loss = consistency * divergence(log_q, log_q_there).mean(-1) - balance * mutual_information(log_q)
+        return loss - classify * told[:, torch.arange(len(y)), y].mean(-1) if len(y) else loss
 
     for i in range(steps):
         adam.param_groups[0]["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * i / steps))
         rows = torch.randint(len(x), (min(batch_size, len(x)),), generator=generator, device=x.device)
-        loss = losses(x[rows]).sum()  # each network has its own weights, so the sum trains each by its own loss
+        loss = losses(rows).sum()  # each network has its own weights, so the sum trains each by its own loss
         adam.zero_grad()
         loss.backward()
         adam.step()
     with torch.no_grad():
-        best = int(losses(x).argmin())
+        best = int(losses(torch.arange(len(x), device=x.device)).argmin())
     network = MLP(x.shape[-1], components, **settings).to(x)
     network.load_state_dict({name: value[best] for name, value in networks.state_dict().items()})
     return network
+
+
+def _walks(x: Tensor, neighbors: int, steps: int, generator: Generator | None, walks: int = 64) -> Tensor:
+    """Where random walks from neighbor to neighbor end that begin at each point: rows of x, ``(N, walks)``."""
+    count = min(neighbors, len(x) - 1)
+    # Each point is its own nearest, or a twin of it is: a step that stays does no harm.
+    near = torch.cat([torch.cdist(part, x).topk(count + 1, largest=False).indices for part in x.split(1024)])
+    at = torch.arange(len(x), device=x.device)[:, None].expand(-1, walks)
+    for _ in range(steps):
+        at = near[at, torch.randint(count + 1, at.shape, generator=generator, device=x.device)]
+    return at
 
 
 def supervised(
@@ -406,9 +439,8 @@ def supervised(
     """
     x, y = batch
     K = model.components
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"Expected at least one labelled point and a label for each, but came {len(x)} and {len(y)}.")
     if y.is_floating_point():
+        _check_pairs(x, y)
         if y.shape != (len(x), K) or bool((y < 0).any()) or bool(((y.sum(-1) - 1).abs() > 1e-4).any()):
             raise ValueError(
                 f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with "
@@ -416,11 +448,7 @@ def supervised(
             )
         r = y.to(x.dtype)
     else:
-        if y.ndim != 1 or int(y.min()) < 0 or int(y.max()) >= K:
-            raise ValueError(
-                f"Expected labels (N,) from 0 to {K - 1}, one for each component, but came labels from {int(y.min())} "
-                f"to {int(y.max())} of shape {tuple(y.shape)}."
-            )
+        _check_labels(x, y, K)
         r = nn.functional.one_hot(y, K).to(x)
     log_p = model.log_prob_components(x)
     if classify:
@@ -453,11 +481,7 @@ class Interleaved:
     batch_size: int = 512
 
     def __post_init__(self) -> None:
-        if len(self.points) == 0 or len(self.points) != len(self.labels):
-            raise ValueError(
-                f"Expected at least one labelled point and a label for each, but came {len(self.points)} and "
-                f"{len(self.labels)}."
-            )
+        _check_pairs(self.points, self.labels)
         if not bool(self.points.isfinite().all()):
             raise ValueError("The labelled points have NaN or infinity. Remove these rows.")
         if self.first < 0 or self.every < 0 or self.batch_size < 1:
@@ -483,6 +507,22 @@ def _elbo(log_p: Tensor, log_pi: Tensor, log_q: Tensor) -> Elbo:
     reconstruction = (q * log_p.masked_fill(none, 0.0)).sum(-1)
     minus_kl = (q * (log_pi - log_q).masked_fill(none, 0.0)).sum(-1)
     return Elbo(reconstruction + minus_kl, reconstruction, minus_kl)
+
+
+def _check_pairs(points: Tensor, labels: Tensor) -> None:
+    if len(points) == 0 or len(points) != len(labels):
+        raise ValueError(
+            f"Expected at least one labelled point and a label for each, but came {len(points)} and {len(labels)}."
+        )
+
+
+def _check_labels(points: Tensor, y: Tensor, K: int) -> None:
+    _check_pairs(points, y)
+    if y.ndim != 1 or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= K:
+        raise ValueError(
+            f"Expected whole labels (N,) from 0 to {K - 1}, one for each component, but came labels from "
+            f"{y.min().item():.4g} to {y.max().item():.4g} of shape {tuple(y.shape)}."
+        )
 
 
 def _guess(network: MLP, generator: Generator | None) -> MLP:
