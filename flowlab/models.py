@@ -13,13 +13,15 @@ from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    BatchNorm,
     Bijection,
     Chain,
+    MaskedAutoregressive,
     ScaleShift,
     SplineCoupling,
     alternating_mask,
 )
-from flowlab.distributions import Base, StandardLogistic, StandardNormal
+from flowlab.distributions import AutoregressiveMixture, Base, StandardLogistic, StandardNormal
 from flowlab.flow import Flow
 from flowlab.mixtures import FlowMixture
 
@@ -29,6 +31,17 @@ PRIORS = {"normal": StandardNormal, "logistic": StandardLogistic}
 PRESETS = {
     # NICE, arXiv:1410.8516, section 5.1.
     "nice_mnist": {"layers": 4, "hidden": (1000,) * 5, "prior": "logistic"},
+    # MAF, arXiv:1705.07057, section 4.1 and appendix D, and its authors' code. Our log-scales are bounded, theirs not.
+    "made_mnist": {"components": 1, "hidden": (1024, 1024), "standardize": False},
+    "made_mog_mnist": {"components": 10, "hidden": (1024, 1024), "standardize": False},
+    "maf_mnist": {"layers": 5, "hidden": (1024, 1024), "normalization": "batch", "standardize": False},
+    "maf_mog_mnist": {
+        "layers": 5,
+        "components": 10,
+        "hidden": (1024, 1024),
+        "normalization": "batch",
+        "standardize": False,
+    },
     # Pires, "Variational Mixture of Normalizing Flows", section 5.1: one component of the mixture.
     "realnvp_pinwheel": {"layers": 8, "hidden": (8,), "standardize": False},
     "realnvp_two_circles": {"layers": 10, "hidden": (8,), "standardize": False},
@@ -181,6 +194,86 @@ def flow_mixture(
         generator=generator,
     )
     return FlowMixture(flows, learn_weights=learn_weights, hidden=posterior, generator=generator)
+
+
+@_recipe
+def maf(
+    features: int,
+    layers: int = 5,
+    *,
+    components: int = 0,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    log_scale_bound: float = 2.0,
+    normalization: str = "act",
+    standardize: bool = True,
+    context_features: int = 0,
+    stack: int | None = None,
+    generator: Generator | None = None,
+) -> Flow:
+    """z = autoregressive maps of x, the order of the coordinates reversed from each to the next (arXiv:1705.07057).
+
+    Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``log_prob`` is one pass of each layer,
+    ``sample`` is D. The base is the standard normal; with ``components=K`` it is a MADE of K Gaussians for each
+    conditional (MAF MoG). ``normalization`` follows each layer: "act", "batch" as in the paper, or "none".
+    ``standardize`` puts an ActNorm first.
+    """
+    own = {"stack": stack, "generator": generator}
+    maps: list[Bijection] = [ActNorm(features, stack=stack)] if standardize else []
+    for i in range(layers):
+        maps.append(
+            MaskedAutoregressive(
+                features,
+                hidden,
+                order=_order(features, i),
+                activation=activation,
+                context_features=context_features,
+                log_scale_bound=log_scale_bound,
+                **own,
+            )
+        )
+        maps += _normalization(normalization, features, stack)
+    if not components:
+        return Flow(Chain(maps), StandardNormal(features, stack=stack))
+    order = _order(features, layers)
+    base = AutoregressiveMixture(features, components, hidden=hidden, order=order, activation=activation, **own)
+    return Flow(Chain(maps), base)
+
+
+@_recipe
+def made(
+    features: int,
+    components: int = 1,
+    *,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "relu",
+    standardize: bool = True,
+    stack: int | None = None,
+    generator: Generator | None = None,
+) -> Flow:
+    """p(x) = Π p(x_i | x_<i), each a Gaussian, or a mixture of K = ``components`` (MADE, arXiv:1502.03509; MADE MoG).
+
+    Takes ``(..., D)``. Not a flow but a density of its own, after the ActNorm that ``standardize`` puts first.
+    ``log_prob`` is one pass of the network, ``sample`` is D.
+    """
+    base = AutoregressiveMixture(
+        features, components, hidden=hidden, activation=activation, stack=stack, generator=generator
+    )
+    return Flow(Chain([ActNorm(features, stack=stack)] if standardize else []), base)
+
+
+def _order(features: int, layer: int) -> list[int]:
+    """The coordinates as they stand, and in every other layer from last to first."""
+    order = list(range(features))
+    return order[::-1] if layer % 2 else order
+
+
+def _normalization(name: str, features: int, stack: int | None) -> list[Bijection]:
+    if name not in ("act", "batch", "none"):
+        raise ValueError(f"The normalization is one of 'act', 'batch' and 'none', but {name!r} was given.")
+    if name == "batch":  # the paper's has a scale and a shift of its own, trained like any weight
+        return [BatchNorm(features, stack=stack), ScaleShift(features, stack=stack)]
+    return [ActNorm(features, stack=stack)] if name == "act" else []
 
 
 def _prior(name: str, features: int, stack: int | None) -> Base:

@@ -11,13 +11,19 @@ from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    AsImage,
     BatchNorm,
     Bijection,
     Chain,
+    Channelwise,
+    FactorOut,
     FullAffine,
     Inverse,
+    InverseAutoregressive,
+    InvertibleConvolution,
     Logit,
     LULinear,
+    MaskedAutoregressive,
     Monotone,
     MonotoneSum,
     Permutation,
@@ -25,11 +31,14 @@ from flowlab.bijections import (
     ScaleShift,
     SinhArcsinh,
     SplineCoupling,
+    Squeeze,
     alternating_mask,
 )
 
 VECTORS = ((1,), (2,), (3,), (5,), (8,))
 PAIRS = VECTORS[1:]  # a split needs two coordinates
+IMAGES = ((2, 1, 1), (3, 2, 1), (2, 1, 3))
+EVEN = ((4, 2, 2), (4, 2, 4), (4, 4, 2))  # a squeeze takes them both ways
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,18 @@ def second_half(D: int) -> list[bool]:
     return [i >= D // 2 for i in range(D)]
 
 
+def last_first(D: int) -> list[int]:
+    return list(range(D))[::-1]
+
+
+def two_scales(C: int, H: int, W: int, stack: int | None, generator: Generator) -> Chain:
+    """A mixed image, half of it factored out, the rest squeezed, mixed and split again."""
+    own = {"stack": stack, "generator": generator}
+    a = C // 2
+    fine = Chain([Squeeze(), InvertibleConvolution(4 * a, **own), FactorOut(4 * a, stack=stack), Inverse(Squeeze())])
+    return Chain([InvertibleConvolution(C, **own), FactorOut(C, fine, stack=stack)])
+
+
 def mixed_chain(D: int, stack: int | None, generator: Generator) -> Chain:
     """One of everything that a deep flow is made of."""
     own = {"stack": stack, "generator": generator}
@@ -142,6 +163,36 @@ TABLE = {
         PAIRS,
         context=3,
     ),
+    "MaskedAutoregressive": Row(lambda D, **own: MaskedAutoregressive(D, (5, 4), **own)),
+    "MaskedAutoregressive, random": Row(
+        lambda D, stack, generator: MaskedAutoregressive(
+            D,
+            (6, 3),
+            order=torch.randperm(D, generator=generator),
+            random_degrees=True,
+            activation="tanh",
+            stack=stack,
+            generator=generator,
+        ),
+    ),
+    "MaskedAutoregressive, context": Row(
+        lambda D, **own: MaskedAutoregressive(D, (5,), order=last_first(D), context_features=2, **own), context=2
+    ),
+    "InverseAutoregressive": Row(lambda D, **own: InverseAutoregressive(D, (5,), **own)),
+    "InverseAutoregressive, context": Row(
+        lambda D, **own: InverseAutoregressive(D, (2,), order=last_first(D), context_features=1, **own), context=1
+    ),
+    "Squeeze": Row(lambda *shape: Squeeze(), EVEN, identity=False),
+    "InvertibleConvolution": Row(lambda C, H, W, **own: InvertibleConvolution(C, **own), IMAGES, identity=False),
+    "Channelwise, ActNorm": Row(lambda C, H, W, stack: Channelwise(ActNorm(C, stack=stack)), IMAGES),
+    "Channelwise, coupling": Row(
+        lambda C, H, W, **own: Channelwise(AffineCoupling(odd_mask(C), (4,), context_features=2, **own)),
+        IMAGES,
+        context=2,
+    ),
+    "FactorOut": Row(lambda C, H, W, stack: FactorOut(C, stack=stack), IMAGES),
+    "FactorOut, two scales": Row(two_scales, ((2, 2, 2), (3, 2, 2)), identity=False),
+    "AsImage": Row(lambda D, **own: AsImage((D, 1, 1), InvertibleConvolution(D, **own)), identity=False),
     "Inverse": Row(lambda D, stack: Inverse(SinhArcsinh(D, stack=stack))),
     "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
     "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),

@@ -19,14 +19,20 @@ from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    AsImage,
     BatchNorm,
     Bijection,
     Chain,
+    Channelwise,
+    FactorOut,
     FullAffine,
     Inverse,
+    InverseAutoregressive,
     InverseNotAvailable,
+    InvertibleConvolution,
     Logit,
     LULinear,
+    MaskedAutoregressive,
     Monotone,
     MonotoneSum,
     NotStackable,
@@ -36,8 +42,10 @@ from flowlab.bijections import (
     ShapeError,
     SinhArcsinh,
     SplineCoupling,
+    Squeeze,
 )
 from flowlab.distributions import StandardNormal
+from flowlab.flow import Flow
 
 # --- the battery ------------------------------------------------------------------------------------------------------
 
@@ -780,3 +788,283 @@ def test_spline_settings_out_of_range_are_refused():
     for settings in ({"bins": 1}, {"bins": 501}, {"bound": 0.0}, {"bound": -1.0}):
         with pytest.raises(ValueError, match=r"2 to 500 bins and a bound above 0, but came"):
             SplineCoupling([True, False], **settings)
+
+
+# --- autoregressive ---------------------------------------------------------------------------------------------------
+
+ORDER = [2, 0, 3, 1]
+
+
+def autoregressive(law=MaskedAutoregressive, D: int = 4, order=ORDER, spread: float = 1.0, **settings) -> Bijection:
+    generator = Generator().manual_seed(8)
+    f = law(D, (12, 9), order=order, activation="tanh", **settings).double()
+    for p in f.parameters():
+        p.data = spread * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    return f
+
+
+def normal_points(n: int, D: int, seed: int = 1) -> Tensor:
+    return torch.randn(n, D, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("law", (MaskedAutoregressive, InverseAutoregressive))
+def test_autoregressive_jacobian_is_triangular_in_the_order(law):
+    f = autoregressive(law)
+    for apply in (f, f.inverse):
+        J = jacobian(apply, normal_points(6, 4), 1)[:, ORDER][:, :, ORDER]
+        assert (J.triu(1) == 0).all(), "no coordinate listens to one that comes later"
+        assert (J.diagonal(dim1=-2, dim2=-1) > 0).all()
+        assert ((J != 0).any(0) == torch.ones(4, 4).tril().bool()).all(), "and each listens to all before it"
+
+
+def test_maf_is_its_equation_one_coordinate_at_a_time():
+    f, z = autoregressive(), normal_points(5, 4)
+    x, total = torch.full_like(z, 7.0), 0.0  # what is not known yet may be anything
+    for i in ORDER:
+        s, t = f.conditioner(x).unbind(-2)
+        s = 2 * torch.tanh(s[:, i])
+        x[:, i], total = (z[:, i] - t[:, i]) / s.exp(), total + s
+    assert_close(f.inverse(z)[0], x.detach(), torch.float64)
+    assert_close(f(x)[0], z, torch.float64)
+    assert_close(f(x)[1], total, torch.float64)
+    assert_close(f.inverse(z)[1], -total, torch.float64)
+
+
+@pytest.mark.parametrize("context_features", (0, 3))
+def test_iaf_is_maf_with_the_arrow_flipped(context_features):
+    iaf = autoregressive(InverseAutoregressive, context_features=context_features)
+    maf = MaskedAutoregressive(4, (12, 9), activation="tanh", context_features=context_features).double()
+    maf.load_state_dict({name.removeprefix("bijection."): p for name, p in iaf.state_dict().items()})
+    z, c = normal_points(5, 4), normal_points(5, 3) if context_features else None
+    s, t = maf.conditioner(z, c).unbind(-2)
+    s = 2 * torch.tanh(s)
+    x, log_det = iaf.inverse(z, c)
+    assert_close(x, z * s.exp() + t, torch.float64)  # Kingma's equation: generation in one pass
+    assert_close(log_det, s.sum(-1), torch.float64)
+    for (value, total), (same, its_total) in (
+        (iaf.inverse(z, c), maf(z, c)),
+        (iaf(x, c), maf.inverse(x, c)),
+        (iaf(x, c), (z, -log_det)),
+    ):
+        assert_close(value, same, torch.float64)
+        assert_close(total, its_total, torch.float64)
+    assert not iaf.inverse_is_numeric and not maf.inverse_is_numeric
+
+
+@pytest.mark.parametrize("law, passes", ((MaskedAutoregressive, (1, 4)), (InverseAutoregressive, (4, 1))))
+def test_one_direction_takes_one_pass_and_the_other_one_for_each_coordinate(law, passes):
+    f, ran = autoregressive(law), []
+    network = f.conditioner if law is MaskedAutoregressive else f.bijection.conditioner
+    network.register_forward_hook(lambda *_: ran.append(1))
+    for apply, expected in zip((f, f.inverse), passes, strict=True):
+        ran.clear()
+        apply(normal_points(3, 4))
+        assert len(ran) == expected
+
+
+def test_autoregressive_inverse_is_exact_where_a_wrong_guess_would_overflow():
+    """t_i = x_1 + ... + x_{i−1}, so x_i = z_i − z_{i−1}; wrong guesses for x_j grow like binomials, to 1e58."""
+    D = 200
+    f = MaskedAutoregressive(D, ())
+    f.conditioner.last.weight.data[:, D:] = 1
+    z = normal_points(5, D).float()
+    torch.testing.assert_close(f.inverse(z)[0], z.diff(prepend=torch.zeros(5, 1)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("bound", (2.0, 0.5))
+def test_autoregressive_log_scale_is_bounded_and_reaches_its_bound(bound):
+    f = autoregressive(D=2, order=None, spread=100.0, log_scale_bound=bound)
+    for value, log_det in (f(normal_points(500, 2)), f.inverse(normal_points(500, 2))):
+        assert torch.isfinite(value).all()
+        assert 1.9 * bound < log_det.abs().max() <= 2 * bound * (1 + 1e-6)
+
+
+def test_autoregressive_settings_reach_the_network():
+    f = MaskedAutoregressive(9, (50,), random_degrees=True, activation="silu", generator=Generator().manual_seed(0))
+    degrees = f.conditioner.degrees[9:]
+    assert (degrees.diff() < 0).any() and f.conditioner.activation is torch.nn.functional.silu
+    with pytest.raises(ValueError, match=r"an order of 0 to 1, but came \[1, 1\]"):
+        InverseAutoregressive(2, order=[1, 1])
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def image(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_squeeze_makes_channels_of_blocks():
+    x = torch.arange(16.0).reshape(1, 4, 4)
+    z, log_det = Squeeze()(x)
+    assert z.tolist() == [[[0, 2], [8, 10]], [[1, 3], [9, 11]], [[4, 6], [12, 14]], [[5, 7], [13, 15]]]
+    assert log_det == 0
+    x = image(2, 5, 3, 6, 4)
+    assert torch.equal(Squeeze()(x)[0], torch.nn.functional.pixel_unshuffle(x, 2))
+    assert torch.equal(Squeeze().inverse(Squeeze()(x)[0])[0], x)
+
+
+@pytest.mark.parametrize("size", ((3, 4), (4, 3), (1, 1)))
+def test_squeeze_refuses_odd_sizes_in_words(size):
+    with pytest.raises(
+        ShapeError, match=rf"even height and width, but came \(9, 2, {size[0]}, {size[1]}\): pad or crop"
+    ):
+        Squeeze()(image(9, 2, *size))
+
+
+def test_squeeze_undoes_only_what_it_can_have_made():
+    with pytest.raises(ShapeError, match=r"channels in fours, but came \(9, 6, 2, 2\)"):
+        Squeeze().inverse(image(9, 6, 2, 2))
+
+
+def test_invertible_convolution_is_torchs_convolution():
+    f, x = randomized(InvertibleConvolution(3), 0.5).double(), image(5, 3, 4, 2)
+    W = f.bijection(torch.eye(3, dtype=torch.float64))[0].mT
+    z, log_det = f(x)
+    torch.testing.assert_close(z, torch.nn.functional.conv2d(x, W[:, :, None, None]))
+    torch.testing.assert_close(log_det, (4 * 2 * torch.linalg.slogdet(W).logabsdet).expand(5))
+    rotation = InvertibleConvolution(6, generator=Generator().manual_seed(0)).bijection(torch.eye(6))[0]
+    torch.testing.assert_close(rotation @ rotation.mT, torch.eye(6), rtol=0, atol=1e-5)
+    same = InvertibleConvolution(3, rotate=False)
+    assert torch.equal(same(x.float())[0], x.float())
+
+
+def test_actnorm_for_images_starts_each_channel_from_all_pixels():
+    x = 3 + image(20, 2, 4, 5) * torch.tensor([1.0, 7.0])[:, None, None]
+    f = Channelwise(ActNorm(2)).double()
+    z, log_det = f(x)
+    assert f.bijection.log_scale.shape == (2,), "one scale a channel"
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-9)
+    torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(log_det, (-20 * x.std((0, 2, 3), correction=0).log().sum()).expand(20))
+
+
+@pytest.mark.parametrize("f", (Channelwise(ActNorm(3)), InvertibleConvolution(3), FactorOut(3)), ids=lambda f: type(f))
+def test_other_channels_are_refused_in_words(f):
+    for apply in (f, f.inverse):
+        with pytest.raises(
+            ShapeError, match=rf"{type(f).__name__} expected shape \(..., 3, H, W\), but came \(7, 2, 4, 4\)"
+        ):
+            apply(torch.zeros(7, 2, 4, 4))
+
+
+def two_scales(stack: int | None = None) -> FactorOut:
+    rest = Chain([Squeeze(), InvertibleConvolution(8, stack=stack), FactorOut(8, stack=stack), Inverse(Squeeze())])
+    return randomized(FactorOut(4, rest, stack=stack), 0.2).double()
+
+
+def test_factor_out_is_the_unsplit_computation():
+    """The same numbers by the chain rule of densities: log p(x) = log p(z_fine | x_a) + log p(x_a), scale by scale."""
+    f, x = two_scales(), image(6, 4, 4, 4)
+
+    def half(layer: FactorOut, h: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = h.chunk(2, dim=1)
+        s, mean = torch.nn.functional.conv2d(a, layer.weight, layer.bias, padding=1).chunk(2, dim=1)
+        fine = torch.distributions.Normal(mean, (2 * torch.tanh(s)).exp())
+        return a, fine.log_prob(b).sum((1, 2, 3))
+
+    a, first = half(f, x)
+    h, log_det = f.rest[1](torch.nn.functional.pixel_unshuffle(a, 2))
+    a, second = half(f.rest[2], h)
+    last = torch.distributions.Normal(0, 1).log_prob(a).sum((1, 2, 3))
+    flow = Flow(AsImage((4, 4, 4), f), StandardNormal(64)).double()
+    torch.testing.assert_close(flow.log_prob(x.flatten(1)), first + log_det + second + last)
+    x = flow.sample(5, Generator().manual_seed(0))
+    assert x.shape == (5, 64) and torch.isfinite(flow.log_prob(x)).all()
+
+
+def test_factored_out_half_listens_to_the_other_and_not_the_reverse():
+    f, x = randomized(FactorOut(3), 0.5).double(), image(4, 3, 3, 3)
+    J = jacobian(f, x, 3).reshape(4, 3, 9, 3, 9)
+    assert torch.equal(J[:, 0, :, 0], torch.eye(9, dtype=torch.float64).expand(4, 9, 9)), "one of three goes on"
+    assert (J[:, 0, :, 1:] == 0).all()
+    for b in (1, 2):
+        near = (J[:, b, :, 0] != 0).any(0)
+        assert near[4].all() and not near[0, 8], "a pixel listens to its neighbors"
+        assert (J[:, b, :, 3 - b] == 0).all(), "and the channels that leave ignore each other"
+
+
+def test_factor_out_starts_at_the_identity_and_its_log_scale_is_bounded():
+    x = image(500, 2, 1, 1).float()
+    assert torch.equal(FactorOut(2)(x)[0], x)
+    f = randomized(FactorOut(2, log_scale_bound=0.5), 100.0)
+    for _, log_det in (f(x), f.inverse(x)):
+        assert 0.99 * 0.5 < log_det.abs().max() <= 0.5 * (1 + 1e-6)
+
+
+def test_what_cannot_be_factored_out_is_refused_in_words():
+    with pytest.raises(ShapeError, match="two channels or more, but came 1: squeeze first"):
+        FactorOut(1)
+    with pytest.raises(NotStackable, match="stack=2 expected the rest to be one too, but came 3"):
+        FactorOut(4, InvertibleConvolution(2, stack=3), stack=2)
+    with pytest.raises(NotStackable, match="stack=None"):
+        FactorOut(4, InvertibleConvolution(2, stack=3))
+    for f in (FactorOut(8, Squeeze()), AsImage((8, 4, 4), Squeeze())):
+        x = torch.zeros(5, 8, 4, 4) if isinstance(f, FactorOut) else torch.zeros(5, 128)
+        for apply in (f, f.inverse):
+            with pytest.raises(ShapeError, match=rf"{type(f).__name__} expected a map that keeps .*Inverse\(Squeeze"):
+                apply(x)
+
+
+def test_as_image_reads_rows_of_pixels():
+    f = AsImage((1, 2, 2), Chain([Squeeze(), Channelwise(Permutation([3, 2, 1, 0])), Inverse(Squeeze())]))
+    assert f(torch.tensor([1.0, 2.0, 3.0, 4.0]))[0].tolist() == [4, 3, 2, 1]
+    assert f.event_shape == (4,) and f.event_dim == 1
+
+
+@pytest.mark.parametrize("wrap", (Channelwise, lambda b: AsImage((2, 1, 1), Channelwise(b))))
+def test_numeric_inverses_show_through_images(wrap):
+    assert wrap(MonotoneSum(2)).inverse_is_numeric and not wrap(ScaleShift(2)).inverse_is_numeric
+    assert FactorOut(4, Channelwise(MonotoneSum(2))).inverse_is_numeric
+
+
+def couplings_in_a_row() -> Chain:
+    """Two masks in turn, one mask twice, another split, and a map between that is no coupling."""
+    g, mask = Generator().manual_seed(0), torch.tensor([True, False, False, True, False])
+    masks = (mask, ~mask, ~mask, mask, alternating_mask(5), mask)
+    laws = (AffineCoupling, AdditiveCoupling, SplineCoupling, AffineCoupling, AffineCoupling, AffineCoupling)
+    maps = [law(b, (8,), generator=g) for law, b in zip(laws, masks, strict=True)]
+    return moved(Chain([*maps[:4], ScaleShift(5), *maps[4:]]))
+
+
+def moved(f: Bijection) -> Bijection:
+    """Away from the identity, and in float64."""
+    g = Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in f.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=g))
+    return f.double()
+
+
+def test_couplings_in_a_row_are_each_of_them():
+    """A chain splits and joins once for neighbors of the same two parts; the numbers are those of one at a time."""
+    chain, x = couplings_in_a_row(), normal_points(7, 5)
+    z, total = x, 0.0
+    for f in chain:
+        z, log_det = f(z)
+        total = total + log_det
+    torch.testing.assert_close(chain(x), (z, total))
+    back, minus = chain.inverse(z)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(minus, -total)
+
+
+def test_a_coupling_that_someone_changed_runs_as_changed():
+    """A subclass with its own forward, and a hook that waits for a result, are not passed by in a chain."""
+
+    class WrongSign(AffineCoupling):
+        def forward(self, x, context=None):
+            z, log_det = super().forward(x, context)
+            return z, -log_det
+
+    masks = (alternating_mask(2), alternating_mask(2, odd=True), alternating_mask(2))
+    x = normal_points(6, 2)
+    right = moved(Chain([AffineCoupling(b, (8,)) for b in masks]))
+    wrong = Chain([WrongSign(b, (8,)) for b in masks]).double()
+    wrong.load_state_dict(right.state_dict())
+    torch.testing.assert_close(wrong(x), (right(x)[0], -right(x)[1]))
+    seen = []
+    right[1].register_forward_hook(lambda module, given, result: seen.append(result[0]))
+    right(x)
+    assert len(seen) == 1
+    torch.testing.assert_close(seen[0], right[:2](x)[0])

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from flowlab.distributions import Base, GaussianMixture, StandardLogistic, StandardNormal, StandardUniform
+from flowlab.distributions import (
+    AutoregressiveMixture,
+    Base,
+    GaussianMixture,
+    StandardLogistic,
+    StandardNormal,
+    StandardUniform,
+)
 
 STANDARD = {
     "normal": (StandardNormal, scipy.stats.norm()),
@@ -27,6 +34,14 @@ def mixture(**settings) -> GaussianMixture:
     A = torch.randn(3, 2, 2, generator=generator(4), dtype=torch.float64)
     weights = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
     return GaussianMixture(means, A @ A.mT + 0.3 * torch.eye(2), weights=weights, **settings)
+
+
+def made(D: int = 2, components: int = 3, spread: float = 0.5, **settings) -> AutoregressiveMixture:
+    draw = generator(6)
+    base = AutoregressiveMixture(D, components, hidden=(9, 8), activation="tanh", generator=draw, **settings).double()
+    for p in base.parameters():
+        p.data += spread * torch.randn(p.shape, generator=draw, dtype=p.dtype)
+    return base.requires_grad_(False)
 
 
 def as_torch(base: GaussianMixture, covariances: Tensor | None = None) -> torch.distributions.MixtureSameFamily:
@@ -114,6 +129,7 @@ def test_mixture_samples_follow_the_density():
 
 def every_base(stack: int | None = None) -> list[Base]:
     own = [build(2, stack=stack) for build, _ in STANDARD.values()]
+    own += [made(stack=stack).float()]
     return own if stack else [*own, GaussianMixture(torch.eye(2))]
 
 
@@ -210,3 +226,64 @@ eye = torch.eye(2)
 def test_what_is_no_mixture_is_refused_in_words(settings, words):
     with pytest.raises(ValueError, match=words):
         GaussianMixture(**{"means": torch.zeros(2, 2), **settings})
+
+
+# --- MADE with mixture conditionals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", (None, [2, 0, 3, 1]))
+@pytest.mark.parametrize("components", (1, 5))
+def test_autoregressive_mixture_is_a_product_of_torchs_mixtures(order, components):
+    base, z = made(4, components, order=order), 2 * torch.randn(50, 4, generator=generator(2), dtype=torch.float64)
+    total = torch.zeros(50, dtype=torch.float64)
+    known = torch.full_like(z, 9.0)  # what comes later may be anything
+    for i in order or range(4):
+        log_weight, mean, log_std = (p[..., i] for p in base.conditionals(known))
+        truth = torch.distributions.MixtureSameFamily(
+            torch.distributions.Categorical(logits=log_weight), torch.distributions.Normal(mean, log_std.exp())
+        )
+        total += truth.log_prob(z[:, i])
+        known[:, i] = z[:, i]
+    torch.testing.assert_close(base.log_prob(z), total, rtol=1e-10, atol=1e-10)
+    assert base.log_prob(z).std() > 0.5
+
+
+@pytest.mark.parametrize("order", (None, [1, 0]))
+def test_autoregressive_mixture_integrates_to_one_and_samples_follow_it(order):
+    base = made(order=order, log_scale_bound=1.0)
+    edge = torch.linspace(-14, 14, 701, dtype=torch.float64)
+    grid, area = torch.cartesian_prod(edge, edge), (edge[1] - edge[0]) ** 2
+    p = base.log_prob(grid).exp() * area
+    assert float(p.sum()) == pytest.approx(1, abs=1e-4)
+    z = base.sample(20_000, generator(3))
+    mean = p @ grid
+    covariance = (p.unsqueeze(-1) * (grid - mean)).T @ (grid - mean)
+    torch.testing.assert_close(z.mean(0), mean, rtol=0, atol=0.06)
+    torch.testing.assert_close(z.T.cov(), covariance, rtol=0.05, atol=0.05)
+    for level in (0.01, 0.03, 0.06):  # the mass of a region of any shape
+        mass = float(p[p > level * area].sum())
+        assert mass > 0.02 and float((base.log_prob(z).exp() > level).double().mean()) == pytest.approx(mass, abs=0.015)
+
+
+@pytest.mark.parametrize("stack", (None, 2))
+def test_autoregressive_mixture_of_one_starts_as_the_normal_and_of_more_apart(stack):
+    z = torch.randn(*([stack] if stack else []), 9, 3, generator=generator(0))
+    one = AutoregressiveMixture(3, 1, stack=stack)
+    torch.testing.assert_close(one.log_prob(z), StandardNormal(3, stack=stack).log_prob(z))
+    base = AutoregressiveMixture(3, 4, stack=stack, generator=generator(0))
+    base.log_prob(z).sum().backward()
+    _, mean, _ = base.conditionals(z)
+    assert (mean.diff(dim=-2) > 0.5).all() and (mean.mean(-2).abs() < 1e-6).all()
+    for number in base.network.last.bias.grad.unflatten(-1, (3, 4, 3)).unbind(-3):
+        assert (number.diff(dim=-2) != 0).any(), "equal components would never part"
+
+
+def test_autoregressive_mixture_log_scale_is_bounded():
+    base = made(spread=50.0, log_scale_bound=1.5)
+    *_, log_std = base.conditionals(torch.randn(100, 2, generator=generator(0), dtype=torch.float64))
+    assert 1.49 < log_std.abs().max() <= 1.5
+
+
+def test_autoregressive_mixture_of_none_is_refused():
+    with pytest.raises(ValueError, match="AutoregressiveMixture needs at least one component, but was given 0"):
+        AutoregressiveMixture(2, 0)

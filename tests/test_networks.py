@@ -1,13 +1,14 @@
 """The conditioners against torch's own layers, stacks against separate networks, and a start at zero."""
 
 import math
-from itertools import pairwise
+from functools import reduce
+from itertools import pairwise, product
 
 import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.networks import ACTIVATIONS, MLP, Linear
+from flowlab.networks import ACTIVATIONS, MLP, Linear, MaskedMLP
 
 BATCHES = ((), (5,), (2, 3), (0,))
 
@@ -114,3 +115,163 @@ def test_weights_come_from_the_generator_alone():
 def test_a_stack_starts_with_different_weights():
     weight = MLP(3, 2, stack=2, generator=generator()).hidden[0].weight
     assert len(weight) == 2 and not torch.equal(weight[0], weight[1])
+
+
+# --- MADE -------------------------------------------------------------------------------------------------------------
+
+WIDTHS = ((), (1,), (2,), (3, 9), (9, 2, 5), (16, 16))
+
+
+def masked(D: int, hidden: tuple[int, ...] = (9, 7), how: str = "natural", seed: int = 0, **settings) -> MaskedMLP:
+    order = {"natural": None, "last first": range(D - 1, -1, -1)}.get(how, torch.randperm(D, generator=generator(seed)))
+    random = how == "random degrees"
+    return MaskedMLP(D, 3, hidden=hidden, order=order, random_degrees=random, generator=generator(seed), **settings)
+
+
+def paths(f: MaskedMLP) -> Tensor:
+    """How many ways lead from each input to each output through the masks: ``(in, P, D)``."""
+    return reduce(torch.matmul, [layer.mask for layer in (*f.hidden, f.last)]).unflatten(-1, f.shape)
+
+
+@pytest.mark.parametrize("how", ("natural", "last first", "shuffled", "random degrees"))
+@pytest.mark.parametrize("context", (0, 2))
+@pytest.mark.parametrize("D", (1, 2, 3, 8))
+def test_masks_let_an_output_see_only_what_comes_before_it(D, context, how):
+    for hidden, seed in product(WIDTHS, range(3)):
+        f = masked(D, hidden, how, seed, context_features=context)
+        seen, before = paths(f) > 0, f.place.unsqueeze(-1) < f.place  # from input j to output i
+        assert sorted(f.place.tolist()) == list(range(1, D + 1))
+        assert not (seen[:D] & ~before.unsqueeze(1)).any(), "an output sees itself or what comes after"
+        if how != "random degrees" and min(hidden, default=D) >= D:
+            assert torch.equal(seen[:D], before.unsqueeze(1).expand(D, 3, D)), "and it sees all that comes before"
+        if how != "random degrees" and len(hidden) == 1 and not context:
+            last = int(f.place.argmax())
+            assert seen[:D, :, last].sum() == 3 * (D - 1), "the last output sees all others, however few the units"
+        if context and hidden and min(hidden) >= D and how != "random degrees":
+            assert seen[D:].all(), "context reaches every output, the first one too"
+
+
+@pytest.mark.parametrize("how", ("natural", "last first", "shuffled", "random degrees"))
+@pytest.mark.parametrize("stack", (None, 2))
+def test_jacobian_has_the_pattern_of_the_masks(how, stack):
+    f = shaken(masked(5, (12, 11), how, context_features=1, activation="tanh", stack=stack)).double()
+    lead = () if stack is None else (stack,)
+    x = torch.randn(*lead, 4, 5, generator=generator(), dtype=torch.float64)
+    c = torch.randn(*lead, 4, 1, generator=generator(1), dtype=torch.float64)
+    J = torch.autograd.functional.jacobian(lambda x: f(x, c).sum(tuple(range(x.ndim - 1))), x)  # (P, D, ..., D)
+    depends = (J != 0).flatten(2, -2).any(2)
+    assert torch.equal(depends, (paths(f) > 0)[:5].permute(1, 2, 0)), "smooth units use every way there is"
+
+
+def test_order_says_who_comes_first():
+    f = MaskedMLP(3, hidden=(4,), order=[2, 0, 1])
+    assert f.place.tolist() == [2, 3, 1]
+    seen = paths(f)[:, 0] > 0
+    assert seen.tolist() == [[False, True, False], [False, False, False], [True, True, False]]
+
+
+def test_degrees_are_spread_evenly_or_drawn():
+    def degrees(D: int, hidden: tuple[int, ...], **settings) -> list[list[int]]:
+        f = MaskedMLP(D, hidden=hidden, generator=generator(), **settings)
+        return [part.tolist() for part in f.degrees.split([D + f.context_features, *hidden])][1:]
+
+    assert degrees(5, (8, 2)) == [[1, 1, 2, 2, 3, 3, 4, 4], [2, 4]]
+    assert degrees(4, (4,), context_features=3) == [[0, 1, 2, 3]]
+    assert degrees(1, (2,)) == [[0, 0]] and degrees(2, (2,)) == [[1, 1]]
+    first, second = degrees(9, (400, 300), random_degrees=True)
+    assert set(first) == set(second) == set(range(1, 9)) and first != sorted(first)
+    for seed in range(20):
+        f = MaskedMLP(9, hidden=(2, 50), random_degrees=True, generator=generator(seed))
+        _, first, second = f.degrees.split([9, 2, 50])
+        assert second.min() >= first.min(), "no unit that sees nothing"
+
+
+def test_masked_mlp_is_the_textbook_one():
+    f = shaken(masked(4, (6, 5), "shuffled"))
+    x = torch.randn(2, 3, 4, generator=generator())
+    plain = MLP(4, 12, hidden=(6, 5))
+    weights = {name: value for name, value in f.state_dict().items() if name != "degrees"}
+    for name, layer in (("hidden.0", f.hidden[0]), ("hidden.1", f.hidden[1]), ("last", f.last)):
+        weights[f"{name}.weight"] = weights[f"{name}.weight"] * layer.mask
+    plain.load_state_dict(weights)
+    y = f(x)
+    assert y.shape == (2, 3, 3, 4)
+    torch.testing.assert_close(y, plain(x).reshape(2, 3, 3, 4))
+    assert (MaskedMLP(4, 2, generator=generator())(x) == 0).all()
+
+
+@pytest.mark.parametrize("stack", (None, 2))
+def test_weights_bring_their_degrees_along(stack):
+    f = shaken(masked(5, (6, 6), "random degrees", seed=1, stack=stack))
+    other = masked(5, (6, 6), "last first", seed=2, stack=stack)
+    other.load_state_dict(f.state_dict())
+    x = torch.randn(2, 3, 5, generator=generator())
+    assert torch.equal(other(x), f(x)) and torch.equal(other.place, f.place)
+    assert not any("mask" in name for name in f.state_dict()), "masks follow from degrees, and are large"
+
+
+def test_stack_of_masked_mlps_is_separate_ones():
+    f, single = shaken(masked(4, how="shuffled", stack=3)), masked(4, how="shuffled")
+    x = torch.randn(3, 6, 4, generator=generator())
+    for k in range(3):
+        single.load_state_dict({name: p if name == "degrees" else p[k] for name, p in f.state_dict().items()})
+        torch.testing.assert_close(f(x)[k], single(x[k]))
+
+
+@pytest.mark.parametrize("order", ([0, 0], [1, 2], [0], [0, 1, 2]))
+def test_order_that_is_none_is_refused_in_words(order):
+    with pytest.raises(ValueError, match=rf"an order of 0 to 1, but came .*{order[-1]}\]"):
+        MaskedMLP(2, order=order)
+
+
+@pytest.mark.parametrize("stack", (None, 2))
+def test_masks_are_applied_once_for_many_passes_and_anew_after_them(stack):
+    f, x = shaken(masked(4, stack=stack)), torch.randn(2, 5, 4, generator=generator())
+    before, layers = f(x), (*f.hidden, f.last)
+    with pytest.raises(KeyboardInterrupt), f.masked_once():
+        assert torch.equal(f(x), before)
+        f(x).sum().backward()
+        for layer in layers:
+            layer.mask.zero_()
+        assert torch.equal(f(x), before), "masks are not looked at again"
+        f._cut()
+        shaken(f, seed=9)
+        raise KeyboardInterrupt
+    assert all((layer.weight.grad != 0).any() for layer in layers)
+    fresh = masked(4, stack=stack)
+    fresh.load_state_dict(f.state_dict())
+    assert torch.equal(f(x), fresh(x)), "new weights count, also after a pass that was interrupted"
+    assert not torch.allclose(f(x), before)
+
+
+@pytest.mark.parametrize("hidden", ((), (7,), (16, 3), (8, 8, 8)))
+@pytest.mark.parametrize("widths", ((1, 2), (3, 9), (6, 5)))
+def test_a_stack_differentiates_as_autograd_does(hidden, widths):
+    """A stack's gradients are written by hand; torch.func, and a second derivative, take autograd's way."""
+    f = shaken(MLP(*widths, hidden=hidden, stack=3, generator=generator())).double()
+    x = torch.randn(3, 10, widths[0], dtype=torch.float64, generator=generator(2), requires_grad=True)
+    g = torch.randn(3, 10, widths[1], dtype=torch.float64, generator=generator(3))
+    parameters = dict(f.named_parameters())
+
+    def autograds(x: Tensor) -> Tensor:
+        for layer in f.hidden:
+            x = (x @ layer.weight + layer.bias.unsqueeze(1)).relu()
+        return x @ f.last.weight + f.last.bias.unsqueeze(1)
+
+    def gradients(y: Tensor, **settings) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(y, (x, *parameters.values()), g, **settings)
+
+    y = f(x)
+    assert "StackedMLP" in type(y.grad_fn).__name__, "this test is about the gradient by hand"
+    torch.testing.assert_close(y, autograds(x))
+    torch.testing.assert_close(gradients(y, retain_graph=True), gradients(autograds(x)))
+    torch.testing.assert_close(gradients(y), gradients(autograds(x)), msg="backward left its inputs changed")
+    second = [
+        torch.autograd.grad(sum(d.square().sum() for d in gradients(y, create_graph=True)), x)[0]
+        for y in (f(x), autograds(x))
+    ]
+    torch.testing.assert_close(*second)
+    by_func = torch.func.grad(lambda p: (torch.func.functional_call(f, p, (x,)) * g).sum())(parameters)
+    torch.testing.assert_close(tuple(by_func.values()), gradients(f(x))[1:])
+    for needed in (x, *parameters.values()):  # whatever is frozen, the rest is as before
+        torch.testing.assert_close(torch.autograd.grad(f(x), needed, g), torch.autograd.grad(autograds(x), needed, g))

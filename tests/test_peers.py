@@ -18,11 +18,13 @@ from flowlab.bijections import (
     Inverse,
     Logit,
     LULinear,
+    MaskedAutoregressive,
     Monotone,
     ScaleShift,
     SplineCoupling,
 )
 from flowlab.distributions import StandardLogistic, StandardNormal
+from flowlab.models import maf
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -156,22 +158,53 @@ def zuko_coupling(zuko, layer: Bijection, univariate, shapes, order: Tensor) -> 
     return theirs.requires_grad_(False)
 
 
+def zuko_affine(zuko, layer: AffineCoupling | MaskedAutoregressive):
+    def affine(s: Tensor, t: Tensor) -> td.Transform:
+        s = layer.log_scale_bound * torch.tanh(s)  # our bound in place of theirs
+        return zuko.transforms.MonotonicAffineTransform(t, unclipped(s), slope=SLOPE)
+
+    return affine
+
+
+def zuko_autoregressive(zuko, layer: MaskedAutoregressive) -> nn.Module:
+    """zuko's layer with our order and weights. Ours takes the degrees of its hidden units, which are dealt in turn."""
+    network, D = layer.conditioner, layer.event_shape[0]
+    theirs = zuko.flows.MaskedAutoregressiveTransform(
+        D,
+        network.context_features,
+        order=network.place - 1,
+        univariate=zuko_affine(zuko, layer),
+        hidden_features=[len(linear.bias) for linear in network.hidden],
+    ).double()
+    linears = [part for part in theirs.hyper if hasattr(part, "mask")]
+    degrees = [network.degrees[: D + network.context_features], linears[0].mask[:, :D].sum(-1)]
+    for linear in linears[1:-1]:
+        degrees.append((linear.mask * degrees[-1]).amax(-1))
+    layer.load_state_dict({**layer.state_dict(), "conditioner.degrees": torch.cat(degrees)})
+    by_feature = torch.arange(2 * D).reshape(2, D).T.flatten()
+    for linear, own in zip(linears, (*network.hidden, network.last), strict=True):
+        to = by_feature if own is network.last else slice(None)
+        assert torch.equal(own.mask.mT[to].bool(), linear.mask), "the masks are zuko's"
+        linear.weight.data.copy_(own.weight.mT[to])
+        linear.bias.data.copy_(own.bias[to])
+    return theirs.requires_grad_(False)
+
+
 def zuko_layer(zuko, layer: Bijection) -> nn.Module:
     if isinstance(layer, ActNorm | ScaleShift):
         shift = torch.zeros_like(layer.log_scale) if layer.shift is None else layer.shift
         return zuko.lazy.UnconditionalTransform(
             zuko.transforms.MonotonicAffineTransform, shift, unclipped(layer.log_scale), slope=SLOPE, buffer=True
         )
+    if isinstance(layer, MaskedAutoregressive):
+        return zuko_autoregressive(zuko, layer)
     D_b = layer.sizes[1]
     if isinstance(layer, AdditiveCoupling):
         return zuko_coupling(zuko, layer, zuko.transforms.AdditiveTransform, ((),), torch.arange(D_b))
     if isinstance(layer, AffineCoupling):
-
-        def affine(s: Tensor, t: Tensor) -> td.Transform:
-            s = layer.log_scale_bound * torch.tanh(s)  # our bound in place of theirs
-            return zuko.transforms.MonotonicAffineTransform(t, unclipped(s), slope=SLOPE)
-
-        return zuko_coupling(zuko, layer, affine, ((), ()), torch.arange(2 * D_b).reshape(2, D_b).T.flatten())
+        return zuko_coupling(
+            zuko, layer, zuko_affine(zuko, layer), ((), ()), torch.arange(2 * D_b).reshape(2, D_b).T.flatten()
+        )
 
     def spline(w: Tensor, h: Tensor, d: Tensor) -> td.Transform:
         shares = (0.001 + (1 - 0.001 * K) * raw.softmax(-1) for raw in (w, h))
@@ -202,6 +235,9 @@ FLOWS = {
     "realnvp, context": lambda: realnvp(3, 4, hidden=(8,), context_features=2),
     "spline_flow": lambda: spline_flow(2, 4, hidden=(16,)),
     "spline_flow, context": lambda: spline_flow(5, 3, hidden=(8,), bins=5, bound=2.5, context_features=2),
+    "maf": lambda: maf(5, 3, hidden=(16, 14)),
+    "maf, narrow": lambda: maf(6, 2, hidden=(4,), log_scale_bound=0.7),
+    "maf, context": lambda: maf(3, 4, hidden=(8, 8), context_features=2),
     "blocks": lambda: Flow(
         Chain(
             [

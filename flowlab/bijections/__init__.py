@@ -1,23 +1,39 @@
 """The invertible maps, one idea a file. Start with ``base.py``, then ``elementwise.py``, then ``coupling.py``."""
 
-from flowlab.bijections.base import Bijection, Chain, Inverse, InverseNotAvailable, NotStackable, ShapeError
+from flowlab.bijections.autoregressive import InverseAutoregressive, MaskedAutoregressive
+from flowlab.bijections.base import (
+    Bijection,
+    Chain,
+    Channelwise,
+    Inverse,
+    InverseNotAvailable,
+    NotStackable,
+    ShapeError,
+)
 from flowlab.bijections.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling, alternating_mask
 from flowlab.bijections.elementwise import Logit, Monotone, MonotoneSum, PReLU, ScaleShift, SinhArcsinh
-from flowlab.bijections.linear import FullAffine, LULinear, Permutation
+from flowlab.bijections.image import AsImage, FactorOut, Squeeze
+from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AsImage",
     "BatchNorm",
     "Bijection",
     "Chain",
+    "Channelwise",
+    "FactorOut",
     "FullAffine",
     "Inverse",
+    "InverseAutoregressive",
     "InverseNotAvailable",
+    "InvertibleConvolution",
     "LULinear",
     "Logit",
+    "MaskedAutoregressive",
     "Monotone",
     "MonotoneSum",
     "NotStackable",
@@ -27,5 +43,6 @@ __all__ = [
     "ShapeError",
     "SinhArcsinh",
     "SplineCoupling",
+    "Squeeze",
     "alternating_mask",
 ]

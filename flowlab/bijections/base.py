@@ -1,4 +1,4 @@
-"""What every bijection promises, and the two ways to build new ones from old: Chain and Inverse.
+"""What every bijection promises, and the ways to build new ones from old: Chain, Inverse and Channelwise.
 
 The contract, in five lines:
 
@@ -11,7 +11,7 @@ The contract, in five lines:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,15 @@ class Bijection(nn.Module):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z) and log |det ∂f⁻¹/∂z|: ``(..., D)`` to ``(..., D)`` and ``(...)``."""
         raise InverseNotAvailable(f"{type(self).__name__} has no inverse that can be computed.")
+
+    def through(
+        self, maps: Sequence[Bijection], x: Tensor, context: Tensor | None, inverse: bool
+    ) -> tuple[Tensor, Tensor, int]:
+        """A chain's next step: value and log |det| of the first of ``maps``, which is this one, and how many that were.
+
+        One, except where neighbors together take less time than each by itself, as couplings do.
+        """
+        return (*(self.inverse(x, context) if inverse else self(x, context)), 1)
 
     def check(self, x: Tensor) -> None:
         """Raise ShapeError or TypeError, in a sentence, unless ``x`` is something this map can take."""
@@ -112,24 +121,21 @@ class Chain(Bijection):
         self.inverse_is_numeric = any(b.inverse_is_numeric for b in maps)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(x)
-        total = None
-        for bijection in self.bijections:
-            x, log_det = bijection(x, context)
-            total = log_det if total is None else total + log_det
-        return x, self._none(x) if total is None else total
+        return self._through(list(self.bijections), x, context, inverse=False)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(z)
-        total = None
-        for bijection in reversed(self.bijections):
-            z, log_det = bijection.inverse(z, context)
-            total = log_det if total is None else total + log_det
-        return z, self._none(z) if total is None else total
+        return self._through(list(self.bijections)[::-1], z, context, inverse=True)
 
-    def _none(self, x: Tensor) -> Tensor:
-        """The log-determinants of a chain of no maps."""
-        return x.new_zeros(x.shape[: x.ndim - self.event_dim])
+    def _through(
+        self, maps: list[Bijection], x: Tensor, context: Tensor | None, inverse: bool
+    ) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        total = None
+        while maps:
+            x, log_det, done = maps[0].through(maps, x, context, inverse)
+            total = log_det if total is None else total + log_det
+            maps = maps[done:]
+        return x, x.new_zeros(x.shape[: x.ndim - self.event_dim]) if total is None else total
 
     def __len__(self) -> int:
         return len(self.bijections)
@@ -157,6 +163,49 @@ class Inverse(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.forward(z, context)
+
+
+class ImageBijection(Bijection):
+    """A bijection of images ``(..., C, H, W)`` with C channels, of any height and width."""
+
+    event_dim = 3
+
+    def __init__(self, channels: int, stack: int | None = None) -> None:
+        super().__init__(None, stack)
+        self.channels = channels
+
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        if x.shape[-3] != self.channels:
+            raise ShapeError(
+                f"{type(self).__name__} expected shape (..., {self.channels}, H, W), but came {tuple(x.shape)}."
+            )
+
+
+class Channelwise(ImageBijection):
+    """One map of the C channels, applied to each pixel by itself: z_hw = f(x_hw), with log |det| summed over pixels.
+
+    Takes ``(..., C, H, W)`` to the same shape and ``(...)``. ``Channelwise(ActNorm(C))`` is ActNorm for images: one
+    scale and shift for each channel, started from all pixels of the first batch. A context ``(..., E)`` is the same for
+    all pixels.
+    """
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__(bijection.event_shape[0], bijection.stack)
+        self.bijection = bijection
+        self.inverse_is_numeric = bijection.inverse_is_numeric
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._each(self.bijection, x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._each(self.bijection.inverse, z, context)
+
+    def _each(self, apply: Callable, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        context = None if context is None else context[..., None, None, :]
+        z, log_det = apply(x.movedim(-3, -1), context)  # (..., H, W, C)
+        return z.movedim(-1, -3), log_det.sum((-2, -1))
 
 
 def bisect(function: Callable[[Tensor], Tensor], z: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -26,8 +26,13 @@ def alternating_mask(features: int, odd: bool = False) -> Tensor:
     return torch.arange(features) % 2 == int(odd)
 
 
+def _sum(s: Tensor) -> Tensor:
+    """Σ over the last axis, where one column is its own sum."""
+    return s.squeeze(-1) if s.shape[-1] == 1 else s.sum(-1)
+
+
 class _Coupling(Bijection):
-    """Splits x by a mask, asks the conditioner, joins the parts again. A subclass is a law h.
+    """Splits x by a mask, moves one part, joins them again. A subclass is a law h: ``move`` and ``move_back``.
 
     Args:
         mask: ``(D,)``, True where x passes unchanged (the paper's b = 1).
@@ -75,9 +80,58 @@ class _Coupling(Bijection):
             generator=generator,
         )
 
+    def move(self, x_a: Tensor, x_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """z_b = h(x_b; θ(x_a)) and log |det ∂z_b/∂x_b|: ``(..., D_b)`` and ``(...)``."""
+        raise NotImplementedError
+
+    def move_back(self, z_a: Tensor, z_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x_b = h⁻¹(z_b; θ(z_a)) and log |det ∂x_b/∂z_b|: ``(..., D_b)`` and ``(...)``."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        x_a, x_b = self.split(x)
+        z_b, log_det = self.move(x_a, x_b, context)
+        return self.join(x_a, z_b), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        z_a, z_b = self.split(z)
+        x_b, log_det = self.move_back(z_a, z_b, context)
+        return self.join(z_a, x_b), log_det
+
+    def through(
+        self, maps: Sequence[Bijection], x: Tensor, context: Tensor | None, inverse: bool
+    ) -> tuple[Tensor, Tensor, int]:
+        """Couplings in a row that move the same two parts in turn split once and join once: a tenth of a small step."""
+        run = [self] if self._as_written() else []
+        for f in maps[len(run) :]:
+            if not (run and isinstance(f, _Coupling) and f._as_written() and set(f.parts) == set(self.parts)):
+                break
+            run.append(f)
+        if len(run) < 2:
+            return super().through(maps, x, context, inverse)
+        self.check(x)
+        a, b = self.split(x)
+        parts, total = self.parts, None
+        for f in run:
+            if f.parts != parts:
+                parts, a, b = f.parts, b, a
+            b, log_det = (f.move_back if inverse else f.move)(a, b, context)
+            total = log_det if total is None else total + log_det
+        return run[-1].join(a, b), total, len(run)
+
+    def _as_written(self) -> bool:
+        """Whether ``forward`` and ``inverse`` are those above, and nobody waits beside them for their results."""
+        if "forward" in vars(self) or "inverse" in vars(self) or self._forward_hooks or self._forward_pre_hooks:
+            return False
+        return type(self).forward is _Coupling.forward and type(self).inverse is _Coupling.inverse
+
     def _find_blocks(self, *_: object) -> None:
         """Two neighboring blocks need no shuffling: split and cat do it, and that is faster than an index."""
-        mask = self.order.argsort() < self.sizes[0]
+        order, n = self.order.tolist(), self.sizes[0]
+        self.parts = (tuple(order[:n]), tuple(order[n:]))
+        mask = self.order.argsort() < n
         self.blocks = {(True, False): "ab", (False, True): "ba"}.get(tuple(mask.unique_consecutive().tolist()))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,17 +154,13 @@ class AdditiveCoupling(_Coupling):
     Shapes ``(..., D)`` and ``(...)``. Starts at the identity.
     """
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(x)
-        x_a, x_b = self.split(x)
+    def move(self, x_a: Tensor, x_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         m = self.conditioner(x_a, context)
-        return self.join(x_a, x_b + m), x.new_zeros(x.shape[:-1])
+        return x_b + m, x_b.new_zeros(x_b.shape[:-1])
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(z)
-        z_a, z_b = self.split(z)
+    def move_back(self, z_a: Tensor, z_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         m = self.conditioner(z_a, context)
-        return self.join(z_a, z_b - m), z.new_zeros(z.shape[:-1])
+        return z_b - m, z_b.new_zeros(z_b.shape[:-1])
 
 
 class AffineCoupling(_Coupling):
@@ -134,17 +184,13 @@ class AffineCoupling(_Coupling):
         # A tensor, since multiplying by one is measurably faster than by a Python number.
         self.register_buffer("log_scale_bound", torch.tensor(float(log_scale_bound)), persistent=False)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(x)
-        x_a, x_b = self.split(x)
+    def move(self, x_a: Tensor, x_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s, t = self._scale_and_shift(x_a, context)
-        return self.join(x_a, x_b * s.exp() + t), s.sum(-1)
+        return x_b * s.exp() + t, _sum(s)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(z)
-        z_a, z_b = self.split(z)
+    def move_back(self, z_a: Tensor, z_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s, t = self._scale_and_shift(z_a, context)
-        return self.join(z_a, (z_b - t) * (-s).exp()), -s.sum(-1)
+        return (z_b - t) * (-s).exp(), -_sum(s)
 
     def _scale_and_shift(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         s, t = self.conditioner(a, context).chunk(2, dim=-1)
@@ -180,19 +226,15 @@ class SplineCoupling(_Coupling):
         super().__init__(mask, hidden, **settings)
         self.bins, self.bound = bins, bound
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(x)
-        x_a, x_b = self.split(x)
+    def move(self, x_a: Tensor, x_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         knots = self._knots(x_a, context)
         z_b, log_slope = self._spline(x_b, *knots)
-        return self.join(x_a, z_b), log_slope.sum(-1)
+        return z_b, log_slope.sum(-1)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        self.check(z)
-        z_a, z_b = self.split(z)
+    def move_back(self, z_a: Tensor, z_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         knots = self._knots(z_a, context)
         x_b, log_slope = self._spline_inverse(z_b, *knots)
-        return self.join(z_a, x_b), -log_slope.sum(-1)
+        return x_b, -log_slope.sum(-1)
 
     def _knots(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Knots (x_k, y_k) and slopes d_k, each ``(..., D_b, K + 1)``; the slope at both ends is 1."""

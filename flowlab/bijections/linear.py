@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.bijections.base import Bijection
+from flowlab.bijections.base import Bijection, Channelwise
 
 
 class FullAffine(Bijection):
@@ -79,6 +79,17 @@ class LULinear(Bijection):
         U = self.upper.triu(1) + torch.diag_embed(self.sign * self.log_scale.exp())
         column = x.unsqueeze(-1)
         return self.align(L, column), self.align(U, column)
+
+
+class InvertibleConvolution(Channelwise):
+    """z_hw = W x_hw at every pixel: a 1×1 convolution, log |det| = H · W · log |det W| (Glow, arXiv:1807.03039, eq. 9).
+
+    Takes ``(..., C, H, W)`` to the same shape and ``(...)``. W is an LULinear, which makes the determinant a sum:
+    Glow's generalized permutation of the channels. Starts at a random rotation, at the identity with ``rotate=False``.
+    """
+
+    def __init__(self, channels: int, **settings) -> None:
+        super().__init__(LULinear(channels, **settings))
 
 
 class Permutation(Bijection):

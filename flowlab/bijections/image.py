@@ -1,0 +1,144 @@
+"""Images: trade size for channels, and let half of the numbers go early. Together they make a flow multi-scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flowlab.bijections.base import Bijection, ImageBijection, NotStackable, ShapeError
+
+
+class Squeeze(Bijection):
+    """Each 2×2 block of pixels becomes one pixel with four times the channels (RealNVP, arXiv:1605.08803, section 3.6).
+
+    Takes ``(..., C, H, W)`` to ``(..., 4C, H/2, W/2)``: channel 4c + 2i + j holds row i, column j of the blocks of
+    channel c. A permutation, so log |det| = 0. Has no weights, so a stack takes it too.
+
+    Raises:
+        ShapeError: when height or width is odd; for the inverse, when the channels are no multiple of four.
+    """
+
+    event_dim = 3
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        H, W = x.shape[-2:]
+        if H % 2 or W % 2:
+            raise ShapeError(
+                f"Squeeze expected an even height and width, but came {tuple(x.shape)}: pad or crop the images first."
+            )
+        blocks = x.unflatten(-1, (W // 2, 2)).unflatten(-3, (H // 2, 2))  # (..., C, H/2, 2, W/2, 2)
+        return blocks.movedim((-3, -1), (-4, -3)).flatten(-5, -3), x.new_zeros(x.shape[:-3])
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        if z.shape[-3] % 4:
+            raise ShapeError(f"The inverse of Squeeze expected channels in fours, but came {tuple(z.shape)}.")
+        blocks = z.unflatten(-3, (z.shape[-3] // 4, 2, 2)).movedim((-4, -3), (-3, -1))  # (..., C, H/2, 2, W/2, 2)
+        return blocks.flatten(-2).flatten(-3, -2), z.new_zeros(z.shape[:-3])
+
+
+class FactorOut(ImageBijection):
+    """Half of the channels go on, half leave as z_b = (x_b − μ(x_a)) / σ(x_a) (RealNVP, section 3.6; Glow's split).
+
+        z_a = f(x_a),  f = ``rest``: the scales to come
+        z_b = (x_b − μ(x_a)) · exp(−s(x_a)),  log |det| = log |det ∂f/∂x_a| − Σ s
+
+    So the coarse part x_a says what to expect of the fine part x_b, and only what it could not foresee is noise. Takes
+    ``(..., C, H, W)`` to the same shape and ``(...)``: ``rest`` gives its squeezes back, as in
+    ``FactorOut(4, Chain([Squeeze(), ..., Inverse(Squeeze())]))``, so that all scales lie in one latent. s and μ are one
+    3×3 convolution of x_a, s = c tanh(·) with c = ``log_scale_bound``. Starts at z_b = x_b.
+
+    Args:
+        channels: C; the first half of them, rounded down, goes on.
+        rest: a bijection of images of ⌊C/2⌋ channels that keeps their shape; None for no further scale.
+        stack: K for K layers side by side; ``rest`` is then a stack of K too, or without weights.
+
+    Raises:
+        ShapeError: when there are fewer than two channels; when called, if ``rest`` changes the shape.
+    """
+
+    def __init__(
+        self, channels: int, rest: Bijection | None = None, *, log_scale_bound: float = 2.0, stack: int | None = None
+    ) -> None:
+        if channels < 2:
+            raise ShapeError(f"FactorOut expected two channels or more, but came {channels}: squeeze first.")
+        if rest is not None and rest.stack not in (None, stack):
+            raise NotStackable(f"FactorOut with stack={stack} expected the rest to be one too, but came {rest.stack}.")
+        super().__init__(channels, stack)
+        self.rest, self.log_scale_bound = rest, log_scale_bound
+        self.inverse_is_numeric = rest is not None and rest.inverse_is_numeric
+        a = channels // 2
+        lead = () if stack is None else (stack,)
+        self.sizes = (a, channels - a)
+        self.weight = nn.Parameter(torch.zeros(*lead, 2 * (channels - a), a, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(*lead, 2 * (channels - a)))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        x_a, x_b = x.split(self.sizes, dim=-3)
+        s, mean = self._scale_and_mean(x_a)
+        z_a, log_det = (x_a, 0.0) if self.rest is None else _in_shape(self, self.rest, x_a, context)
+        return torch.cat((z_a, (x_b - mean) * (-s).exp()), dim=-3), log_det - s.sum((-3, -2, -1))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        z_a, z_b = z.split(self.sizes, dim=-3)
+        x_a, log_det = (z_a, 0.0) if self.rest is None else _in_shape(self, self.rest.inverse, z_a, context)
+        s, mean = self._scale_and_mean(x_a)
+        return torch.cat((x_a, z_b * s.exp() + mean), dim=-3), log_det + s.sum((-3, -2, -1))
+
+    def _scale_and_mean(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        # K convolutions side by side are one convolution with K groups of channels.
+        K = self.stack or 1
+        columns = a.reshape(K, -1, *a.shape[-3:]).transpose(0, 1).flatten(1, 2)  # (N, K · C_a, H, W)
+        y = F.conv2d(
+            columns, self.weight.reshape(-1, *self.weight.shape[-3:]), self.bias.flatten(), padding=1, groups=K
+        )
+        y = y.unflatten(1, (K, -1)).transpose(0, 1).reshape(*a.shape[:-3], 2 * self.sizes[1], *a.shape[-2:])
+        s, mean = y.chunk(2, dim=-3)
+        return self.log_scale_bound * torch.tanh(s), mean
+
+
+class AsImage(Bijection):
+    """A vector read as an image, mapped, and read as a vector again: ``(..., C·H·W)`` to the same shape and ``(...)``.
+
+    Puts a bijection of images between data and a base density that are vectors.
+
+    Args:
+        shape: C, H, W.
+        bijection: of images, one that keeps their shape.
+
+    Raises:
+        ShapeError: when called, if the vectors are not C·H·W long, or ``bijection`` changes the shape.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], bijection: Bijection) -> None:
+        super().__init__(math.prod(shape), bijection.stack)
+        self.shape, self.bijection = tuple(shape), bijection
+        self.inverse_is_numeric = bijection.inverse_is_numeric
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        z, log_det = _in_shape(self, self.bijection, x.unflatten(-1, self.shape), context)
+        return z.flatten(-3), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        x, log_det = _in_shape(self, self.bijection.inverse, z.unflatten(-1, self.shape), context)
+        return x.flatten(-3), log_det
+
+
+def _in_shape(who: Bijection, apply: Callable, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Apply a map that must keep the shape of images."""
+    z, log_det = apply(x, context)
+    if z.shape != x.shape:
+        raise ShapeError(
+            f"{type(who).__name__} expected a map that keeps the shape {tuple(x.shape)}, but it gave {tuple(z.shape)}: "
+            "end it with Inverse(Squeeze()) for each Squeeze()."
+        )
+    return z, log_det
