@@ -4,6 +4,7 @@ import os
 import socket
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # kernels and subprocesses inherit it
+os.environ["FLOWLAB_PROGRESS"] = "off"  # what the tests solve is nobody's progress
 
 import pytest
 import torch
@@ -43,3 +44,33 @@ def no_network():
             patch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), address_host))
         patch.setattr(socket, "getaddrinfo", guarded(socket.getaddrinfo, lambda host, *_, **__: host))
         yield
+
+
+class NotebookSeconds:
+    """Fails a run in which a notebook takes grossly longer than it states, by a reference measured in the same run."""
+
+    def __init__(self, root):
+        self.root, self.seconds, self.slow = root, {}, []
+
+    def pytest_runtest_logreport(self, report):
+        """Add up what nbval takes for each notebook, its kernel's start included."""
+        path = self.root / report.nodeid.split("::")[0]
+        if path.suffix == ".ipynb":
+            self.seconds[path] = self.seconds.get(path, 0.0) + report.duration
+
+    def pytest_sessionfinish(self, session):
+        if self.seconds:
+            import notebook_format
+
+            self.slow = notebook_format.too_slow(self.seconds, notebook_format.reference())
+            if self.slow:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter):
+        for line in self.slow:
+            terminalreporter.write_line(f"SLOW {line}", red=True)
+
+
+def pytest_configure(config):
+    """As a plugin, and not as hooks of this file: those would not see what lies in notebooks/."""
+    config.pluginmanager.register(NotebookSeconds(config.rootpath))

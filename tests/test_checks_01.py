@@ -3,10 +3,9 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
-from flowlab.checks import exercises, notebook_01
+from flowlab.checks import notebook_01
 
 
 def log_p_z(x, a, b):
@@ -84,15 +83,6 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("number", "answer", "words"), WRONG, ids=[f"{n} {w}" for n, _, w in WRONG])
-def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
-    kind, sentence = exercises()[number].verdict(answer)
-    assert kind == "wrong"
-    assert words in sentence, sentence
-    others = {w for n, _, w in WRONG if n == number and w != words}
-    assert not [w for w in others if w in sentence], sentence
-
-
 RIGHT = [
     ("01.1", lambda x, a, b: torch.distributions.LogNormal(b, abs(a)).log_prob(x)),
     ("01.2", lambda log_p, factor: np.log(np.exp(log_p) / np.abs(factor))),
@@ -100,8 +90,3 @@ RIGHT = [
     ("01.4", p_of_square),
     ("01.5", histogram_judge),
 ]
-
-
-@pytest.mark.parametrize(("number", "answer"), RIGHT, ids=[number for number, _ in RIGHT])
-def test_other_right_answers_pass(number, answer):
-    assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)

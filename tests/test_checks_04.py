@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import exercises, notebook_04
+from flowlab.checks import notebook_04
 from flowlab.plotting.coupling import PATTERNS, SCALINGS, AreaAndDependence, dependencies, level_set, masks
 from flowlab.plotting.plane import plane
 
@@ -124,7 +124,7 @@ WRONG = [
         museum_answer(
             lambda x, back, f, b, J: "inverse" if not near(back, x) else "sound" if near(f + b, 0 * f) else "log_det"
         ),
-        "only the Jacobian itself",
+        "Only the Jacobian itself",
     ),
     ("04.4", museum_answer(lambda x, back, f, b, J: "sound" if near(f, J) else "log_det"), "got past you: compare"),
     ("04.4", museum_answer(lambda x, back, f, b, J: "sound" if near(back, x) else "log_det"), "You call it log_det"),
@@ -135,15 +135,6 @@ WRONG = [
     ),
     ("04.4", lambda layer, x: True, "Return"),
 ]
-
-
-@pytest.mark.parametrize(("number", "answer", "words"), WRONG, ids=[f"{n} {w}" for n, _, w in WRONG])
-def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
-    kind, sentence = exercises()[number].verdict(answer)
-    assert kind == "wrong"
-    assert words.lower() in sentence.lower(), sentence
-    others = {w for n, _, w in WRONG if n == number and w != words}
-    assert not [w for w in others if w.lower() in sentence.lower()], sentence
 
 
 def exact_solution(layer, x):
@@ -166,11 +157,6 @@ RIGHT = [
     ("04.3", lambda c, S: torch.tensor(math.pi * level(c, float(S.prod())) / float(S.prod()))),
     ("04.4", exact_solution),
 ]
-
-
-@pytest.mark.parametrize(("number", "answer"), RIGHT, ids=[n for n, _ in RIGHT])
-def test_other_right_answers_pass(number, answer):
-    assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)
 
 
 def test_the_museum_piece_claims_more_than_probability_one():

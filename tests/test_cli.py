@@ -2,10 +2,12 @@
 
 import contextlib
 import importlib.util
+import re
 
 import pytest
 
 from flowlab import cli
+from flowlab.course import base, copying
 
 
 @pytest.fixture
@@ -45,6 +47,17 @@ def test_lab_takes_a_number_a_port_and_no_browser(started):
     assert "--port=9123" in command and "--no-browser" in command
 
 
+def test_lab_in_a_folder_of_ones_own_works_on_a_copy(started, tmp_path, monkeypatch):
+    monkeypatch.setattr(copying, "_changed_in_clone", set)  # git cannot be asked while nothing really starts
+    mine = tmp_path / "my course"
+    assert cli.main(["lab", "4", "--in", str(mine)]) == 0
+    command, _ = started[0]
+    assert f"--ServerApp.root_dir={mine}" in command and any(part.endswith("04_nice.ipynb") for part in command)
+    (mine / "04_nice.ipynb").write_text("my work")
+    assert cli.main(["lab", "4", "--in", str(mine)]) == 0
+    assert (mine / "04_nice.ipynb").read_text() == "my work"
+
+
 @pytest.mark.parametrize("user", (0, 1000))
 def test_lab_starts_in_a_container_too(started, monkeypatch, user):
     monkeypatch.setattr(cli.os, "geteuid", lambda: user, raising=False)
@@ -59,7 +72,7 @@ def test_lab_says_which_notebooks_there_are(started, capsys):
 
 
 def test_lab_outside_a_clone_says_so(started, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(base, "NOTEBOOKS", tmp_path / "notebooks")
     assert cli.main(["lab"]) == 1
     assert "works from a clone" in capsys.readouterr().err
     assert not started
@@ -77,4 +90,9 @@ def test_lab_without_jupyterlab_says_what_to_install(started, capsys, monkeypatc
 def test_help_has_examples(capsys):
     with pytest.raises(SystemExit, match="0"):
         cli.main(["--help"])
-    assert "flowlab lab 5" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "flowlab lab 5" in out
+    for name in re.findall(r"^  flowlab (\w+)", out, re.M):
+        with pytest.raises(SystemExit, match="0"):
+            cli.main([name, "--help"])
+        assert f"examples:\n  flowlab {name}" in capsys.readouterr().out

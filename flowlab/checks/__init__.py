@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import pkgutil
 from collections.abc import Callable
 
+from flowlab.checks import progress
 from flowlab.checks.base import Exercise, Wrong, expect
 
-__all__ = ["Exercise", "Wrong", "check", "exercises", "expect", "hint"]
+__all__ = ["Exercise", "Wrong", "check", "exercises", "expect", "hint", "score"]
 
 MARKS = {"right": "✔", "wrong": "✘", "open": "○"}
 _given: dict[str, int] = {}
@@ -24,9 +27,21 @@ def exercises(notebook: str = "") -> dict[str, Exercise]:
 
 
 def check(number: str, answer: Callable) -> None:
-    """Say whether the answer is right, and if not, what to think about. Never raises for a wrong answer."""
-    kind, sentence = _exercise(number).verdict(answer)
-    print(f"{MARKS[kind]} Exercise {number}: {sentence}")  # noqa: T201
+    """Say whether the answer is right, and if not, what to think about. Never raises for a wrong answer.
+
+    A right answer is noted for ``flowlab progress``.
+    """
+    if _told(number, answer) == "right":
+        progress.solved(number)
+
+
+def score(number: str, answer: Callable) -> float:
+    """What ``check`` says, and 1.0 point if that is "right", else 0.0: the last line of a cell that nbgrader marks.
+
+    Warnings go unheard, because nbgrader gives no points to a cell that prints one.
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
+        return float(_told(number, answer) == "right")
 
 
 def hint(number: str) -> None:
@@ -37,7 +52,15 @@ def hint(number: str) -> None:
     print(f"Hint {count + 1} of {len(hints)}: {hints[count]}")  # noqa: T201
 
 
+def _told(number: str, answer: Callable) -> str:
+    kind, sentence = _exercise(number).verdict(answer)
+    print(f"{MARKS[kind]} Exercise {number}: {sentence}")  # noqa: T201
+    return kind
+
+
 def _exercise(number: str) -> Exercise:
+    if not isinstance(number, str):
+        raise TypeError(f'An exercise is named by a string, as in check("02.1", f), but {number!r} came.')
     found = exercises(number.partition(".")[0])
     if number not in found:
         raise ValueError(f"There is no exercise {number!r}. There are: {', '.join(exercises())}.")

@@ -52,6 +52,7 @@ class Exercise:
         check: takes a student's function; raises ``Wrong`` with a hint.
         praise: what a right answer shows, one sentence.
         hints: from gentle to almost told.
+        aims: which of the notebook's aims it shows, each by a verb emphasized there, as "compute".
     """
 
     number: str
@@ -60,6 +61,7 @@ class Exercise:
     check: Callable[[Callable], None]
     praise: str
     hints: tuple[str, ...]
+    aims: tuple[str, ...] = ()
 
     @property
     def stub(self) -> str:
@@ -80,6 +82,9 @@ class Exercise:
         """("right" | "wrong" | "open", a sentence) for a student's function."""
         if _is_stub(answer):
             return "open", "not answered yet. Replace the three dots, then run this cell again."
+        if not callable(answer):
+            name = self.answer.__name__
+            return "wrong", f'give the function itself, without brackets: check("{self.number}", {name}).'
         try:
             self.check(answer)
         except Wrong as wrong:

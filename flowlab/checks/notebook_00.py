@@ -1,4 +1,4 @@
-"""Exercises of notebook 00: an inverse, the gauge, a log-determinant; small ones, to learn how the checks answer."""
+"""Exercises of notebook 00: an inverse, the gauge, a log-determinant, a training; small, to learn how checks answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import flowlab
 from flowlab.checks.base import Exercise, expect
+from flowlab.datasets import TwoMoons
 
 
 def undo(z):
@@ -25,6 +27,13 @@ def gauge(log_p, log_q):
 def stretch(x):
     """z = 3x in the plane, and its log |det|: points (n, 2) to z (n, 2) and log_det (n,), in nats."""
     return 3 * x, torch.full((len(x),), 2 * math.log(3))
+
+
+def train(x, steps):
+    """A flow of the plane, fitted to the points x (n, 2) by maximum likelihood in ``steps`` training steps."""
+    flow = flowlab.spline_flow(2, layers=4)
+    flowlab.fit(flow, x, steps=steps, learning_rate=5e-3, progress=False)
+    return flow
 
 
 def check_undo(answer: Callable[[Tensor], Any]) -> None:
@@ -135,6 +144,36 @@ def check_stretch(answer: Callable[[Tensor], Any]) -> None:
     )
 
 
+def check_train(answer: Callable[[Tensor, int], Any]) -> None:
+    """It fits these points, in their own units, the better the more steps it is given."""
+    x = 4 * TwoMoons(noise=0.1).sample(300, torch.Generator().manual_seed(0)) + torch.tensor([10.0, -5.0])
+
+    def score(flow: Any) -> float:
+        expect(flow is not None, "Your function gives nothing back: does it end with return?")
+        expect(
+            not hasattr(flow, "loss"),
+            "That is the history which fit gives back. fit changes the flow itself: return the flow.",
+        )
+        expect(hasattr(flow, "log_prob"), f"Expected a flow, which has a log_prob, but {type(flow).__name__} came.")
+        with torch.no_grad():
+            value = _tensor(flow.log_prob(x))
+        expect(value.shape == (300,), f"log_prob should give a number a point, (300,), but gave {tuple(value.shape)}.")
+        return float(value.mean())
+
+    short, long = score(answer(x.clone(), 2)), score(answer(x.clone(), 40))
+    expect(
+        abs(long - score(flowlab.spline_flow(2))) > 1e-3,
+        "Your flow says what a standard normal says: nothing has moved it. Call flowlab.fit(flow, x, ...).",
+    )
+    gaussian = float(torch.distributions.Normal(x.mean(0), x.std(0)).log_prob(x).sum(-1).mean())
+    expect(
+        long > gaussian - 1.5,
+        f"On the points x your flow scores {long:.1f} nats, and a plain Gaussian {gaussian:.1f}. Was it fitted to x as "
+        "it is, in its own units?",
+    )
+    expect(long > short + 0.05, "After 40 steps your flow is no better than after 2: hand steps on to fit.")
+
+
 EXERCISES = [
     Exercise(
         number="00.1",
@@ -146,6 +185,7 @@ EXERCISES = [
             "The map does two things, one after the other. What was done last?",
             "Solve z = 2x + 3 for x: first move the 3, then the 2.",
         ),
+        aims=("use", "bend"),
     ),
     Exercise(
         number="00.2",
@@ -157,6 +197,7 @@ EXERCISES = [
             "E over points that were drawn from p is a plain mean.",
             "For each point, subtract log q from log p; then call .mean().",
         ),
+        aims=("read", "judge"),
     ),
     Exercise(
         number="00.3",
@@ -168,6 +209,19 @@ EXERCISES = [
             "Draw a square of side 1 and its image. What happens to its area?",
             "log |det J| with J = [[3, 0], [0, 3]]; return it once for each row of x, for instance with torch.full.",
         ),
+        aims=("bend",),
+    ),
+    Exercise(
+        number="00.4",
+        question="Train a flow yourself: make one, fit it to the points x, and give it back.",
+        answer=train,
+        check=check_train,
+        praise="the more steps, the higher the score. Any flow of the package is trained by the same call.",
+        hints=(
+            "Section 3 has both lines: one makes a flow of the plane, the other fits it.",
+            "flow = flowlab.spline_flow(2, layers=4), then flowlab.fit(flow, x, steps=steps), then return flow.",
+        ),
+        aims=("train",),
     ),
 ]
 

@@ -262,6 +262,7 @@ EXERCISES = [
             "Three steps: which z made this x? How high is p_Z there? How much does the map stretch there?",
             "z = (log x − b) / a, and dx/dz = a · exp(a z + b) = a x. Subtract log |a x|.",
         ),
+        aims=("compute",),
     ),
     Exercise(
         number="01.2",
@@ -276,6 +277,7 @@ EXERCISES = [
             "Changing units is the map x → factor · x. Stretching by 100 does what to the height of a density?",
             "p is divided by |factor|. In nats: subtract a logarithm.",
         ),
+        aims=("tell",),
     ),
     Exercise(
         number="01.3",
@@ -290,6 +292,7 @@ EXERCISES = [
             "Write log p(x) first: exercise 01.1 with a = deviation and b = mean. Then find its highest point.",
             "With u = log x: log p = −½ ((u − mean) / deviation)² − u + a constant. Set the derivative by u to zero.",
         ),
+        aims=("tell",),
     ),
     Exercise(
         number="01.4",
@@ -301,6 +304,7 @@ EXERCISES = [
             "How many z have the square x? How steep is z² at each of them?",
             "At z = √x and at z = −√x the slope is ±2√x. Divide by its absolute value, then add.",
         ),
+        aims=("compute",),
     ),
     Exercise(
         number="01.5",
@@ -315,5 +319,6 @@ EXERCISES = [
             "Cut the axis so that each piece holds a tenth of the samples. What area should the density have there?",
             "torch.quantile gives the ends of the pieces, torch.trapezoid(density(x), x) the area over a grid x.",
         ),
+        aims=("catch",),
     ),
 ]

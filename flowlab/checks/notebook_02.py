@@ -118,6 +118,18 @@ def check_affine(answer: Callable) -> None:
         expect(_close(b, mean), "The mean of A z + b is A·0 + b. Compare it with the mean that was asked.")
 
 
+def log_det_of_chain(maps, x):
+    """log |det J| in nats, (n,), of maps[0], then maps[1], and so on, applied to the points x (n, 2).
+
+    Each map takes points (n, 2) to a pair: where they go, (n, 2), and its own log |det J| there, (n,).
+    """
+    total = torch.zeros(len(x), dtype=x.dtype)
+    for f in maps:
+        x, log_det = f(x)
+        total = total + log_det
+    return total
+
+
 def check_shear(answer: Callable) -> None:
     """Determinant 1, (1, 0) stays, (0, 1) gets the length that was asked."""
     for stretch in (2.0, 1.25, 5.0):
@@ -237,6 +249,50 @@ def _close(a: Tensor, b: Tensor | float) -> bool:
     return torch.allclose(a, torch.as_tensor(b).to(a), rtol=1e-4, atol=1e-4)
 
 
+def check_chain(answer: Callable) -> None:
+    """Three maps whose log-determinants depend on the place, against autograd; and the empty chain."""
+
+    def bend(x: Tensor) -> tuple[Tensor, Tensor]:  # x₁ stretched by a slope that depends on x₁
+        return torch.stack((x[:, 0].sinh(), x[:, 1]), -1), x[:, 0].cosh().log()
+
+    def swap(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.flip(-1) + 1, torch.zeros(len(x), dtype=x.dtype)
+
+    def scale(x: Tensor) -> tuple[Tensor, Tensor]:  # x₂ scaled by what x₁ says
+        return torch.stack((x[:, 0], x[:, 1] * (-x[:, 0]).exp()), -1), -x[:, 0]
+
+    maps = [bend, swap, scale, bend]
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    places, logs = [x], []
+    for f in maps:
+        z, log_det = f(places[-1])
+        places.append(z)
+        logs.append(log_det)
+    right, back = sum(logs), x
+    reverse = torch.zeros(6, dtype=x.dtype)
+    for f in reversed(maps):
+        back, log_det = f(back)
+        reverse = reverse + log_det
+    value = numbers(answer(list(maps), x.clone()), None, "log |det J|")
+    expect(
+        value.shape != () and value.shape == (6,),
+        f"Expected one number for each of the 6 points, shape (6,), but came {tuple(value.shape)}.",
+    )
+    expect(
+        not _close(value, sum(f(x)[1] for f in maps)),
+        "You asked every map at the first x. Each acts where the one before it has led: give it those points.",
+    )
+    expect(not _close(value, logs[-1]), "That is the last map's alone. All of them change areas.")
+    expect(not _close(value, right / len(maps)), "That is the mean of the log-determinants. They add up.")
+    expect(not _close(value, math.prod(logs)), "Determinants multiply. What do their logarithms do?")
+    expect(not _close(value, right.exp()), "That is the determinant itself. Its logarithm is asked for.")
+    expect(not _close(value, reverse), "You went through the maps from the last to the first. maps[0] acts first.")
+    expect(not _close(value, -right), "The sign is turned: this is the log-determinant of the way back.")
+    expect(_close(value, right), "Not yet. Carry two things along: the points, and the sum so far.")
+    nothing = numbers(answer([], x.clone()), None, "log |det J|")
+    expect(_close(nothing, 0.0), "With no map at all nothing moves: the log-determinant is 0.")
+
+
 EXERCISES = [
     Exercise(
         number="02.1",
@@ -251,6 +307,7 @@ EXERCISES = [
             "What are the mean and the covariance of A z + b when z has mean 0 and covariance I?",
             "You need A Aᵀ = covariance. torch.linalg.cholesky finds a lower-triangular A.",
         ),
+        aims=("check",),
     ),
     Exercise(
         number="02.2",
@@ -266,6 +323,7 @@ EXERCISES = [
             "The columns of A are where (1, 0) and (0, 1) go. One is given; the other is (k, something).",
             "A = [[1, k], [0, 1]] has determinant 1 for every k, and (k, 1) has the length √(k² + 1).",
         ),
+        aims=("build",),
     ),
     Exercise(
         number="02.3",
@@ -282,6 +340,7 @@ EXERCISES = [
             "Differentiate R(φ)(a, b) and turn the result back by R(−φ): its columns are (1, 0) + φ′ · (−b, a) and "
             "(0, 1), with φ′ = rate · eᵃ. Take the determinant, then scale both axes.",
         ),
+        aims=("predict",),
     ),
     Exercise(
         number="02.4",
@@ -296,5 +355,21 @@ EXERCISES = [
             "An integral over a square is a sum over small cells: the value of p in each, times the area of a cell.",
             "torch.cartesian_prod(line, line) makes the points; neighbors are 2 · extent / (size − 1) apart.",
         ),
+        aims=("catch",),
+    ),
+    Exercise(
+        number="02.5",
+        question=(
+            "**One after the other.** Write the log-determinant of a composition of any number of maps. Each of them "
+            "tells its own, at the points that it is given."
+        ),
+        answer=log_det_of_chain,
+        check=check_chain,
+        praise="right. Determinants multiply, each at its own place, so their logarithms add up. A flow is this loop.",
+        hints=(
+            "The second map does not act at x. Where does it act?",
+            "Loop over the maps: x, log_det = f(x), and add log_det to a sum that starts at 0.",
+        ),
+        aims=("add",),
     ),
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from flowlab.checks.base import Exercise, expect
+from flowlab.checks.base import Exercise, Wrong, expect
 
 
 def mean_log_likelihood(x, mu, sigma):
@@ -86,7 +86,7 @@ def _check_gaussian_maximum_likelihood(f: Callable) -> None:
     expect(not torch.isclose(sigma, x.var(correction=0)), "that is the variance σ²; take its root.")
     expect(
         not torch.isclose(sigma, x.var(correction=1)),
-        "two slips: that is a variance, so take its root; and it divides by N − 1, not by N.",
+        "two slips: the root is missing, and N − 1 stands where N belongs.",
     )
     expect(
         torch.isclose(sigma, x.std(correction=0)),
@@ -161,6 +161,56 @@ def _check_extra_bits(f: Callable) -> None:
     )
 
 
+def ailment(on_training, on_new, exact):
+    """What ails a fit: "variance", "bias", "both" or "nothing", from three scores, the higher the better.
+
+    Scores in nats a point: of the fit on its own points and on new ones, and of the exact density on the new ones. Less
+    than 0.1 nats counts as no difference.
+    """
+    too_supple = on_training - on_new > 0.1  # part of what it knows is about its own points only
+    too_stiff = exact - on_training > 0.1  # it falls short of the truth even where it has every advantage
+    return {(1, 1): "both", (1, 0): "variance", (0, 1): "bias", (0, 0): "nothing"}[too_supple, too_stiff]
+
+
+def check_ailment(answer: Callable) -> None:
+    """Clear cases of each kind, small differences, and densities above 1."""
+    cases = (
+        (-1.2, -1.9, -1.5, "variance"),
+        (-2.0, -2.03, -1.5, "bias"),
+        (-1.47, -1.53, -1.5, "nothing"),
+        (-1.9, -2.6, -1.5, "both"),
+        (0.9, 0.2, 0.6, "variance"),
+        (2.0, 2.02, 2.6, "bias"),
+    )
+    for on_training, on_new, exact, right in cases:
+        said = answer(on_training, on_new, exact)
+        expect(
+            isinstance(said, str) and said in ("variance", "bias", "both", "nothing"),
+            f'Return "variance", "bias", "both" or "nothing", but {said!r} came.',
+        )
+        if said != right:
+            where = f" ({on_training} on its own points, {on_new} on new ones, exact {exact}.)"
+            raise Wrong(_AILMENT[right, said] + where)
+
+
+_AILMENT = {  # what ails it, and what was said
+    ("variance", "nothing"): "You let this pass, yet on new points it is far below its own: it learned accidents.",
+    ("variance", "bias"): "You call it bias, but on its own points the fit is even above the truth: not too stiff.",
+    ("variance", "both"): "It is below the truth on new points, but on its own points it is above: no bias to see.",
+    ("bias", "nothing"): "New points score as the fit's own do, and yet both are far below the truth: it cannot take "
+    "that shape.",
+    ("bias", "variance"): "You call it variance, but new points score as the fit's own do: more data will not help.",
+    ("bias", "both"): "Its own points score no better than new ones: it is stiff, and that is all.",
+    ("nothing", "variance"): "Every fit is a little better on its own points. Less than 0.1 nats counts as nothing.",
+    ("nothing", "bias"): "A gap of 0.03 nats to the truth counts as nothing here: the line is at 0.1.",
+    ("nothing", "both"): "All three scores lie within 0.1 nats of each other.",
+    ("both", "variance"): "Too supple it is. But even on its own points, with every advantage, it falls short of the "
+    "truth.",
+    ("both", "bias"): "Too stiff it is. But it also loses much from its own points to new ones.",
+    ("both", "nothing"): "On its own points it is below the truth, and on new ones lower still.",
+}
+
+
 EXERCISES = [
     Exercise(
         "03.1",
@@ -172,6 +222,7 @@ EXERCISES = [
             "With z = (x − μ)/σ, log p(x) = log p_Z(z) + log |dz/dx|. What is dz/dx?",
             "log p_Z(z) = −z²/2 − ½ log 2π, and log |dz/dx| = −log σ. Take the mean over the points.",
         ),
+        aims=("score",),
     ),
     Exercise(
         "03.2",
@@ -183,6 +234,7 @@ EXERCISES = [
             "d/dμ: Σ (xᵢ − μ) = 0. d/dσ: −N/σ + Σ (xᵢ − μ)²/σ³ = 0.",
             "σ² = (1/N) Σ (xᵢ − μ)²: the mean squared distance, with N and not N − 1.",
         ),
+        aims=("fit",),
     ),
     Exercise(
         "03.3",
@@ -195,6 +247,7 @@ EXERCISES = [
             "Change of variables on the line: p(s) = p(σ) |dσ/ds|, with σ = eˢ.",
             "log p(s) = log p(σ = eˢ) + log eˢ. What is log eˢ?",
         ),
+        aims=("explain",),
     ),
     Exercise(
         "03.4",
@@ -206,5 +259,21 @@ EXERCISES = [
             "The best code spends −log₂ p(x). Subtract, and average over points of p.",
             "mean(log p − log q) is the waste in nats. One bit is log 2 = 0.693 nats.",
         ),
+        aims=("read",),
+    ),
+    Exercise(
+        number="03.5",
+        question=(
+            "**What ails it?** You see three scores of a fit, and no picture. Is it too supple for its points "
+            "(variance), too stiff for the truth (bias), both, or is nothing the matter?"
+        ),
+        answer=ailment,
+        check=check_ailment,
+        praise="right. More data mend variance, another model mends bias, and one needs held-out points to know which.",
+        hints=(
+            "Which two scores drift apart when a fit has learned the accidents of its points?",
+            "Variance: own points minus new ones. Bias: the truth minus *own* points, where it has every advantage.",
+        ),
+        aims=("tell",),
     ),
 ]

@@ -355,6 +355,7 @@ EXERCISES = [
             "The Jacobian is triangular with 1 and ∂h/∂a on its diagonal.",
             "With u = arcsinh(a) + b: ∂h/∂a = cosh(u) · 1/√(1 + a²). Take the logarithm.",
         ),
+        aims=("write",),
     ),
     Exercise(
         number="04.2",
@@ -369,6 +370,7 @@ EXERCISES = [
             "Keep a boolean matrix: row i says on which inputs z_i depends. It starts as the identity.",
             "A layer leaves the rows of the passing coordinates alone. A moved row becomes itself OR all passing rows.",
         ),
+        aims=("count",),
     ),
     Exercise(
         number="04.3",
@@ -383,6 +385,7 @@ EXERCISES = [
             "p(x) = p_Z(z) · S₁ S₂ = S₁ S₂/(2π) · exp(−|z|²/2). Which disc of z has p > c?",
             "The disc has r² = 2 log(S₁ S₂/(2πc)). From x to z areas grow by S₁ S₂. And if S₁ S₂ ≤ 2πc?",
         ),
+        aims=("explain", "read"),
     ),
     Exercise(
         number="04.4",
@@ -398,5 +401,6 @@ EXERCISES = [
             "J at one point is torch.func.jacrev(lambda p: layer.forward(p)[0])(point); torch.linalg.slogdet does the "
             "rest. That the two log-dets cancel proves nothing: both may be wrong alike.",
         ),
+        aims=("catch",),
     ),
 ]

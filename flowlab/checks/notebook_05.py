@@ -36,6 +36,23 @@ def too_good(log_p, log_q):
     return bool(gain.mean() > 3 * error)
 
 
+def couplings_needed(factor, bound):
+    """The fewest couplings, with masks that take turns, that can scale a coordinate by ``factor``, if each |s| ≤ bound.
+
+    The first coupling moves this coordinate. factor > 0 may be below 1. A whole number, 0 if factor is 1.
+    """
+    moves = math.ceil(abs(math.log(factor)) / bound)  # each move scales by e^bound at most, or by e^−bound
+    return max(2 * moves - 1, 0)  # between two of them the other coordinate moves
+
+
+def can_be_normal(z):
+    """True if the latent points z (n, 2) can be draws of a standard normal, False if they cannot. Allow for chance."""
+    r2 = z.square().sum(-1)
+    off = [z.mean(0), z.var(0) - 1, (z[:, 0] * z[:, 1]).mean()]
+    off += [(r2 < 2 * t).to(z).mean() - (1 - math.exp(-t)) for t in (0.25, 0.5, 1.0, 2.0)]  # P(|z|² < 2t)
+    return all(bool((value.abs() < 5 / math.sqrt(len(z))).all()) for value in off)
+
+
 def check_inverse(answer: Callable) -> None:
     """Undoes the forward equations, and its log_det is autograd's."""
     g = torch.Generator().manual_seed(5)
@@ -172,6 +189,83 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b.to(a), rtol=1e-6, atol=1e-6)
 
 
+def check_couplings(answer: Callable) -> None:
+    """Stretching and shrinking, by more and by less than one coupling can, and not at all."""
+    for factor, bound in ((800.0, 2.0), (0.004, 1.0), (5.0, 2.0), (1.0, 2.0)):
+        value = float(numbers(answer(factor, bound), (), "the number of couplings"))
+        log = abs(math.log(factor))
+        moves = math.ceil(log / bound)
+        right = max(2 * moves - 1, 0)
+        where = f" (factor {factor:g}, bound {bound:g}: {value:g} came)"
+        expect(value == right or value == round(value), "Half a coupling there is not: round up." + where)
+        expect(
+            value == right or value != moves,
+            "You count the couplings that move this coordinate. But masks take turns: every second one moves the other."
+            + where,
+        )
+        expect(
+            value == right or value != 2 * moves,
+            "One too many: the first coupling moves this coordinate, and after its last move none is needed." + where,
+        )
+        expect(
+            value == right or value != 2 * math.ceil(factor / bound) - 1,
+            "Factors multiply. It is their logarithms, s, that add up, and each is at most the bound." + where,
+        )
+        expect(
+            value == right or value != 2 * math.floor(log / bound) - 1 or log == 0,
+            "You rounded down: with so few the coordinate stays short of the factor." + where,
+        )
+        expect(
+            factor >= 1 or value == right,
+            "For a factor below 1 the coordinate shrinks, with s = −bound: as many couplings as for 1/factor." + where,
+        )
+        expect(value == right, "Not yet. By which factor can one coupling scale? And two that move it?" + where)
+
+
+def check_normal(answer: Callable) -> None:
+    """True draws, many and few; clouds that are off, and clouds with the right moments that are not normal."""
+    g = torch.Generator().manual_seed(5)
+
+    def normal(n: int) -> Tensor:
+        return torch.randn(n, 2, generator=g, dtype=torch.float64)
+
+    def verdict(z: Tensor) -> bool:
+        value = answer(z.clone())
+        expect(value is not None, "Your function returned None. Is there a return?")
+        single = isinstance(value, Tensor) and value.numel() == 1 and value.dtype == torch.bool
+        right = single or type(value).__name__ in ("bool", "bool_")
+        expect(right, "Return True or False, one for all points together.")
+        return bool(value)
+
+    angle = 2 * math.pi * torch.rand(4000, generator=g, dtype=torch.float64)
+    lean = torch.tensor([[1.0, 0.0], [0.6, 0.8]], dtype=torch.float64)
+    off = {
+        "moved by 0.3": normal(4000) + torch.tensor([0.3, 0.0]),
+        "stretched by 1.3": 1.3 * normal(4000),
+        "leaning, with correlation 0.6": normal(4000) @ lean.T,
+        "a ring": math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), -1),
+    }
+    passed = [name for name, z in off.items() if verdict(z)]
+    turned_down = [n for n in (4000, 4000, 200, 200, 200) if not verdict(normal(n))]
+    expect(len(passed) < 4 or turned_down, "This test lets everything pass, even a ring. What is z like if q = p?")
+    expect(passed or len(turned_down) < 5, "This test turns everything down, even true draws. Allow for chance.")
+    expect("moved by 0.3" not in passed, "A cloud moved by 0.3 got past you: what is the mean of z?")
+    expect("stretched by 1.3" not in passed, "A cloud stretched by 1.3 got past you: what is the spread of z?")
+    expect(
+        "leaning, with correlation 0.6" not in passed,
+        "A leaning cloud got past you: each coordinate looks normal, but the two know of each other.",
+    )
+    expect(
+        "a ring" not in passed,
+        "A ring got past you: its means and covariance are those of a normal. Look at distances from the origin too.",
+    )
+    expect(
+        not turned_down,
+        f"You turned down {len(turned_down)} of 5 sets of true draws, among them one of {min(turned_down, default=0)} "
+        "points. A mean over n points strays by about 1/√n: let the tolerance depend on n.",
+    )
+
+
 EXERCISES = [
     Exercise(
         number="05.1",
@@ -186,6 +280,7 @@ EXERCISES = [
             "What does the conditioner need, and where do you have it? Then solve z_b = x_b · exp(s) + t for x_b.",
             "s, t = conditioner(z_a); subtract t first, then multiply by exp(−s). The log-determinant is −Σ s.",
         ),
+        aims=("write",),
     ),
     Exercise(
         number="05.2",
@@ -200,6 +295,7 @@ EXERCISES = [
             "Standardizing is the first map of a flow. What is its log |det|, for one coordinate and for all?",
             "log p(x) = log p(u) + log |det ∂u/∂x|, and ∂u/∂x is diagonal with entries 1/std.",
         ),
+        aims=("measure",),
     ),
     Exercise(
         number="05.3",
@@ -214,5 +310,36 @@ EXERCISES = [
             "Which average can never be positive if q is a density? How far may it stray by chance?",
             "The mean of log q − log p has a standard error, the standard deviation over √n. Allow three of them.",
         ),
+        aims=("notice",),
+    ),
+    Exercise(
+        number="05.4",
+        question=(
+            "**The price of the bound.** One coupling scales by at most e^bound. How many does it take until a "
+            "coordinate of the plane can be scaled by a given factor?"
+        ),
+        answer=couplings_needed,
+        check=check_couplings,
+        praise="right. A stretch of 800 takes seven couplings with bound 2: the bound costs depth, and saves runs.",
+        hints=(
+            "Scalings multiply, so their logarithms add up. Which couplings add to the logarithm of this coordinate?",
+            "It has to be moved ceil(|log factor| / bound) times, and between two moves the other is moved.",
+        ),
+        aims=("explain",),
+    ),
+    Exercise(
+        number="05.5",
+        question=(
+            "**Read the latent.** If q = p, then z = f(x) of the data is standard normal. Write the test that needs no "
+            "exact density: can these latent points be draws of one?"
+        ),
+        answer=can_be_normal,
+        check=check_normal,
+        praise="right. It can only convict: a flow may pass and still be wrong, for this looks at a few numbers of z.",
+        hints=(
+            "Mean 0, deviation 1, no correlation: a ring can have all three. What else do you know of |z|?",
+            "Compare each number with its value for a normal, and allow 5/√n. In the plane P(|z|² < 2t) = 1 − e^(−t).",
+        ),
+        aims=("read",),
     ),
 ]

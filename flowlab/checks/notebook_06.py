@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowlab.checks.base import Exercise, expect, numbers
+from flowlab.checks.base import Exercise, Wrong, expect, numbers
 
 
 def stretch_factors(f, x):
@@ -36,6 +36,18 @@ def garbage_allowed(nats):
     The model is q = (1 − share) · p + share · garbage, and the garbage lies where p has nothing. Between 0 and 1.
     """
     return 1 - math.exp(-nats)  # on draws of p, q = (1 − share) p, which costs −log(1 − share)
+
+
+def islands(width, distance, std):
+    """What two islands leave in a gap, and the stretch with which one normal could leave no more: two numbers.
+
+    Along x₁ the islands are ½ N(−distance, std²) + ½ N(distance, std²), and the gap is |x₁| < width / 2. For the
+    stretch take the floor of 06.2 with side = ½.
+    """
+    normal = torch.distributions.Normal(0.0, 1.0)
+    near, far = torch.tensor([(width / 2 - distance) / std, (-width / 2 - distance) / std], dtype=torch.float64)
+    left = normal.cdf(near) - normal.cdf(far)  # the same for both islands
+    return float(left), float(width / normal.icdf(0.5 + left))
 
 
 def check_stretch(answer: Callable) -> None:
@@ -155,6 +167,55 @@ def check_garbage(answer: Callable) -> None:
         expect(gave(right), "On draws of p there is no garbage: q = (1 − share) · p there. What is E[log p − log q]?")
 
 
+def check_islands(answer: Callable) -> None:
+    """Against the closed form, for islands that overlap and islands apart."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+
+    def area(z: float) -> float:
+        return float(normal.cdf(torch.tensor(z, dtype=torch.float64)))
+
+    for width, distance, std in ((1.0, 1.0, 0.8), (2.0, 2.0, 0.5), (1.5, 1.0, 0.5)):
+        pair = answer(width, distance, std)
+        expect(
+            isinstance(pair, tuple | list | Tensor) and len(pair) == 2,
+            "Return two numbers: what is left in the gap, and the stretch.",
+        )
+        left, stretch = (
+            float(numbers(v, (), name)) for v, name in zip(pair, ("what is left", "the stretch"), strict=True)
+        )
+        right = area((width / 2 - distance) / std) - area((-width / 2 - distance) / std)
+
+        def gave(wanted: float, value: float = left) -> bool:
+            return math.isclose(value, wanted, rel_tol=2e-3)
+
+        expect(not gave(2 * right), "You counted each island whole. Each holds half of the probability: weigh it by ½.")
+        expect(not gave(right / 2), "That is one island's share. The other reaches into the gap as well.")
+        expect(
+            not gave(area((width - distance) / std) - area((-width - distance) / std)),
+            "Your gap is twice as wide: it goes from −width/2 to width/2.",
+        )
+        expect(
+            not gave(area((width / 2 - distance) / std**2) - area((-width / 2 - distance) / std**2)),
+            "You divided by the variance. Standardizing divides by the deviation.",
+        )
+        expect(
+            gave(right),
+            f"What is left is {right:.4f} for width {width}, distance {distance}, std {std}, but {left:.4f} came.",
+        )
+        needed = width / float(normal.icdf(torch.tensor(0.5 + right, dtype=torch.float64)))
+        if gave(needed, stretch):
+            continue
+        expect(
+            not gave(width / (right * math.sqrt(2 * math.pi)), stretch),
+            "What is left is right. The stretch is that of a thin gap: solve the floor with Φ, not with the height of "
+            "the normal at 0.",
+        )
+        expect(not gave(1 / needed, stretch), "What is left is right, and the stretch is upside down: w/L = Φ⁻¹(…).")
+        raise Wrong(
+            "What is left is right. For the stretch solve Φ(Φ⁻¹(½) + width/L) − ½ = what is left, and Φ⁻¹(½) is 0."
+        )
+
+
 def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b.to(a), rtol=1e-5, atol=1e-6)
 
@@ -173,6 +234,7 @@ EXERCISES = [
             "A short step d becomes J d. Over all d of length 1, the extremes of |J d| have a name.",
             "torch.func.vmap(torch.func.jacrev(...)) gives J at each point, torch.linalg.svdvals its singular values.",
         ),
+        aims=("measure",),
     ),
     Exercise(
         number="06.2",
@@ -187,6 +249,7 @@ EXERCISES = [
             "How wide is the gap in z, at least? Half-planes waste the least: put the side on the left of the line z.",
             "The side ends at Φ⁻¹(a); the gap goes from there to Φ⁻¹(a) + w/L. Use Normal(0, 1).icdf and .cdf.",
         ),
+        aims=("explain", "compute"),
     ),
     Exercise(
         number="06.3",
@@ -201,5 +264,21 @@ EXERCISES = [
             "The loss is measured at draws of p, and there is no garbage there. What is q at such a point?",
             "log q = log(1 − share) + log p on the data, so the loss is −log(1 − share).",
         ),
+        aims=("tell",),
+    ),
+    Exercise(
+        number="06.4",
+        question=(
+            "**Compare the ways out.** A base of two islands leaves something in the gap without any stretch. How "
+            "much, and how far would a flow with *one* normal as base have to stretch to leave no more?"
+        ),
+        answer=islands,
+        check=check_islands,
+        praise="right. Islands apart leave 3 in 100,000 without stretching at all; one normal needs 25,000 for that.",
+        hints=(
+            "Both islands reach into the gap alike. What does N(distance, std²) leave between −width/2 and width/2?",
+            "left = Φ((w/2 − d)/std) − Φ((−w/2 − d)/std); then Φ(w/L) = ½ + left, so L = w / Φ⁻¹(½ + left).",
+        ),
+        aims=("compare",),
     ),
 ]

@@ -1,0 +1,73 @@
+"""What a student has solved, in one small file on their own machine; nothing is sent anywhere.
+
+The file lies in the user's data folder. The environment variable ``FLOWLAB_PROGRESS`` names another, or is ``off``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+
+def file() -> Path | None:
+    """Where progress is kept; None where it is not."""
+    chosen = os.environ.get("FLOWLAB_PROGRESS", "")
+    if chosen == "off":
+        return None
+    return Path(chosen or platformdirs.user_data_path("flowlab", appauthor=False) / "progress.json").expanduser()
+
+
+def read() -> dict[str, Any]:
+    """``{"solved": {"04.1": "2026-11-22", ...}, "inventory": [["2026-11-22", 7], ...]}``, with the day of each.
+
+    Raises ValueError where the file is there but cannot be read as that.
+    """
+    path = file()
+    if path is None or not path.exists():
+        return {"solved": {}, "inventory": []}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {"solved": dict(kept["solved"]), "inventory": list(kept["inventory"])}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{path} should hold your progress, but cannot be read ({error}). Delete it to start anew."
+        ) from None
+
+
+def solved(number: str) -> None:
+    """Note that an exercise is solved, with the day it first was. Never raises: feedback matters more than notes."""
+    _note(lambda kept: kept["solved"].setdefault(number, str(date.today())))
+
+
+def inventory(right: int) -> None:
+    """Note a score in the concept inventory. Never raises."""
+    _note(lambda kept: kept["inventory"].append([str(date.today()), right]))
+
+
+def _note(change: Any) -> None:
+    path = file()
+    if path is None:
+        return
+    try:
+        kept = read()
+        before = json.dumps(kept)
+        change(kept)
+        if json.dumps(kept) == before:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as temporary:
+                json.dump(kept, temporary, indent=1)
+            os.replace(name, path)  # the file is the old one or the new one, never half of one
+        except OSError:
+            os.unlink(name)
+            raise
+    except (OSError, ValueError):
+        pass

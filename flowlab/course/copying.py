@@ -1,0 +1,115 @@
+"""A student's own copy of the notebooks, which a new version of the course never overwrites."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from flowlab.course import base
+
+RECORD = ".flowlab_copy.json"
+
+
+def copy(folder: Path) -> Iterator[str]:
+    """Bring the course's notebooks, solutions and pictures into a folder, and say a line about each that is new.
+
+    A file that the student has left alone is brought up to date, and one that they have deleted comes back. A file that
+    they have changed stays as it is, to the byte: a new version is put beside it. What was copied is remembered, as
+    hashes, in ``.flowlab_copy.json`` in the folder. Raises ValueError where the folder is the course's own.
+    """
+    base.notebooks()
+    if folder.resolve().is_relative_to(base.NOTEBOOKS) or base.NOTEBOOKS.is_relative_to(folder.resolve()):
+        raise ValueError(f"{folder} holds the course itself. Name a folder of your own, as in: flowlab copy my-course")
+    folder.mkdir(parents=True, exist_ok=True)
+    record = _record(folder)
+    touched_in_clone = _changed_in_clone()
+    for source in _files():
+        name = source.relative_to(base.NOTEBOOKS).as_posix()
+        own, new = folder / name, _hash(source)
+        last = record.get(name, {})
+        # Work done inside the clone itself is the student's from the first: no later version may replace it.
+        copied = None if name in touched_in_clone else new
+        if not own.exists():
+            yield f"{name}: {'was gone, and is back' if last else 'new'}"
+            _bring(source, own)
+        elif _hash(own) == new:
+            pass
+        elif _hash(own) == last.get("copied"):
+            yield f"{name}: brought up to date"
+            _bring(source, own)
+        else:
+            copied = last.get("copied")
+            if last.get("offered") != new:
+                beside = _free_name(own, new)
+                yield f"{name}: yours, and left as it is; the new version is beside it, as {beside.name}"
+                _bring(source, beside)
+        record[name] = {"copied": copied, "offered": new}
+        _write(folder, record)
+
+
+def _files() -> list[Path]:
+    """What the course hands out: all under notebooks/ but the teacher's guide and what Jupyter leaves there."""
+    everything = (path for path in sorted(base.NOTEBOOKS.rglob("*")) if path.is_file())
+    return [
+        path
+        for path in everything
+        if not any(part.startswith(".") for part in path.relative_to(base.NOTEBOOKS).parts) and path.name != "README.md"
+    ]
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _record(folder: Path) -> dict[str, dict[str, str | None]]:
+    path = folder / RECORD
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        return {}  # then every file counts as the student's, and nothing is overwritten
+
+
+def _write(folder: Path, record: dict[str, dict[str, str | None]]) -> None:
+    """After each file, so that a copy that was broken off goes on where it was."""
+    temporary = folder / f"{RECORD}.new"
+    temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
+    os.replace(temporary, folder / RECORD)
+
+
+def _bring(source: Path, target: Path) -> None:
+    """Copy by way of a temporary name: whoever stops it halfway finds the old file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.new")
+    shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+
+
+def _free_name(own: Path, new: str) -> Path:
+    """A name beside the student's file that holds nothing, or this very version already."""
+    count = 2
+    while True:
+        beside = own.with_name(f"{own.stem}_version_{count}{own.suffix}")
+        if not beside.exists() or _hash(beside) == new:
+            return beside
+        count += 1
+
+
+def _changed_in_clone() -> set[str]:
+    """Files under notebooks/ that differ from what git holds; none where there is no git to ask."""
+    command = ["git", "-C", str(base.NOTEBOOKS), "status", "--porcelain", "-z", "--no-renames", "-uall", "--", "."]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
+        top = subprocess.run(
+            ["git", "-C", str(base.NOTEBOOKS), "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    prefix = top.stdout.strip()
+    return {entry[3:].removeprefix(prefix) for entry in asked.stdout.split("\0") if entry}

@@ -1,0 +1,174 @@
+"""Each known wrong answer of notebook 10 meets its own hint, and no other's; and what its pictures promise holds."""
+
+import math
+
+import pytest
+import torch
+
+from flowlab.checks import exercises
+from flowlab.experiments import CIRCLES, label_sets, pair
+from flowlab.mixtures import LatentGaussianMixture, supervised
+from flowlab.models import flow_mixture
+from flowlab.plotting.labels import YOURS, regions
+from flowlab.widgets.labels import ClickLabels
+
+
+def pick(t, y):
+    return t[torch.arange(len(y)), y]
+
+
+def log_q(logits, y):
+    return pick(logits.log_softmax(-1), y)
+
+
+def binomial(count, wrong, r):
+    return math.comb(count, r) * (1 - wrong) ** r * wrong ** (count - r)
+
+
+def most(count, wrong, tie=0.5):
+    total = sum(binomial(count, wrong, r) for r in range(count // 2 + 1, count + 1))
+    return total + (tie * binomial(count, wrong, count // 2) if count % 2 == 0 else 0.0)
+
+
+def squares(z, means):
+    return ((z.unsqueeze(1) - means) ** 2).sum(-1)
+
+
+def joint(z, log_det, means, log_weights):
+    return log_weights - squares(z, means) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi) + log_det[:, None]
+
+
+# number, what the student does, and words that stand in the hint for it alone
+WRONG = [
+    ("10.1", lambda p, o, y: (pick(p, y) + log_q(o, y)).mean(), "sign is flipped"),
+    ("10.1", lambda p, o, y: -(pick(p, y) + pick(o, y)).mean(), "can be raised without end"),
+    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y).exp()).mean(), "q(y | x) itself"),
+    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y)).sum(), "Asked is the mean"),
+    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y)), "one number a point"),
+    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y)).mean() / p.shape[-1], "more entries"),
+    ("10.1", lambda p, o, y: -(p.sum(-1) + log_q(o, y)).mean(), "trains all components"),
+    ("10.1", lambda p, o, y: -(p.mean(-1) + log_q(o, y)).mean(), "averaged over the components"),
+    ("10.1", lambda p, o, y: -(p.logsumexp(-1) + log_q(o, y)).mean(), "fits best takes the point"),
+    ("10.1", lambda p, o, y: -pick(p, y).mean(), "q learns nothing"),
+    ("10.1", lambda p, o, y: -log_q(o, y).mean(), "the flows learn nothing"),
+    ("10.2", lambda a: a / math.pi, "agrees with both labels"),
+    ("10.2", lambda a: 1 - a / (2 * math.pi), "has no arrow"),
+    ("10.2", lambda a: 1 - a / 180, "comes in radians"),
+    ("10.2", lambda a: 1 - a / math.pi, "shorter way round"),
+    ("10.2", lambda a: 0.5, "did not care"),
+    ("10.3", lambda n, w: 1 - w, "chance of one label"),
+    ("10.3", lambda n, w: (1 - w) ** n, "no label is wrong"),
+    ("10.3", lambda n, w: 1 - most(n, w), "most are wrong"),
+    ("10.3", lambda n, w: most(n, w, 0.0), "a tie counts half"),
+    ("10.3", lambda n, w: most(n, w, 1.0), "a tie in full"),
+    ("10.3", lambda n, w: (1 - w) ** (n // 2 + 1), "count the ways"),
+    ("10.4", lambda z, d, m, w: joint(z, 0 * d, m, w), "log-det is missing"),
+    ("10.4", lambda z, d, m, w: joint(z, -d, m, w), "not taken away"),
+    ("10.4", lambda z, d, m, w: joint(z, d, m, 0 * w), "not the joint"),
+    ("10.4", lambda z, d, m, w: joint(z, d, m, w.exp()), "the weights themselves"),
+    ("10.4", lambda z, d, m, w: w - squares(z, m) / 2 + d[:, None], "normal's constant"),
+    ("10.4", lambda z, d, m, w: joint(z, d, m, w) - squares(z, m) / 2, "half is missing"),
+    ("10.4", lambda z, d, m, w: joint(z, d, m, w).logsumexp(-1), "summed over k already"),
+    ("10.4", lambda z, d, m, w: joint(z, d, m, w).log_softmax(-1), "normalized over k"),
+]
+
+
+@pytest.mark.parametrize(("number", "answer", "words"), WRONG, ids=[f"{n} {w}" for n, _, w in WRONG])
+def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
+    kind, sentence = exercises()[number].verdict(answer)
+    assert kind == "wrong"
+    assert words in sentence, sentence
+    others = {w for n, _, w in WRONG if n == number and w != words}
+    assert not [w for w in others if w in sentence], sentence
+
+
+RIGHT = [
+    ("10.1", lambda p, o, y: torch.nn.functional.cross_entropy(o, y) - pick(p, y).mean()),
+    ("10.2", lambda a: 1 - math.acos(math.cos(a)) / math.pi),
+    ("10.3", most),
+    ("10.4", joint),
+]
+
+
+@pytest.mark.parametrize(("number", "answer"), RIGHT, ids=[n for n, _ in RIGHT])
+def test_other_right_answers_pass(number, answer):
+    assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)
+
+
+def test_the_worked_loss_and_joint_are_the_packages():
+    g = torch.Generator().manual_seed(0)
+    x, y = CIRCLES.truth.labelled(8, g)
+    mixture = flow_mixture(2, 2, generator=g)
+    loss = exercises()["10.1"].answer(mixture.log_prob_components(x), mixture.network(x), y)
+    torch.testing.assert_close(loss, supervised(mixture, (x, y)))
+
+    from flowlab.bijections import ScaleShift
+    from flowlab.distributions import GaussianMixture
+
+    f = ScaleShift(2)
+    torch.nn.init.constant_(f.log_scale, 0.7)
+    one = LatentGaussianMixture(f, GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 0.0]])))
+    z, log_det = f(x)
+    by_hand = exercises()["10.4"].answer(z, log_det, one.flow.base.means, one.log_weights)
+    torch.testing.assert_close(by_hand, one.log_joint(x))
+
+
+def test_sets_of_labels_are_what_their_names_say():
+    x, y = CIRCLES.truth.labelled(1024, torch.Generator().manual_seed(3))
+    sets = label_sets(x, y)
+    for name in ("11", "32", "64"):
+        rows, labels = sets[name]
+        assert len(rows) == len(set(rows.tolist())) == int(name) and abs(int((2 * labels - 1).sum())) <= 1
+        assert bool((labels == y[rows]).all())
+    assert int((sets["32, one wrong"][1] != y[sets["32"][0]]).sum()) == 1
+    assert len(sets["none"][0]) == 0
+    for apart in (0.0, 1.0, math.pi):
+        outer, inner = x[pair(x, y, apart)]
+        cosine = float(outer @ inner / outer.norm() / inner.norm())
+        assert cosine == pytest.approx(math.cos(apart), abs=0.05) and outer.norm() > 0.6 > inner.norm()
+
+
+def click(explorer, row):
+    explorer.on_pointer("down", explorer.picture.left, *explorer.picture.x[row].tolist())
+
+
+def test_a_click_labels_a_point_and_training_uses_the_labels():
+    explorer = ClickLabels(epochs=2)
+    for row, times in zip(pair(explorer.picture.x, explorer.picture.y).tolist(), (1, 2), strict=True):
+        for _ in range(times):
+            click(explorer, row)
+    assert list(explorer.picture.clicked.values()) == [0, 1] and explorer.values()["labels"] == YOURS
+    assert "press Train" in explorer.numbers["state"]
+    explorer.train_button.click()
+    assert explorer.errors == [] and explorer.numbers["accuracy"] > 0.98  # q finds the rings before the flows do
+    assert len(explorer.picture.snapshots) > 2 and explorer.controls["moment"].value == explorer.controls["moment"].max
+    last = explorer.view.png
+    explorer.set(moment=0)
+    assert explorer.view.png != last
+    click(explorer, next(iter(explorer.picture.clicked)))  # A becomes B
+    assert list(explorer.picture.clicked.values()).count(1) == 2 and "press Train" in explorer.numbers["state"]
+
+
+def test_a_click_beside_the_points_or_outside_does_nothing():
+    explorer = ClickLabels()
+    explorer.on_pointer("down", explorer.picture.left, 0.0, 0.0)
+    explorer.on_pointer("down", explorer.picture.right, *explorer.picture.x[0].tolist())
+    explorer.on_pointer("move", explorer.picture.left, *explorer.picture.x[0].tolist())
+    assert explorer.picture.clicked == {} and explorer.values()["labels"] == "none"
+
+
+def test_a_click_on_a_named_set_changes_a_copy_of_it():
+    explorer = ClickLabels()
+    explorer.set(labels="32")
+    row, label = next(iter(explorer.picture.sets["32"].items()))
+    click(explorer, row)
+    assert explorer.picture.sets["32"][row] == label and len(explorer.picture.sets["32"]) == 32
+    assert explorer.picture.clicked.get(row) == (1 if label == 0 else None)
+
+
+def test_regions_are_white_where_q_is_unsure():
+    q = torch.tensor([0.95, 0.6, 0.4, 0.02]).numpy()
+    white = (regions(q, 0.9) == 1).all(-1)
+    assert white.tolist() == [False, True, True, False]
+    assert not (regions(q, 0.5) == 1).all(-1).any()
+    assert (regions(q)[0] == regions(q)[1]).all() and (regions(q)[1] != regions(q)[2]).any()
