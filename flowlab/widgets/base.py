@@ -69,11 +69,45 @@ class PictureView(anywidget.AnyWidget):
         image.addEventListener("pointermove", (e) => { if (e.buttons) send(where("move", e)); });
         image.addEventListener("pointerup", (e) => { last = null; send(where("up", e)); });
       }
+      // A screen reader hears what the picture shows once the hand rests, and not at every step of a slider.
+      const spoken = document.createElement("div");
+      spoken.setAttribute("role", "status");
+      spoken.style.cssText = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)";
+      let resting = null;
+      const speak = () => {
+        clearTimeout(resting);
+        resting = setTimeout(() => { spoken.textContent = model.get("alt"); }, 700);
+      };
+      // ipywidgets writes a slider's name beside it and does not tie the two together: do so, also for sliders to come.
+      const name = () => {
+        for (const slider of el.closest(".flowlab-explorer")?.querySelectorAll(".widget-slider") ?? []) {
+          const label = slider.querySelector(".widget-label")?.textContent;
+          const handle = slider.querySelector(".noUi-handle"), readout = slider.querySelector(".widget-readout");
+          if (!label || !handle) continue;
+          handle.setAttribute("aria-label", label);
+          if (!readout) continue;
+          handle.setAttribute("aria-valuetext", readout.textContent);
+          readout.setAttribute("role", "textbox");
+          readout.setAttribute("aria-label", `${label}, to type`);
+        }
+      };
+      const watch = new MutationObserver(name);
+      const attached = setInterval(() => {
+        const explorer = el.closest(".flowlab-explorer");
+        if (!explorer) return;
+        clearInterval(attached);
+        watch.observe(explorer, { childList: true, subtree: true, characterData: true });
+        name();
+      }, 100);
       model.on("change:png", show);
       model.on("change:alt", describe);
+      model.on("change:alt", speak);
       show(); describe();
-      el.appendChild(image);
-      return () => { model.off("change:png", show); model.off("change:alt", describe); };
+      el.append(image, spoken);
+      return () => {
+        clearInterval(attached); clearTimeout(resting); watch.disconnect();
+        model.off("change:png", show); model.off("change:alt", describe); model.off("change:alt", speak);
+      };
     }
     export default { render };
     """
@@ -234,12 +268,10 @@ class Explorer(widgets.VBox):
             axes, x, y = self.picture.locate(event["x"], event["y"])
             self.guard(self.on_pointer, event["kind"], axes, x, y)
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The live widget, and a still picture for pages that run no code."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        data = {**data, "image/png": self.view.png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
-        return (data, *bundle[1:]) if isinstance(bundle, tuple) else data
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live widget, and a still picture, with what it shows in words, for pages that run no code."""
+        still = {"image/png": self.view.png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
+        return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": self.view.alt}}
 
 
 def slider(description: str, value: float, low: float, high: float, step: float = 0.05) -> widgets.FloatSlider:

@@ -4,6 +4,7 @@ import os
 
 import lab
 import pytest
+from engine import serious
 
 from flowlab.widgets import explorers
 
@@ -96,3 +97,14 @@ def test_training_is_seen_while_it_runs_and_stops_when_told(page):
     scrubber.focus()
     page.keyboard.press("Home")
     lab.wait_for_change(explorer, before)
+
+
+@pytest.mark.parametrize("name", list(explorers()))
+def test_an_explorer_is_open_to_all(page, name):
+    explorer = page.locator(f".flowlab-explorer.{name}")
+    explorer.scroll_into_view_if_needed()
+    assert serious(page, f".flowlab-explorer.{name}") == []
+    for control in lab.controls(explorer):
+        label = control.evaluate("c => c.ariaLabel || c.labels?.[0]?.textContent || c.textContent")
+        assert label and label.strip(), "each control has a name"
+        assert control.evaluate("c => c.tabIndex >= 0"), f"{label} can be reached by keyboard"

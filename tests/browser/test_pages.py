@@ -1,0 +1,183 @@
+"""Slides and book in a real browser with the network cut: formulas, pictures, scripts, search, a phone's width."""
+
+import os
+import re
+from pathlib import Path
+
+import fetch_scripts
+import lab
+import nbformat
+import pytest
+from engine import serious
+
+from flowlab import cli
+from flowlab.course import base
+from flowlab.publish import scripts
+from flowlab.publish.base import Words
+
+NUMBERS = ["01", "05"]  # many formulas, an explorer, tables
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A deck and a book, made by the commands."""
+    fetch_scripts.need(scripts.KATEX, scripts.REVEAL)
+    folder = tmp_path_factory.mktemp("site")
+    assert cli.main(["slides", NUMBERS[0], "--out", str(folder / "slides")]) == 0
+    assert cli.main(["book", *NUMBERS, "--out", str(folder / "book")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if lab.browser_path() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("CI has no Chromium: install it, or name one in FLOWLAB_BROWSER.")
+        pytest.skip("no Chromium or Chrome here (name one in FLOWLAB_BROWSER)")
+    with lab.chromium() as page:
+        yield page.context.browser
+
+
+@pytest.fixture
+def page(browser):
+    """A page with no network, which fails the test for whatever it misses or complains of."""
+    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
+    page, complaints = context.new_page(), []
+    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(f"missing: {request.url}"))
+    page.on("request", lambda r: complaints.append(f"asked for: {r.url}") if r.url.startswith(("http", "ws")) else None)
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def whole(page) -> None:
+    """Every formula is set, and every picture is there and has its words."""
+    page.wait_for_function("() => document.readyState === 'complete' && typeof katex === 'object'")
+    wrong = page.locator(".math:not(:has(.katex))")
+    assert wrong.count() == 0, f"not set: {wrong.first.text_content()}"
+    fonts = page.evaluate("document.fonts.ready.then(fonts => [...fonts].map(font => font.status))")
+    assert "error" not in fonts and ("loaded" in fonts or not page.locator(".katex").count()), fonts
+    pictures = page.evaluate(
+        """() => Promise.all([...document.images].map(async (image) => {
+            image.loading = "eager";
+            await image.decode();
+            return [image.naturalWidth, image.alt.length];
+        }))"""
+    )
+    assert all(width > 0 and words > 20 for width, words in pictures), pictures
+
+
+def test_deck_is_whole_and_every_slide_fits(site, page):
+    [file] = (site / "slides").iterdir()
+    page.goto(file.as_uri())
+    page.wait_for_function("() => Reveal.isReady()")
+    whole(page)
+    total = page.evaluate("Reveal.getTotalSlides()")
+    assert total > 20
+    for number in range(total):
+        slide = page.evaluate(
+            """() => {
+                const slide = Reveal.getCurrentSlide(), box = slide.querySelector(".fit");
+                const wide = [...box.querySelectorAll("*")].filter(e => e.scrollWidth > e.clientWidth + 2
+                    && getComputedStyle(e).display === "block" && !e.closest(".katex"));
+                return {
+                    heading: slide.querySelector("h1, h2").textContent, zoom: Number(box.style.zoom),
+                    high: box.getBoundingClientRect().bottom <= innerHeight + 1, wide: wide.map(e => e.outerHTML),
+                };
+            }"""
+        )
+        assert slide["zoom"] >= 0.7 and slide["high"] and slide["wide"] == [], (number, slide)
+        page.keyboard.press("Space")
+    assert page.evaluate("Reveal.isLastSlide()")
+
+
+def test_deck_is_accessible(site, page):
+    [file] = (site / "slides").iterdir()
+    page.goto(file.as_uri())
+    page.wait_for_function("() => Reveal.isReady()")
+    for _ in range(3):
+        assert serious(page, ".slides") == []
+        page.keyboard.press("Space")
+
+
+def test_book_is_whole_on_a_desk_and_on_a_phone(site, page):
+    files = sorted((site / "book").rglob("*.html"))
+    assert len(files) >= 1 + 2 * len(NUMBERS)
+    for file in files:
+        page.goto(file.as_uri())
+        whole(page)
+        for width in (1280, 360):
+            page.set_viewport_size({"width": width, "height": 720})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{file.name} scrolls at {width}"
+
+
+def test_book_finds_words_in_all_pages(site, page):
+    page.goto((site / "book" / "index.html").as_uri())
+    page.get_by_role("searchbox").fill("Séctor-free nonsense")
+    assert page.get_by_role("status").inner_text() == "Nothing found"
+    page.get_by_role("searchbox").fill("affine coupling jacobian")
+    first = page.locator("#found a").first
+    assert "05 RealNVP" in first.inner_text() and page.locator("#found li").count() >= 1
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/05_realnvp_in_the_plane.html#*")
+    heading = page.locator(f"[id='{page.url.partition('#')[2]}']")
+    assert heading.is_visible() and heading.bounding_box()["y"] < 720
+    page.get_by_role("searchbox").fill("jacobian")
+    page.keyboard.press("Escape")
+    assert page.locator("#found li").count() == 0
+
+
+def test_book_is_accessible(site, page):
+    for name in ("index.html", "05_realnvp_in_the_plane.html"):
+        page.goto((site / "book" / name).as_uri())
+        whole(page)
+        assert serious(page) == []
+    page.get_by_role("searchbox").fill("flow")
+    assert page.locator("#found li").count() > 1 and serious(page, "header") == []
+
+
+def test_what_is_missing_is_noticed(site, page):
+    """Planted: a formula that KaTeX does not know, a picture that says nothing."""
+    source = (site / "book" / "01_change_of_variables_1d.html").read_text()
+    broken = site / "book" / "broken.html"
+    broken.write_text(source.replace("<main id", r'<p class="math">\nosuchmacro</p><main id'))
+    page.goto(broken.as_uri())
+    with pytest.raises(AssertionError, match="nosuchmacro"):
+        whole(page)
+    broken.write_text(re.sub(r'alt="[^"]*"', "", source))
+    page.goto(broken.as_uri())
+    with pytest.raises(AssertionError):
+        whole(page)
+    assert any(line.startswith("image-alt") for line in serious(page, "figure"))
+    broken.unlink()
+
+
+def test_every_formula_of_the_course_can_be_set(page):
+    fetch_scripts.need(scripts.KATEX)
+    found = []
+
+    class Collected(Words):
+        def inline_math(self, body):
+            return found.append(body) or ""
+
+        def block_math(self, body):
+            return found.append(body) or ""
+
+    texts = [path.read_text() for path in base.NOTEBOOKS.glob("*.md")]
+    for path in base.notebooks():
+        for file in filter(Path.exists, (path, path.parent / "solutions" / path.name)):
+            texts += [c.source for c in nbformat.read(file, as_version=4).cells if c.cell_type == "markdown"]
+    for source in texts:
+        Collected().page(source)
+    page.set_content("<!doctype html><title>formulas</title>")
+    page.evaluate(scripts.read(scripts.KATEX, "dist/katex.min.js"))
+    wrong = page.evaluate(
+        """(found) => found.map((formula) => {
+            try { katex.renderToString(formula, { throwOnError: true, displayMode: true }); return ""; }
+            catch (error) { return `${formula}: ${error.message}`; }
+        }).filter(Boolean)""",
+        found,
+    )
+    assert len(found) > 50 and wrong == []

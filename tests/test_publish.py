@@ -1,0 +1,222 @@
+"""Slides and book as text: what is shown, what is said, what is left out. The browser tests look at the pages."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import re
+import sys
+from pathlib import Path
+
+import fetch_scripts
+import nbformat
+import pooch
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from flowlab import cli
+from flowlab.course import base
+from flowlab.publish import book, scripts, slides
+from flowlab.publish.base import Words, plain
+
+LONG = "First it is said in one sentence of some length. " + "Then more is said about it, at length. " * 8
+
+
+def deck(tmp_path, *cells):
+    """The slides of a notebook of these cells, after a title and a first code cell."""
+    opening = [new_markdown_cell("# 99 Title"), new_code_cell("import math")]
+    nbformat.write(new_notebook(cells=[*opening, *cells]), tmp_path / "99_title.ipynb")
+    columns = slides.Deck(tmp_path / "99_title.ipynb").columns
+    assert columns[0][0].kind == "title" and plain(columns[0][0].heading) == "99 Title"
+    return [slide for column in columns[1:] for slide in column]
+
+
+def text(slide):
+    return plain(" ".join(slide.blocks))
+
+
+def tagged(source, *tags):
+    return new_markdown_cell(source, metadata={"tags": list(tags)})
+
+
+def test_headings_start_slides_and_sections_columns(tmp_path):
+    nbformat.write(
+        new_notebook(cells=[new_markdown_cell("# T\n\n## A\n\na\n\n### B\n\nb\n\n## C\n\nc\n\n## References\n\n- r")]),
+        tmp_path / "99_t.ipynb",
+    )
+    columns = slides.Deck(tmp_path / "99_t.ipynb").columns
+    assert [[slide.heading for slide in column] for column in columns] == [["T"], ["A", "B"], ["C"]]
+
+
+def test_long_text_is_said_and_its_first_sentence_shown(tmp_path):
+    [slide] = deck(tmp_path, new_markdown_cell(f"## A\n\n{LONG}"))
+    assert text(slide).startswith("First it is said in one sentence of some length.")
+    assert len(text(slide).split()) <= slides.WORDS and plain(slide.notes[0]) == LONG.strip()
+
+
+def test_a_sentence_does_not_end_inside_a_formula(tmp_path):
+    [slide] = deck(tmp_path, new_markdown_cell("## A\n\nWe set $a = 0.5. B$ for the scale of things here. " + LONG))
+    assert text(slide).startswith("We set a = 0.5. B for the scale of things here.")
+
+
+def test_a_question_ends_its_slide(tmp_path):
+    cells = [new_markdown_cell("## A\n\nBefore. **Predict.** Which one? Or none?\n\nAfterwards.")]
+    first, second = deck(tmp_path, *cells)
+    assert text(first) == "Before. Predict. Which one? Or none?" and text(second) == "Afterwards."
+
+
+def test_folded_answers_are_said_and_not_shown(tmp_path):
+    folded = "<details><summary>Answers</summary>\n\nIt is 42.\n</details>"
+    [slide] = deck(tmp_path, new_markdown_cell(f"## A\n\nWhat is it?\n\n{folded}\n\nGo on."))
+    assert text(slide) == "What is it? Go on." and "42" in slide.notes[0]
+
+
+def test_a_picture_has_a_slide_with_what_to_see(tmp_path):
+    picture = new_output("execute_result", data={"image/png": "iVBORw0KGgo="}, metadata={"image/png": {"alt": "a <b>"}})
+    cells = [
+        new_markdown_cell("## A\n\nLook."),
+        new_code_cell("draw()", outputs=[picture]),
+        new_code_cell("print(1)", outputs=[new_output("stream", text="1\n")]),
+        new_markdown_cell("*See: a line.* It is thin."),
+    ]
+    look, shown, printed = deck(tmp_path, *cells)
+    assert shown.kind == "picture" and 'alt="a &lt;b&gt;"' in shown.blocks[0]
+    assert plain(shown.blocks[1]) == "See: a line." and "draw" not in text(look) + text(shown)
+    assert "print" in text(printed) and any("It is thin" in note for note in printed.notes)
+
+
+def test_long_code_and_exercises_go_to_the_notes(tmp_path):
+    long = new_code_cell("\n".join(f"x{k} = {k}" for k in range(30)), outputs=[new_output("stream", text="done\n")])
+    stub = new_code_cell("def f(x): ...", metadata={"tags": ["exercise-99.1"]})
+    [slide] = deck(tmp_path, new_markdown_cell("## A\n\nRun it."), long, stub)
+    assert text(slide) == "Run it. done"
+    assert "x29" in plain(slide.notes[0]) and "def f" in plain(slide.notes[1])
+
+
+def test_tags_change_the_rules(tmp_path):
+    cells = [new_markdown_cell("## A\n\na"), tagged("b", "skip"), tagged("c", "notes"), tagged("d", "fragment")]
+    first, second = deck(tmp_path, *cells, tagged("e", "slide"))
+    assert text(first) == "a d" and 'class="fragment"' in first.blocks[1] and "c" in first.notes[0]
+    assert text(second) == "e"
+
+
+def test_a_full_slide_goes_on_in_the_next(tmp_path):
+    lines = [f"Line {k}." for k in range(25)]
+    found = deck(tmp_path, new_markdown_cell("## A\n\n" + "\n\n".join(lines) + " So:\n\n$$x$$"))
+    assert len(found) > 1 and all(slide.filled <= slides.ROOM + 2 for slide in found)
+    assert " ".join(map(text, found)) == " ".join(lines) + " So: x"
+
+
+@pytest.mark.parametrize("path", base.notebooks(), ids=lambda p: p.name[:2])
+def test_every_notebook_makes_a_deck(path):
+    found = [slide for column in slides.Deck(path).columns for slide in column]
+    assert 10 <= len(found) <= 80
+    cells = nbformat.read(path, as_version=4).cells
+    stored = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
+    assert sum("<img" in block for slide in found for block in slide.blocks) == stored, "each picture is shown once"
+    assert any(slide.notes for slide in found)
+
+
+@pytest.mark.parametrize("path", base.notebooks(), ids=lambda p: p.name[:2])
+def test_headings_are_in_order(path):
+    for file in filter(Path.exists, (path, path.parent / "solutions" / path.name)):
+        cells = nbformat.read(file, as_version=4).cells
+        source = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        levels = [int(level) for level in re.findall(r"<h([1-6]) id", Words().page(source))]
+        assert levels[0] == 1 and levels.count(1) == 1, f"{file.name} has one title, and opens with it"
+        assert all(b - a <= 1 for a, b in itertools.pairwise(levels)), f"{file.name} leaves out a level"
+
+
+@pytest.mark.parametrize("path", base.notebooks(), ids=lambda p: p.name[:2])
+def test_the_opening_links_the_notation(path):
+    opening = nbformat.read(path, as_version=4).cells[0].source
+    assert "(notation.md)" in opening, "add beside Previous and Next: Letters: [notation](notation.md)"
+
+
+def test_the_book_shows_stubs_and_links_answers_and_leads_nowhere_in_vain(tmp_path):
+    fetch_scripts.need(scripts.KATEX)
+    assert cli.main(["book", "4", "5", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "04_nice.html").read_text()
+    assert "def sinh_coupling" in plain(page)
+    assert '<a href="solutions/04_nice.html#exercise-04-1">' in page
+    assert "06_what_a_flow_cannot_do.html" not in (tmp_path / "05_realnvp_in_the_plane.html").read_text()
+    addresses = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
+    for file in tmp_path.rglob("*.html"):
+        source = file.read_text()
+        assert re.findall(r'<img(?![^>]* alt="[^"]+")[^>]*>', source) == []
+        for link in re.findall(r'(?:href|src)="([^"]+)"', source):
+            if re.match(r"(https?:|data:)", link):
+                continue
+            name, _, place = link.partition("#")
+            target = (file.parent / name).resolve() if name else file
+            assert target.relative_to(tmp_path.resolve()).as_posix() in addresses, f"{file.name}: {link}"
+            assert not place or f'id="{place}"' in target.read_text(), f"{file.name}: {link}"
+
+
+def test_the_book_is_indexed_by_section(tmp_path):
+    written = book.Book(base.notebooks([4]), tmp_path)
+    found = [entry for entry in written.search_index() if "rearrange" in entry["words"]]
+    assert {entry["page"] for entry in found} == {"04_nice.html"}
+    assert all(entry["at"] and entry["heading"] and "<" not in entry["heading"] for entry in found)
+
+
+def test_a_class_sees_one_notebook_alone(monkeypatch):
+    started = []
+
+    class Server(contextlib.nullcontext):
+        def __init__(self, command, **settings):
+            super().__init__(self)
+            started.extend(command)
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr(cli.subprocess, "Popen", Server)
+    assert cli.main(["lab", "4", "--slides"]) == 0
+    assert "--LabApp.default_url=/doc/tree/04_nice.ipynb" in started
+
+
+@pytest.fixture
+def npm(tmp_path, monkeypatch):
+    """A cache that is empty, and in npm's place a script; call it with what the script does."""
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+
+    def becomes(what: str | None) -> None:
+        tool = tmp_path / "npm.py"
+        tool.write_text(f"#!{sys.executable}\nimport pathlib, sys\n{what}\n")
+        tool.chmod(0o755)
+        monkeypatch.setattr(scripts.shutil, "which", lambda name: None if what is None else str(tool))
+
+    return becomes
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stands in for npm by a script with a first line that names Python")
+def test_scripts_come_by_npm_once_and_are_what_they_were(npm):
+    package = scripts.Package("katex", "0.0.0", hashlib.sha256(b"the archive").hexdigest())
+    npm('assert sys.argv[1:4] == ["pack", "katex@0.0.0", "--pack-destination"]\n'
+        'pathlib.Path(sys.argv[4], "katex-0.0.0.tgz").write_bytes(b"the archive")')  # fmt: skip
+    path = scripts.fetch(package)
+    assert path.read_bytes() == b"the archive" and list(path.parent.iterdir()) == [path]
+    npm(None)
+    assert scripts.fetch(package) == path, "the second time nothing is asked for"
+    path.write_bytes(b"something else")
+    with pytest.raises(OSError, match=r"is not katex 0\.0\.0 .* Delete it"):
+        scripts.fetch(package)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="stands in for npm by a script with a first line that names Python")
+def test_scripts_that_cannot_be_had_leave_no_trace_and_a_sentence(npm):
+    package = scripts.Package("katex", "0.0.0", "0" * 64)
+    npm('pathlib.Path(sys.argv[4], "katex-0.0.0.tgz").write_bytes(b"half")\nsys.exit("no network")')
+    with pytest.raises(OSError, match=r"npm could not fetch it:\nno network\n.*'npm pack katex@0\.0\.0'"):
+        scripts.fetch(package)
+    assert list(scripts.archive(package).parent.iterdir()) == []
+    npm(None)
+    with pytest.raises(OSError, match=r"npm, which fetches it, is not installed. Install Node\.js"):
+        scripts.fetch(package)
+
+
+def test_nbconvert_missing_is_said(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["slides", "4", "--out", str(tmp_path)]) == 1
+    assert 'pip install -e ".[publish]"' in capsys.readouterr().err
