@@ -258,22 +258,26 @@ def short(points: Points, K: int, generator: Generator) -> Plan:
     return Plan(mixture, {"objective": start, "epochs": 200, "batch_size": 256, "learning_rate": 1e-2})
 
 
-def label_sets(x: Tensor, y: Tensor, angle: float = 0.8) -> dict[str, tuple[Tensor, Tensor]]:
-    """Some ways to label few of the points of two circles, by name: rows of x ``(M,)`` and their labels ``(M,)``."""
+def pair(x: Tensor, y: Tensor, apart: float = 0.0, at: float = 0.8) -> Tensor:
+    """Rows ``(2,)`` of the points nearest to angle ``at`` of the outer circle, and ``apart`` further on the inner."""
+    angles = torch.tensor([at, at + apart])
+    places = torch.tensor(TwoCircles().radii).unsqueeze(-1) * torch.stack((angles.cos(), angles.sin()), -1)
+    distances = torch.cdist(places, x) + 9.0 * (y != torch.tensor([[0], [1]]))
+    return distances.argmin(-1)
 
-    def nearest(k: int, angle: float) -> int:
-        place = TwoCircles().radii[k] * torch.tensor([math.cos(angle), math.sin(angle)])
-        return int(((x - place).norm(dim=-1) + 9 * (y != k)).argmin())
+
+def label_sets(x: Tensor, y: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Some ways to label few of the points of two circles, by name: rows of x ``(M,)`` and their labels ``(M,)``."""
 
     def first(count: int) -> Tensor:
         return torch.cat([(y == k).nonzero()[:, 0][: -(-count // 2)] for k in (0, 1)]).sort().values[:count]
 
-    beside, opposite = (torch.tensor([nearest(0, angle), nearest(1, angle + turn)]) for turn in (0.0, math.pi))
-    wrong = y[first(32)].clone()
+    many = {str(count): first(count) for count in (11, 32, 64)}
+    rows = {"none": first(0), "two, side by side": pair(x, y), "two, opposite": pair(x, y, math.pi), **many}
+    wrong = y[many["32"]].clone()
     wrong[0] = 1 - wrong[0]
-    rows = {"none": first(0), "two, side by side": beside, "two, opposite": opposite}
-    sets = {name: (r, y[r]) for name, r in {**rows, **{str(n): first(n) for n in (11, 32, 64)}}.items()}
-    return {**sets, "32, one wrong": (first(32), wrong), "two, one wrong": (beside, y[beside] * 0)}
+    sets = {name: (r, y[r]) for name, r in rows.items()}
+    return {**sets, "32, one wrong": (many["32"], wrong)}
 
 
 CIRCLES = Experiment(

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from flowlab import Flow, models, pretrained
+from flowlab.mixtures import FlowMixture
 from flowlab.pretrained import make
 
 NAMES = list(make.PLANS)
@@ -20,7 +21,7 @@ def test_evaluates_to_its_card(name):
     card, plan = pretrained.cards()[name], make.PLANS[name]
     assert {"model", "recipe", "data", "training", "steps", "protocol", "metrics", "hardware", "versions"} <= set(card)
     flow, exact, x = pretrained.load(name), pretrained.density(name), make.held_out(plan)
-    assert isinstance(flow, Flow) and not flow.training
+    assert isinstance(flow, Flow | FlowMixture) and type(flow).__name__ == card["model"] and not flow.training
     with torch.no_grad():
         log_p, log_q = exact.log_prob(x).mean().item(), flow.log_prob(x).mean().item()
     metrics = card["metrics"]
