@@ -25,6 +25,7 @@ from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain, FullAf
 from flowlab.distributions import StandardNormal, StandardUniform
 from flowlab.training import (
     CheckpointError,
+    CompilerMissing,
     History,
     NonFiniteLoss,
     Step,
@@ -859,3 +860,46 @@ def test_a_killed_run_gives_bit_for_bit_what_it_would_have_given(runs, name, how
 
 if __name__ == "__main__":
     killed_runs(Path(sys.argv[1]))
+
+
+def can_compile() -> bool:
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        return bool(cpp_builder.get_cpp_compiler())
+    except exc.InvalidCxxCompiler:
+        return False
+
+
+@pytest.mark.skipif(not can_compile(), reason="no C++ compiler on this machine")
+def test_compiled_training_is_eager_training_to_rounding(monkeypatch):
+    x, calls, real = torch.randn(64, 2, generator=generator(1)), [], torch.compile
+
+    def counted(function, **settings):
+        fast = real(function, **settings)
+        return lambda *given: calls.append(1) or fast(*given)
+
+    monkeypatch.setattr(torch, "compile", counted)
+    runs = {}
+    for compile in (False, True):
+        flow = realnvp(2, layers=2, hidden=(8,), standardize=False, generator=generator())
+        history = fit(flow, x, steps=4, batch_size=32, validation=x, progress=False, compile=compile)
+        assert "log_prob" not in vars(flow), "the flow is as it was once training is over"
+        runs[compile] = (history.loss, history.validation, dict(flow.named_parameters()))
+    torch.testing.assert_close(runs[True], runs[False], rtol=1e-4, atol=1e-5)
+    assert len(calls) == 4, "the four steps were compiled, and validation was not"
+
+
+def test_compilation_without_a_compiler_is_refused_in_words(monkeypatch):
+    from torch._inductor import cpp_builder, exc
+
+    def missing(*_):
+        raise exc.InvalidCxxCompiler()
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", missing)
+    flow, x = realnvp(2, layers=2, hidden=(8,)), torch.randn(10, 2)
+    with pytest.raises(CompilerMissing, match=r"no C\+\+ compiler was found. Install one"):
+        fit(flow, x, steps=1, progress=False, compile=True)
+    assert fit(flow, x, steps=1, progress=False).step == 1, "without it, the same flow trains"
+    with pytest.raises(ValueError, match="but this Linear holds none"):
+        fit(nn.Linear(2, 1), x, steps=1, progress=False, compile=True)

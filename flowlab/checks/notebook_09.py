@@ -38,7 +38,7 @@ class MuseumFlow(nn.Module):
         return self.log_prob(x)
 
 
-def draw(flows, weights, n, generator):
+def draw_points(flows, weights, n, generator):
     """n points of a mixture and the component of each: x (n, D) and k (n,), by the weights (K,).
 
     flows is a list of K functions; flows[j](m, generator) draws m points (m, D) of component j.
@@ -336,7 +336,7 @@ EXERCISES = [
             "**Draw from a mixture.** First the component, then the point. What is the mean of very many draws, and "
             "need there be any point near it?"
         ),
-        answer=draw,
+        answer=draw_points,
         check=check_draw,
         praise="right. The mean of a mixture is the weighted mean of its components, and there may be nothing there.",
         hints=(

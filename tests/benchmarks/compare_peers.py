@@ -1,7 +1,7 @@
 """flowlab beside the libraries that one would pick instead: the same flow, the same job, one thread.
 
     pip install -e ".[bench]"
-    python tests/benchmarks/compare_peers.py [--only flowlab,zuko] [--jobs step_h64] [--rounds N] [--json FILE]
+    python tests/benchmarks/compare_peers.py [--only flowlab,zuko] [--jobs step_h64] [--compile] [--json FILE]
 
 The flow is eight affine couplings in two dimensions, each with a conditioner of two hidden layers; every library brings
 its own coupling class and its own bounded scale, and the count of parameters shows that the sizes match. Each library
@@ -37,6 +37,8 @@ JOBS = {
     "mixture_5": f"training step of {COMPONENTS} such flows as a mixture, hidden 64",
     "import": "import, beyond torch's own",
 }
+# With --compile: flowlab by its switch, the floor by torch.compile; the peers have neither.
+COMPILED = {f"{job}_compiled": f"the same, compiled: {JOBS[job]}" for job in ("step_h64", "step_h8", "mixture_5")}
 ADAM = {"lr": 1e-3, "fused": True}  # torch.optim.Adam for every library, with these arguments
 TURN = 0.08  # seconds that a library works before the next one's turn
 # The processor's time and not the clock's, which runs on while other programs have the core. Where the system counts
@@ -66,6 +68,10 @@ class Library:
 
     def flow(self, hidden):
         raise NotImplementedError
+
+    def compile(self, flow):
+        """Make log_prob of a flow or a mixture compiled from now on."""
+        raise NotImplementedError(f"{self.package} is not compiled here")
 
     def log_prob(self, flow, x):
         return flow.log_prob(x)
@@ -102,6 +108,13 @@ class Flowlab(Library):
     def log_prob_components(self, flows, x):
         return flows.log_prob(x.expand(COMPONENTS, *x.shape))
 
+    def compile(self, flow):
+        from flowlab.training import compiled
+
+        switch = compiled(flow)  # what fit(..., compile=True) turns on
+        switch.__enter__()
+        flow.switch = switch  # or it would be collected, and turn off
+
 
 class PlainTorch(Library):
     package, module = "torch", "torch"
@@ -115,6 +128,11 @@ class PlainTorch(Library):
 
     def log_prob_components(self, flows, x):
         return flows.log_prob(x)
+
+    def compile(self, flow):
+        import torch
+
+        flow.log_prob = torch.compile(flow.log_prob, dynamic=False)
 
 
 class Normflows(Library):
@@ -302,10 +320,13 @@ def task(library, job):
     """What is timed: a function of no arguments."""
     import torch
 
+    compiled, job = job in COMPILED, job.removesuffix("_compiled")
     hidden = 8 if job == "step_h8" else 64
     x = points(BATCH)
     if job == "mixture_5":
         flows = library.mixture(COMPONENTS, hidden)
+        if compiled:
+            library.compile(flows)
 
         def loss():
             log_prob = library.log_prob_components(flows, x)
@@ -313,6 +334,8 @@ def task(library, job):
 
         return training_step(flows.parameters(), loss)
     flow = library.flow(hidden)
+    if compiled:
+        library.compile(flow)
     if job.startswith("step"):
         return training_step(flow.parameters(), lambda: -library.log_prob(flow, x).mean())
     if job == "sample_10k":
@@ -407,6 +430,10 @@ def worker(name):
                 if job not in tasks:
                     torch.manual_seed(0)
                     tasks[job] = task(library, job)
+                    start = time.perf_counter()
+                    tasks[job]()
+                    if job in COMPILED:
+                        print(f"  {name} {job}: compiled in {time.perf_counter() - start:.0f} s", flush=True)
                     turn(tasks[job], seconds)  # warm up: caches, allocator, optimizer state
                 answer(times_ms=turn(tasks[job], seconds))
     except Exception as error:
@@ -502,6 +529,7 @@ def measure(names, jobs, rounds, seconds=TURN, say=print):
             for job in jobs:
                 for name in workers:
                     skipped = job == "import" and (name == "plain_torch" or i >= IMPORT_ROUNDS)
+                    skipped = skipped or (job in COMPILED and name in PEERS)
                     if name in failed or skipped:
                         continue
                     with failures_of(name):
@@ -568,12 +596,12 @@ def report(times, failed, jobs):
     medians = {(r["library"], r["job"]): r["median_ms"] for r in records}
     names = [name for name in LIBRARIES if any(library == name for library, _ in times)]
     lines = ["", "flowlab's time as a ratio (below 1: flowlab is faster)", ""]
-    lines.append(f"  {'job':12} {'/ fastest peer':>24} {'/ plain_torch':>14}")
+    lines.append(f"  {'job':18} {'/ fastest peer':>24} {'/ plain_torch':>14}")
     for job in jobs:
         found = ratios(records, job)
         peer = "{1:.2f} ({0})".format(*found["fastest_peer"]) if "fastest_peer" in found else "-"
         floor = f"{found['plain_torch'][1]:.2f}" if "plain_torch" in found else "-"
-        lines.append(f"  {job:12} {peer:>24} {floor:>14}")
+        lines.append(f"  {job:18} {peer:>24} {floor:>14}")
     lines += ["", "milliseconds, median of the rounds ± half the range of its quartiles", ""]
     lines.append("| | " + " | ".join(jobs) + " |")
     lines.append("| --- |" + " --- |" * len(jobs))
@@ -586,7 +614,7 @@ def report(times, failed, jobs):
             else:
                 cells.append("")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", *(f"  {job}: {JOBS[job]}" for job in jobs)]
+    lines += ["", *(f"  {job}: {(JOBS | COMPILED)[job]}" for job in jobs)]
     lines += [f"  {name}: {why}" for name, why in failed.items()]
     return "\n".join(lines)
 
@@ -602,6 +630,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time flowlab beside its peers, one thread, one process a library.")
     parser.add_argument("--only", default=",".join(LIBRARIES), help="libraries, with commas between")
     parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, with commas between")
+    parser.add_argument("--compile", action="store_true", help="the compiled steps too: minutes, and a C++ compiler")
     parser.add_argument("--rounds", type=int, default=15, help="turns that each library takes at each job")
     parser.add_argument("--json", type=Path, help="write the records there")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -609,7 +638,9 @@ def main(arguments=None):
     if options.worker:
         return worker(options.worker)
     names = names_of(options.only, LIBRARIES, "--only")
-    jobs = names_of(options.jobs, JOBS, "--jobs")
+    jobs = names_of(options.jobs, JOBS | COMPILED, "--jobs")
+    if options.compile:
+        jobs += [job for job in COMPILED if job not in jobs]
     if options.rounds < 1:
         raise SystemExit(f"--rounds expected 1 or more, but came {options.rounds}.")
     print(f"torch.optim.Adam({', '.join(f'{k}={v}' for k, v in ADAM.items())}) for all, one thread")
