@@ -19,6 +19,6 @@ __all__ = ["Flow", "__version__", "fit", "nice", "realnvp", "spline_flow"]
 
 def __getattr__(name: str) -> ModuleType:
     """The other rooms open when asked for: `flowlab.plotting` loads matplotlib only then."""
-    if name in {"checks", "datasets", "metrics", "mixtures", "plotting", "pretrained", "widgets"}:
+    if name in {"checks", "datasets", "experiments", "metrics", "mixtures", "plotting", "pretrained", "widgets"}:
         return importlib.import_module(f"flowlab.{name}")
     raise AttributeError(f"flowlab has no {name!r}.")

@@ -68,6 +68,16 @@ def test_command_prints_a_table_and_writes_the_records(tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_command_takes_the_noise_of_the_circles(tmp_path):
+    found = []
+    for noise in ("0.05", "0.005"):
+        path = tmp_path / f"{noise}.json"
+        command = ["experiment", "circles", "--recipes", "elbo", "--effort", "0.01", "--seeds", "1", "--noise", noise]
+        assert cli.main([*command, "--json", str(path)]) == 0
+        found.append(json.loads(path.read_text())[0]["exact_log_prob"])
+    assert abs(found[0] + 0.38) < 0.1 and abs(found[1] - 1.92) < 0.1, "the exact densities of both, in nats"
+
+
 def test_table_counts_successes():
     records = [Record("a", seed, 0.98 + 0.01 * seed, 0.9, -2.0, -1.5, 3.0) for seed in range(3)]
     row = experiments.table(records).splitlines()[1]
@@ -84,6 +94,8 @@ def test_table_counts_successes():
         (["circles", "--effort", "0"], r"effort in \(0, 1\]"),
         (["circles", "--seeds", "0"], "at least one seed"),
         (["circles", "--first-seed", "-1"], "at least 0"),
+        (["circles", "--noise", "-1"], "noise"),
+        (["pinwheel", "--noise", "0.1"], "--noise belongs to circles"),
         (["circles", "--json", "no/such/folder/file.json"], "no folder no/such/folder"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Small trained flows that come with the package: for the explorers, and for whoever wants to look before training.
+"""Small trained flows and mixtures that come with the package: for the explorers, and for whoever wants to look before training.
 
     flow = flowlab.pretrained.load("pinwheel_spline")    # a Flow in evaluation mode
     flowlab.pretrained.cards()                           # what there is: recipe, data, settings, metrics
@@ -19,13 +19,14 @@ from flowlab import models
 from flowlab.datasets import TOYS, Toy
 from flowlab.distributions import GaussianMixture
 from flowlab.flow import Flow
+from flowlab.mixtures import FlowMixture
 from flowlab.training import History, read_checkpoint
 
 FOLDER = Path(__file__).parent
 
 
-def load(name: str, step: int | None = None) -> Flow:
-    """The flow of that name as its training left it, or as it was at a ``step`` of its card's ``steps``.
+def load(name: str, step: int | None = None) -> Flow | FlowMixture:
+    """The flow or mixture of that name as its training left it, or as it was at a ``step`` of its card's ``steps``.
 
     Raises:
         ValueError: when there is no such flow, or no copy of it from that step; the message lists what there is.
@@ -38,8 +39,8 @@ def load(name: str, step: int | None = None) -> Flow:
     return flows[step]
 
 
-def trajectory(name: str) -> dict[int, Flow]:
-    """The flow at each step that was kept, from its start to the step that was best on validation data."""
+def trajectory(name: str) -> dict[int, Flow | FlowMixture]:
+    """The flow or mixture at each step that was kept, from its start to the step that was best on validation data."""
     tensors, card = _read(name)
     recipe = card["recipe"]
     build = getattr(models, recipe["name"])
