@@ -50,7 +50,7 @@ class MixtureTraining(Explorer):
             picture,
             controls,
             caption="Colors: which component claims a place. Bars: how much it claims. Scrub, and watch who wins what.",
-            rows=[["run", "snapshot"], ["background", "temperature"]],
+            rows=[["run", "snapshot"], ["temperature", "background"]],
         )
         self.recipe = choice("train with", RECIPES.items())
         self.count = widgets.IntSlider(5, 2, 8, description="components K")
@@ -60,6 +60,7 @@ class MixtureTraining(Explorer):
         self.progress = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="30%"))
         for preset in (self.recipe, self.count, self.heat, self.progress):
             preset.style.description_width = "initial"
+            preset.add_class("flowlab-preset")  # of a training to come: the picture changes only then
         self.train_button.on_click(lambda _: self.guard(self._train))
         self.stop_button.on_click(lambda _: self.stop())
         wrap = widgets.Layout(flex_flow="row wrap")

@@ -160,10 +160,18 @@ def wait_for_change(explorer, before: np.ndarray, seconds: float = 10.0) -> np.n
 
 
 def controls(explorer) -> list:
-    """What a keyboard can reach in an explorer, in order: slider handles, drop-downs, boxes to tick, buttons."""
-    return explorer.locator(
-        ".noUi-handle, select, input[type=checkbox], .widget-toggle-buttons button, .widget-radio-box input"
-    ).all()
+    """What a keyboard can reach in an explorer, in order: slider handles, drop-downs, boxes to tick, buttons.
+
+    Without the presets of a training to come, which change no picture before it.
+    """
+    kinds = (
+        ".noUi-handle",
+        "select",
+        "input[type=checkbox]",
+        ".widget-toggle-buttons button",
+        ".widget-radio-box input",
+    )
+    return explorer.locator(", ".join(f"{kind}:not(.flowlab-preset {kind})" for kind in kinds)).all()
 
 
 def press(page, control) -> None:

@@ -79,6 +79,43 @@ def test_a_picture_can_be_dragged(page):
     lab.wait_for_change(explorer, before)
 
 
+def test_a_mixture_is_trained_with_the_presets_that_were_set(page):
+    explorer = page.locator(".flowlab-explorer.MixtureTraining")
+    train, stop = (explorer.get_by_role("button", name=name) for name in ("Train a mixture", "Stop"))
+    recipe, components = explorer.locator(".flowlab-preset select"), explorer.locator(".flowlab-preset .noUi-handle")
+    recipe.first.select_option(label="the ELBO alone")
+    components.first.focus()
+    page.keyboard.press("ArrowLeft")
+    before, _ = lab.picture(explorer)
+    train.press("Enter")
+    seen = lab.wait_for_change(explorer, before, seconds=40)
+    lab.wait_for_change(explorer, seen, seconds=40)
+    stop.press("Enter")
+    page.wait_for_function("b => b.disabled", arg=stop.element_handle(), timeout=20_000)
+    assert explorer.locator("[role=alert]").count() == 0
+    assert "of 4 components" in explorer.locator("img.flowlab-picture").get_attribute("alt")
+    chosen = explorer.locator("select").first.evaluate("s => s.selectedOptions[0].text")
+    assert chosen.split() == ["yours,", "trained", "here"]
+
+
+def test_a_click_labels_a_point_and_training_uses_it(page):
+    explorer = page.locator(".flowlab-explorer.ClickLabels")
+    image = explorer.locator("img.flowlab-picture")
+    image.scroll_into_view_if_needed()
+    before, regions = lab.picture(explorer)
+    box, (left, top, right, bottom) = image.bounding_box(), regions[0]
+    for share in (0.5 + 0.8 / 2.3, 0.5 + 0.4 / 2.3):  # the rings at the angle 0; the axes go from −1.15 to 1.15
+        x = box["x"] + box["width"] * (left + (right - left) * share)
+        page.mouse.click(x, box["y"] + box["height"] * (top + bottom) / 2)
+        before = lab.wait_for_change(explorer, before)
+    explorer.get_by_role("button", name="Train").press("Enter")
+    lab.wait_for_change(explorer, before, seconds=60)
+    stop = explorer.get_by_role("button", name="Stop")
+    stop.press("Enter")
+    page.wait_for_function("b => b.disabled", arg=stop.element_handle(), timeout=20_000)
+    assert explorer.locator("[role=alert]").count() == 0
+
+
 def test_training_is_seen_while_it_runs_and_stops_when_told(page):
     explorer = page.locator(".flowlab-explorer.BendTheGaussian")
     train, stop = (explorer.get_by_role("button", name=name) for name in ("Train", "Stop"))

@@ -16,6 +16,7 @@ from flowlab.publish import scripts
 from flowlab.publish.base import Words
 
 NUMBERS = ["01", "05"]  # many formulas, an explorer, tables
+DECK = "02"  # a first slide that is full
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def site(tmp_path_factory):
     """A deck and a book, made by the commands."""
     fetch_scripts.need(scripts.KATEX, scripts.REVEAL)
     folder = tmp_path_factory.mktemp("site")
-    assert cli.main(["slides", NUMBERS[0], "--out", str(folder / "slides")]) == 0
+    assert cli.main(["slides", DECK, "--out", str(folder / "slides")]) == 0
     assert cli.main(["book", *NUMBERS, "--out", str(folder / "book")]) == 0
     return folder
 
@@ -108,7 +109,7 @@ def test_book_is_whole_on_a_desk_and_on_a_phone(site, page):
     for file in files:
         page.goto(file.as_uri())
         whole(page)
-        for width in (1280, 360):
+        for width in (1280, 360, 320):
             page.set_viewport_size({"width": width, "height": 720})
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{file.name} scrolls at {width}"
 
