@@ -159,8 +159,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # whoever read, as in flowlab progress | head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (OSError, ValueError) as error:
-        print(f"flowlab: {error}", file=sys.stderr)  # noqa: T201
+        print(f"flowlab: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
         return 130
@@ -183,6 +186,14 @@ def command(
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong; what the system says of a file, with its name first and a word on what to do."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        todo = "See that it is there and yours to write, or name another place."
+        return f"{error.filename} cannot be used: {error.strerror}. {todo}"
+    return str(error)
 
 
 def _lab(options: argparse.Namespace) -> int:

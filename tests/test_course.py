@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import logging
+import os
 import re
 import subprocess
 import sys
@@ -74,7 +76,17 @@ def test_a_failure_while_writing_leaves_the_old_notes(kept, monkeypatch, capsys)
     assert kept.read_text() == before and len(list(kept.parent.iterdir())) == 1
 
 
-@pytest.mark.parametrize("text", ("{", "[]", '{"solved": 3}'))
+@pytest.mark.parametrize(
+    "text",
+    (
+        "{",
+        "[]",
+        '{"solved": 3}',
+        '{"solved": {}, "inventory": [3]}',
+        '{"solved": {}, "inventory": [["a", "b"]]}',
+        "[" * 99999,
+    ),
+)
 def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
     kept.parent.mkdir()
     kept.write_text(text)
@@ -83,6 +95,22 @@ def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
     assert cli.main(["progress"]) == 1
     error = capsys.readouterr().err
     assert str(kept) in error and "Delete it to start anew" in error
+
+
+def test_the_home_of_nobody_costs_nobody_the_feedback(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWLAB_PROGRESS", "~nobody-of-this-name/progress.json")
+    checks.check("00.1", right("00.1"))
+    assert capsys.readouterr().out.startswith("✔")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_notes_behind_a_link_are_kept_where_they_lie(kept, tmp_path):
+    kept.parent.mkdir()
+    (tmp_path / "shared.json").write_text('{"solved": {}, "inventory": []}')
+    kept.symlink_to(tmp_path / "shared.json")
+    progress.solved("00.1")
+    assert kept.is_symlink() and "00.1" in (tmp_path / "shared.json").read_text()
 
 
 def test_progress_says_which_aims_are_shown(kept, capsys):
@@ -189,7 +217,7 @@ def test_an_edited_notebook_that_is_deleted_comes_back_as_it_is_now(clone, tmp_p
     assert list(copying.copy(mine)) == ["00_a.ipynb: brought up to date"]
 
 
-@pytest.mark.parametrize("record", (None, "{"))
+@pytest.mark.parametrize("record", (None, "{", "[1]", "3", "null", '{"00_a.ipynb": 3}'))
 def test_where_the_record_is_lost_every_file_counts_as_the_students(clone, tmp_path, record):
     mine = tmp_path / "mine"
     list(copying.copy(mine))
@@ -221,6 +249,41 @@ def test_work_done_in_the_clone_itself_is_kept_too(clone, tmp_path):
     assert (mine / "01_b.ipynb").read_text() == "version 2"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+@pytest.mark.parametrize("there", (True, False))
+def test_a_link_that_the_student_made_is_left_as_it_is(clone, tmp_path, there):
+    mine, elsewhere = tmp_path / "mine", tmp_path / "on another disk.ipynb"
+    list(copying.copy(mine))
+    (mine / "00_a.ipynb").replace(elsewhere)
+    (mine / "00_a.ipynb").symlink_to(elsewhere)
+    (clone / "00_a.ipynb").write_text("version 2")
+    if not there:  # the disk is away
+        elsewhere.unlink()
+    [line] = copying.copy(mine)
+    assert "left as it is" in line and (mine / "00_a.ipynb").readlink() == elsewhere
+    assert (mine / "00_a_version_2.ipynb").read_text() == "version 2" and list(copying.copy(mine)) == []
+
+
+def test_a_copy_into_what_is_no_folder_says_so_in_a_sentence(clone, tmp_path, capsys):
+    (tmp_path / "mine").write_text("a file")
+    assert cli.main(["copy", str(tmp_path / "mine")]) == 1
+    error = capsys.readouterr().err
+    assert "mine cannot be used: " in error and "Errno" not in error and error.endswith("name another place.\n")
+
+
+@pytest.mark.parametrize("name", ("04_a_version_2.ipynb", "04_a-Copy1.ipynb"))
+def test_a_copy_beside_a_notebook_is_not_taken_for_it(clone, name):
+    (clone / "04_a.ipynb").write_text("the course's")
+    (clone / name).write_text("mine")
+    assert base.notebooks([4]) == [clone / "04_a.ipynb"] and len(base.notebooks()) == 3
+
+
+def test_marks_of_a_conflict_are_told_from_a_notebook(clone, capsys):
+    (clone / "00_a.ipynb").write_text("<<<<<<< HEAD")
+    assert cli.main(["progress", "0"]) == 1
+    assert "00_a.ipynb is not a notebook" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", (".", "..", "solutions"))
 def test_the_course_is_not_copied_onto_itself(clone, capsys, place):
     assert cli.main(["copy", str(clone / place)]) == 1
@@ -237,6 +300,11 @@ def test_the_inventory_asks_ten_fair_questions():
     for question in inventory.QUESTIONS:
         assert len(set(question.choices)) == 4 and question.right in "abcd"
         assert question.notebook in NUMBERS or question.notebook > NUMBERS[-1]
+
+
+def test_the_longest_choice_is_no_way_to_pass():
+    right = sum(max("abcd", key=lambda x: len(q.choices["abcd".index(x)])) == q.right for q in inventory.QUESTIONS)
+    assert 1 <= right <= 4
 
 
 def test_marking_names_what_was_missed_and_where_to_look(kept, capsys):
@@ -310,6 +378,13 @@ def test_a_release_writes_over_nothing(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["04_nice.ipynb"]
 
 
+def test_a_later_release_leaves_what_the_teacher_changed(tmp_path):
+    for name in ("concept_inventory.md", "notation.md"):
+        (tmp_path / name).write_text("my own words")
+    list(release.release(["04"], tmp_path))
+    assert {(tmp_path / name).read_text() for name in ("concept_inventory.md", "notation.md")} == {"my own words"}
+
+
 def test_a_release_of_what_is_not_there_says_what_is(tmp_path, capsys):
     assert cli.main(["release", "77", "--out", str(tmp_path)]) == 1
     assert "There is no notebook 77. There are: 00, 01" in capsys.readouterr().err
@@ -347,13 +422,19 @@ def test_cleared_by_nbgrader_a_worked_answer_is_the_stub_and_uncleared_it_is_rig
 
 
 def test_a_score_is_the_verdict_and_hears_no_warnings(capsys):
+    log = logging.getLogger("of a student")
+    log.addHandler(logging.StreamHandler())
+
     def noisy(z):
         print("careful", file=sys.stderr)
+        log.warning("careful")
         return right("00.1")(z)
 
     assert checks.score("00.1", noisy) == 1.0 and checks.score("00.1", lambda z: z) == 0.0
     out, error = capsys.readouterr()
     assert "✔" in out and "✘" in out and not error
+    log.warning("heard again")
+    assert "heard again" in capsys.readouterr().err
 
 
 # What a student hands in for notebook 01: answers as they would be typed, and the points they should get.
@@ -413,6 +494,14 @@ def test_the_guide_states_what_the_notebooks_state():
     for said in re.findall(r"`flowlab (\w+)", text):
         with pytest.raises(SystemExit, match="0"):
             cli.main([said, "--help"])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason='needs nbgrader: pip install -e ".[grading]"')
+def test_the_guide_names_commands_that_nbgrader_has():
+    from nbgrader.apps.nbgraderapp import NbGraderApp
+
+    said = set(re.findall(r"`nbgrader (\w+)", GUIDE.read_text(encoding="utf-8")))
+    assert said and said <= set(NbGraderApp().subcommands)
 
 
 @pytest.mark.parametrize("machine", (1, 10))

@@ -68,7 +68,13 @@ def test_a_question_ends_its_slide(tmp_path):
 def test_folded_answers_are_said_and_not_shown(tmp_path):
     folded = "<details><summary>Answers</summary>\n\nIt is 42.\n</details>"
     [slide] = deck(tmp_path, new_markdown_cell(f"## A\n\nWhat is it?\n\n{folded}\n\nGo on."))
-    assert text(slide) == "What is it? Go on." and "42" in slide.notes[0]
+    assert text(slide) == "What is it? Go on." and [plain(note) for note in slide.notes] == ["Answers", "It is 42."]
+
+
+def test_the_question_on_top_of_a_folded_answer_is_said(tmp_path):
+    closed = "<details><summary>Which is it?</summary>It is 42.</details>"
+    [slide] = deck(tmp_path, new_markdown_cell(f"## A\n\nLook.\n\n{closed}\n\nGo on."))
+    assert text(slide) == "Look. Go on." and "Which is it?" in plain(slide.notes[0]) and "42" in slide.notes[0]
 
 
 def test_a_picture_has_a_slide_with_what_to_see(tmp_path):
@@ -158,6 +164,35 @@ def test_the_book_is_indexed_by_section(tmp_path):
     found = [entry for entry in written.search_index() if "rearrange" in entry["words"]]
     assert {entry["page"] for entry in found} == {"04_nice.html"}
     assert all(entry["at"] and entry["heading"] and "<" not in entry["heading"] for entry in found)
+
+
+def test_code_is_found_as_it_is_written():
+    assert (
+        plain('<span class="n">flow</span><span class="o">.</span><span class="n">log_prob</span>') == "flow.log_prob"
+    )
+    assert plain("<p>one</p><p>two</p>") == "one two"
+
+
+def test_a_heading_is_text_also_in_the_navigation(tmp_path):
+    fetch_scripts.need(scripts.KATEX, scripts.REVEAL)
+    cells = [new_markdown_cell("# 99 If `<b>` < C\n\n## The tag `<script>`")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "99_t.ipynb")
+    book.write([tmp_path / "99_t.ipynb"], tmp_path / "book")
+    slides.write(tmp_path / "99_t.ipynb", tmp_path)
+    for file in (tmp_path / "book" / "99_t.html", tmp_path / "book" / "index.html", tmp_path / "99_t.slides.html"):
+        source = file.read_text()
+        assert "<b>" not in source.partition("</title>")[0][-60:] and "99 If &lt;b&gt; &lt; C" in source
+        assert "<script></" not in source and "<script></a>" not in source
+
+
+def test_a_book_is_not_written_over_another_site(tmp_path, capsys):
+    fetch_scripts.need(scripts.KATEX)
+    (tmp_path / "index.html").write_text("my page")
+    assert cli.main(["book", "4", "--out", str(tmp_path)]) == 1
+    assert "holds another site" in capsys.readouterr().err and (tmp_path / "index.html").read_text() == "my page"
+    (tmp_path / "index.html").unlink()
+    for _ in range(2):  # the book itself may be made anew
+        assert cli.main(["book", "4", "--out", str(tmp_path)]) == 0
 
 
 def test_a_class_sees_one_notebook_alone(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import logging
 import pkgutil
 from collections.abc import Callable
 
@@ -38,10 +39,15 @@ def check(number: str, answer: Callable) -> None:
 def score(number: str, answer: Callable) -> float:
     """What ``check`` says, and 1.0 point if that is "right", else 0.0: the last line of a cell that nbgrader marks.
 
-    Warnings go unheard, because nbgrader gives no points to a cell that prints one.
+    Warnings and logs go unheard, because nbgrader gives no points to a cell that prints one.
     """
-    with contextlib.redirect_stderr(io.StringIO()):
-        return float(_told(number, answer) == "right")
+    heard = logging.root.manager.disable
+    logging.disable()  # a handler may have been given the true stderr long ago
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return float(_told(number, answer) == "right")
+    finally:
+        logging.disable(heard)
 
 
 def hint(number: str) -> None:

@@ -79,7 +79,7 @@ QUESTIONS: Sequence[Question] = (
         "A coupling layer: z_a = x_a and z_b = x_b + m(x_a). What must hold of m?",
         (
             "It must be invertible, as every part of a flow.",
-            "It need not be invertible, but its Jacobian enters the log-determinant.",
+            "It need not be invertible, but it must be smooth, and the log of its slope enters the log-determinant.",
             "It must keep volume.",
             "Nothing: any function of x_a will do, and its slope does not enter the log-determinant.",
         ),
@@ -90,12 +90,12 @@ QUESTIONS: Sequence[Question] = (
     ),
     Question(
         "The Jacobian of one coupling layer is triangular. Four of them are stacked, and the half that passes "
-        "alternates. The Jacobian of the whole",
+        "alternates. In general, the Jacobian of the whole",
         (
             "is triangular, as a product of triangular matrices is.",
             "is full, so its determinant costs O(D³).",
             "is full, and its determinant is still the product of the layers' determinants.",
-            "is triangular or full, depending on the weights.",
+            "is full, and its determinant can only be estimated.",
         ),
         "c",
         "The layers are triangular one up and one down, and such a product is full: every output comes to depend on "
@@ -109,17 +109,18 @@ QUESTIONS: Sequence[Question] = (
             "The flow is excellent.",
             "The flow overfits.",
             "Its densities are wrong: the log-determinant, say, is summed over too many dimensions.",
-            "It is the luck of the draw; take more test points.",
+            "It is the luck of the draw: with more test points, or with others, the difference will go to zero.",
         ),
         "c",
         "On the average over draws of p no density beats p: KL(p‖q) ≥ 0. Overfitting makes *test* scores worse, and "
-        "luck shrinks with the root of the number of points. Integrate the flow's density: you will find e⁸ and not 1.",
+        "luck shrinks with the root of the number of points. Integrate the flow's density: you will find e⁸ or more, "
+        "and not 1.",
         "05",
     ),
     Question(
         "On held-out data model A has a higher likelihood than model B. Then",
         (
-            "A's samples look better.",
+            "A's samples look better, for they come from the better density.",
             "A covers the data better, and B's samples may still look better.",
             "B overfits.",
             "A has stored the training points.",
@@ -149,7 +150,7 @@ QUESTIONS: Sequence[Question] = (
         (
             "The model fits the data perfectly.",
             "q is the exact posterior of the model, and the model may be bad.",
-            "The likelihood has reached its maximum.",
+            "The likelihood has reached its maximum, and no step can raise it further.",
             "The latent variable carries no information.",
         ),
         "b",

@@ -20,7 +20,8 @@ def file() -> Path | None:
     chosen = os.environ.get("FLOWLAB_PROGRESS", "")
     if chosen == "off":
         return None
-    return Path(chosen or platformdirs.user_data_path("flowlab", appauthor=False) / "progress.json").expanduser()
+    # os.path and not Path: it leaves the ~ of nobody we know as it is, instead of raising.
+    return Path(os.path.expanduser(chosen or platformdirs.user_data_path("flowlab", appauthor=False) / "progress.json"))
 
 
 def read() -> dict[str, Any]:
@@ -33,8 +34,9 @@ def read() -> dict[str, Any]:
         return {"solved": {}, "inventory": []}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        return {"solved": dict(kept["solved"]), "inventory": list(kept["inventory"])}
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        solved = {str(number): str(day) for number, day in dict(kept["solved"]).items()}
+        return {"solved": solved, "inventory": [[str(day), int(right)] for day, right in kept["inventory"]]}
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ValueError(
             f"{path} should hold your progress, but cannot be read ({error}). Delete it to start anew."
         ) from None
@@ -60,6 +62,7 @@ def _note(change: Any) -> None:
         change(kept)
         if json.dumps(kept) == before:
             return
+        path = path.resolve()  # a link to the file stays one
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
         try:

@@ -28,9 +28,11 @@ class Aim:
 def notebooks(numbers: Iterable[str | int] = ()) -> list[Path]:
     """The notebooks of the course in teaching order, or those with these numbers (4, "4" and "04" are the same).
 
+    Where somebody keeps copies beside a notebook, such as 04_nice-Copy1, the shortest name is the course's own.
     Raises ValueError for a number that no notebook has, and where no notebooks are installed.
     """
-    found = {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    there = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"), key=lambda path: (path.name[:2], -len(path.name), path.name))
+    found = {path.name[:2]: path for path in there}
     if not found:
         raise ValueError(
             "This works from a clone of the course, and this installation has no notebooks beside it. "
@@ -44,8 +46,14 @@ def notebooks(numbers: Iterable[str | int] = ()) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A notebook as nested dicts, the source of each cell as one string."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    """A notebook as nested dicts, the source of each cell as one string. Raises ValueError where it is none."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a notebook ({error}). If git has left the marks of a conflict in it, take one side: "
+            f"git checkout --theirs {path.name}"
+        ) from None
     for cell in notebook["cells"]:
         cell["source"] = "".join(cell["source"])
     return notebook

@@ -19,8 +19,9 @@ def copy(folder: Path) -> Iterator[str]:
     """Bring the course's notebooks, solutions and pictures into a folder, and say a line about each that is new.
 
     A file that the student has left alone is brought up to date, and one that they have deleted comes back. A file that
-    they have changed stays as it is, to the byte: a new version is put beside it. What was copied is remembered, as
-    hashes, in ``.flowlab_copy.json`` in the folder. Raises ValueError where the folder is the course's own.
+    they have changed stays as it is, to the byte: a new version is put beside it. So does a link that they have put in
+    its place. What was copied is remembered, as hashes, in ``.flowlab_copy.json`` in the folder. Raises ValueError
+    where the folder is the course's own.
     """
     base.notebooks()
     if folder.resolve().is_relative_to(base.NOTEBOOKS) or base.NOTEBOOKS.is_relative_to(folder.resolve()):
@@ -34,12 +35,13 @@ def copy(folder: Path) -> Iterator[str]:
         last = record.get(name, {})
         # Work done inside the clone itself is the student's from the first: no later version may replace it.
         copied = None if name in touched_in_clone else new
-        if not own.exists():
+        theirs = own.is_symlink()  # also one that leads nowhere now, as to a disk that is not there today
+        if not theirs and not own.exists():
             yield f"{name}: {'was gone, and is back' if last else 'new'}"
             _bring(source, own)
-        elif _hash(own) == new:
+        elif own.exists() and _hash(own) == new:
             pass
-        elif _hash(own) == last.get("copied"):
+        elif not theirs and _hash(own) == last.get("copied"):
             yield f"{name}: brought up to date"
             _bring(source, own)
         else:
@@ -71,8 +73,8 @@ def _record(folder: Path) -> dict[str, dict[str, str | None]]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
+        return {name: dict(known) for name, known in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}  # then every file counts as the student's, and nothing is overwritten
 
 

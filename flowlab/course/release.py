@@ -59,17 +59,22 @@ def release(numbers: Iterable[str | int], folder: Path, *, grading: bool = False
         target.parent.mkdir(parents=True, exist_ok=True)
         write(graded(notebook) if grading else notebook, target)
         for page in pages:
-            text = _linked(page.read_text(encoding="utf-8"), beside)
-            (target.parent / page.name).write_text(text, encoding="utf-8")
+            _unless_there(target.parent / page.name, _linked(page.read_text(encoding="utf-8"), beside))
         yield target
     questions = folder / "concept_inventory.md"
-    questions.write_text(inventory.questions() + "\n", encoding="utf-8")
+    _unless_there(questions, inventory.questions() + "\n")
     yield questions
     if grading:
-        (folder / "nbgrader_config.py").write_text(CONFIG, encoding="utf-8")
+        _unless_there(folder / "nbgrader_config.py", CONFIG)
         for path in paths:
             _nbgrader(folder, "generate_assignment", path.stem)
             yield folder / "release" / path.stem / path.name
+
+
+def _unless_there(path: Path, text: str) -> None:
+    """Write a file that several releases share; as it stands in the folder it may hold the teacher's own changes."""
+    if not path.exists():
+        path.write_text(text, encoding="utf-8")
 
 
 def student(notebook: dict[str, Any], beside: set[str], install: str = "") -> dict[str, Any]:

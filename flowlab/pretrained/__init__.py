@@ -1,4 +1,4 @@
-"""Small trained flows and mixtures that come with the package: for the explorers, and for whoever wants to look before training.
+"""Small trained flows and mixtures that come with the package: for the explorers, and to look at before training.
 
     flow = flowlab.pretrained.load("pinwheel_spline")    # a Flow in evaluation mode
     flowlab.pretrained.cards()                           # what there is: recipe, data, settings, metrics

@@ -113,7 +113,8 @@ def printed(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """HTML without its tags."""
+    """HTML without its tags. Those inside a line part no words: ``flow.log_prob`` in color is still one."""
+    text = re.sub(r"</?(?:a|code|em|span|strong)\b[^>]*>", "", text)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
 
 

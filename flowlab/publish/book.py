@@ -45,7 +45,12 @@ class Page:
 
 
 def write(paths: Sequence[Path], folder: Path) -> Path:
-    """Write the book of these notebooks, with the texts and the worked answers beside them; returns its first page."""
+    """Write the book of these notebooks, with the texts and the worked answers beside them; returns its first page.
+
+    An earlier book in the folder is written over, and no other site is: FileExistsError.
+    """
+    if (folder / "index.html").exists() and not (folder / "assets" / "search.js").exists():
+        raise FileExistsError(f"{folder} holds another site, whose index.html would be lost. Name another folder.")
     book = Book(paths, folder)
     for page in book.pages:
         target = folder / page.address

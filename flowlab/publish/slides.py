@@ -111,7 +111,9 @@ class Deck:
         folded = False
         for token in tokens(source):
             if token["type"] == "block_html":
-                folded = token["raw"].startswith("<details") or (folded and "</details>" not in token["raw"])
+                folded = "</details>" not in token["raw"] and (folded or token["raw"].startswith("<details"))
+                if plain(token["raw"]) and not self._hidden:  # such as the question on top of a folded answer
+                    self._say(f"<p>{html.escape(plain(token['raw']))}</p>")
             elif token["type"] == "heading":
                 self._heading(token)
             elif self._hidden or token["type"] == "blank_line":
