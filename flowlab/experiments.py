@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ class Trial(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What one seed of one recipe gave: shares of 1, nats a point on fresh points, and seconds."""
+    """What one seed of one recipe gave: shares of 1, nats a point on fresh points, and seconds; and of what."""
 
     recipe: str
     seed: int
@@ -76,6 +76,9 @@ class Record(NamedTuple):
     log_prob: float
     exact_log_prob: float
     seconds: float
+    data: str = ""  # the density, as Python writes it
+    labels: int = 0
+    effort: float = 1.0
 
 
 Recipe = Callable[[Points, int, Generator], Plan]
@@ -107,13 +110,16 @@ class Experiment:
         generator = Generator().manual_seed(seed)
         x, y = self.truth.labelled(self.size, generator)
         test, test_labels = self.truth.labelled(self.size, generator)
-        first = torch.cat([(y == k).nonzero()[:, 0][: -(-labels // self.truth.components)] for k in y.unique()])
-        first = first.sort().values[:labels]
+        first = _balanced(y, labels)
         points = Points(x, x[first], y[first])
         plan = make(points, self.truth.components, generator)
         settings = plan.settings
         if settings is not None:
-            settings = {"seed": seed, **settings, "epochs": max(1, round(effort * settings["epochs"]))}
+            objective = settings["objective"]
+            if isinstance(objective, Interleaved):  # its first phase takes the same share of a shorter run
+                objective = replace(objective, first=round(effort * objective.first))
+            epochs = max(1, round(effort * settings["epochs"]))
+            settings = {"seed": seed, **settings, "epochs": epochs, "objective": objective}
         return Trial(plan.model, x, settings, plan.by_bayes, points, test, test_labels)
 
     def check(self, recipe: str, labels: int = 0, effort: float = 1.0) -> Recipe:
@@ -130,13 +136,19 @@ class Experiment:
     def run(
         self, recipe: str, seed: int = 0, *, labels: int = 0, effort: float = 1.0, progress: bool = False
     ) -> Record:
-        """Fit one trial and score it on as many fresh points as it was given. Arguments and errors as ``trial``."""
+        """Fit one trial and score it on as many fresh points as it was given. Arguments and errors as ``trial``.
+
+        An interrupt ends it without a record: a fit that was stopped says nothing of its recipe.
+        """
         started = time.perf_counter()
         trial = self.trial(recipe, seed, labels=labels, effort=effort)
         if trial.settings is not None:
-            fit(trial.model, trial.x, progress=progress, **trial.settings)
+            history = fit(trial.model, trial.x, progress=progress, **trial.settings)
+            if history is None or history.step < history.total:
+                raise KeyboardInterrupt
         seconds = time.perf_counter() - started
-        return Record(recipe, seed, **self.score(trial), seconds=round(seconds, 2))
+        what = {"data": repr(self.truth), "labels": labels, "effort": effort}
+        return Record(recipe, seed, **self.score(trial), seconds=round(seconds, 2), **what)
 
     @torch.no_grad()
     def score(self, trial: Trial) -> dict[str, float]:
@@ -149,6 +161,12 @@ class Experiment:
             "log_prob": float(trial.model.log_prob(trial.test).mean()),
             "exact_log_prob": float(self.truth.log_prob(trial.test).mean()),
         }
+
+
+def _balanced(y: Tensor, count: int) -> Tensor:
+    """Rows of y, ``(count,)``, in order: the first of each class, then the second of each, as far as ``count`` goes."""
+    nth = torch.nn.functional.one_hot(y).cumsum(0).gather(1, y[:, None])[:, 0]  # how often its label has come
+    return nth.argsort(stable=True)[:count].sort().values
 
 
 # --- recipes ------------------------------------------------------------------------------------------------------
@@ -196,7 +214,11 @@ def gaussians(points: Points, K: int, generator: Generator) -> Plan:
 
 
 def thesis_pinwheel(points: Points, K: int, generator: Generator) -> Plan:
-    """The thesis' settings as printed: 8 couplings of width 8, q of 3 hidden units, falling temperature (5.1.1)."""
+    """The thesis' settings as printed: 8 couplings of width 8, q of 3 hidden units, falling temperature (5.1.1).
+
+    Ours where nothing is printed: ReLUs, log-scales within ±2, couplings that start at the identity. And s and t share
+    the layer of width 8, where the thesis may mean one for each.
+    """
     mixture = flow_mixture(2, K, layers=8, hidden=(8,), activation="relu", posterior=(3,), generator=generator)
     return Plan(mixture, {"objective": Objective(temperature=falling_temperature(floor=0.01)), **PRINTED})
 
@@ -218,7 +240,12 @@ PINWHEEL = Experiment(
 
 
 def thesis_circles(points: Points, K: int, generator: Generator) -> Plan:
-    """As printed: 10 couplings of width 8, q of 2×16; labels, if any, have the first 300 steps alone (5.1.2)."""
+    """As printed: 10 couplings of width 8, q of 2×16; labels, if any, have the first 300 steps alone (5.1.2).
+
+    Then one step on the labels, an epoch of theirs, to eight on all points, an epoch of those: the 500 printed epochs
+    are all steps here, the first 300 among them. The labelled points are some of the 1,024. As in ``thesis_pinwheel``
+    for what is not printed; CIRCLES are drawn with more noise than the thesis' (0.05, not 0.005).
+    """
     mixture = flow_mixture(2, K, layers=10, hidden=(8,), activation="relu", posterior=(16, 16), generator=generator)
     plain = Objective(temperature=falling_temperature(floor=0.01))
     settings = {"epochs": 500, "batch_size": 128, "learning_rate": 1e-3, "schedule": "constant"}
@@ -228,7 +255,7 @@ def thesis_circles(points: Points, K: int, generator: Generator) -> Plan:
 
 
 def interleaved(points: Points, K: int, generator: Generator) -> Plan:
-    """Labels alone first, then one step in ten on them among steps of the ELBO with consistency. Recommended."""
+    """Labels alone first, then one step in nine on them among steps of the ELBO with consistency. Recommended."""
     mixture = flow_mixture(2, K, layers=10, generator=generator)
     plain = Objective(consistency=5.0, noise=0.05, distill=1.0)
     start = Interleaved(points.labelled, points.labels, plain)
@@ -236,7 +263,10 @@ def interleaved(points: Points, K: int, generator: Generator) -> Plan:
 
 
 def flowgmm(points: Points, K: int, generator: Generator) -> Plan:
-    """One flow with K modes: log p(x, y) on the labels, one step in ten, and log p(x) on all points (FlowGMM)."""
+    """One flow with K modes: log p(x, y) on the labels and log p(x) on all points (FlowGMM).
+
+    The paper adds the two in each step. Here labels have the first 300 steps and then one in nine, as in the others.
+    """
     angle = 2 * math.pi / K * torch.arange(K)
     base = distributions.GaussianMixture(3 * torch.stack((angle.cos(), angle.sin()), -1))
     mixture = LatentGaussianMixture(
@@ -312,21 +342,33 @@ def run_all(
     """Recipes (all when left out) on seeds, one record each as it is ready; each sees the same points of a seed.
 
     Args:
-        path: a JSON file with a list of all records, written anew after each.
+        path: a JSON file with a list of all records, written anew after each. For one run at a time.
         resume: keep the records that the file holds, which must be of this experiment, and run only what is missing.
 
     Raises:
-        ValueError: for no seeds, a recipe that does not exist, and a file to resume that holds no records.
+        ValueError: for no seeds, a recipe that does not exist, no file to resume, and one that holds no records or
+            those of other data, labels or effort.
     """
     known = experiment.labelled_recipes if labels else experiment.recipes
-    recipes = list(known) if recipes is None else recipes
+    recipes = list(dict.fromkeys(known if recipes is None else recipes))
     if len(seeds) < 1 or seeds.start < 0:
         raise ValueError(f"Expected at least one seed, the first at least 0, but came {len(seeds)} from {seeds.start}.")
     for recipe in recipes:
         experiment.check(recipe, labels, effort)
     if path is not None and not path.parent.is_dir():
         raise ValueError(f"There is no folder {path.parent} to write {path.name} to. Make it first.")
-    records = _read(path) if resume and path is not None and path.exists() else []
+    if path is not None and path.is_dir():
+        raise ValueError(f"{path} is a folder. Name a file to write the records to.")
+    if resume and path is None:
+        raise ValueError("Expected a file to resume from, but none was named.")
+    records = _read(path) if resume and path.exists() else []
+    what = (repr(experiment.truth), labels, effort)
+    for record in records:
+        if record[-3:] != what:
+            raise ValueError(
+                f"{path} holds records of {_words(*record[-3:])}, but this run is of {_words(*what)}. Name another "
+                "file."
+            )
     yield from records
     done = {(record.recipe, record.seed) for record in records}
     for seed in seeds:
@@ -337,6 +379,10 @@ def run_all(
             if path is not None:
                 _write(path, records)
             yield records[-1]
+
+
+def _words(data: str, labels: int, effort: float) -> str:
+    return f"{data or 'unnamed data'} with {labels} labels at effort {effort:g}"
 
 
 def line(record: Record) -> str:
@@ -364,7 +410,9 @@ def table(records: list[Record], success: float = 0.99) -> str:
 
 def _read(path: Path) -> list[Record]:
     try:
-        return [Record(**record) for record in json.loads(path.read_text())]
+        records = [Record(**record) for record in json.loads(path.read_text())]
+        table(records) if records else ""  # fails where a number is none
+        return records
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} holds no records of an experiment, so it cannot be resumed. Name another.") from error
 

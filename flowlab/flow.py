@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from flowlab.bijections.base import Bijection, NotStackable, ShapeError
 from flowlab.distributions import Base
@@ -33,6 +34,11 @@ class Flow(nn.Module):
             )
         if bijection.stack is not None and bijection.stack != base.stack:
             raise NotStackable(f"Flow expected a base with stack={bijection.stack}, but came stack={base.stack}.")
+        if bijection.event_dim != 1:
+            raise ShapeError(
+                f"Flow expected a bijection of vectors, as its base is of vectors, but {type(bijection).__name__} "
+                "takes images: put it in AsImage((C, H, W), ...)."
+            )
         self.bijection, self.base = bijection, base
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -43,7 +49,18 @@ class Flow(nn.Module):
                 f"torch.as_tensor(x, dtype={self.base.anchor.dtype}) or flow.to({x.dtype})."
             )
         z, log_det = self.bijection(x, context)
-        return self.base.log_prob(z) + log_det
+        return self.without_traces(self.base.log_prob(z) + log_det)
+
+    def without_traces(self, log_p: Tensor) -> Tensor:
+        """``log_p`` itself; of the gradient that comes back to a stack, what is smaller than 1e-30 becomes zero.
+
+        In a mixture, a flow that has no part in a point is handed a gradient of 1e-40. That moves no weight, but a
+        processor takes a hundred times as long over numbers so near to float32's smallest: a fifth of a training step.
+        """
+        slow = self.bijection.stack is not None and log_p.dtype == torch.float32 and log_p.device.type == "cpu"
+        if slow and log_p.requires_grad and not torch.compiler.is_compiling():
+            log_p.register_hook(lambda g: F.hardshrink(g, 1e-30))
+        return log_p
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.log_prob(x, context)

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 # ReLU in place: its gradient needs only its own result, so nothing is lost, and a copy is saved.
@@ -95,19 +96,30 @@ class MLP(nn.Module):
         return x if flat else x.reshape(*batch, x.shape[-1])
 
 
+_func_is_at_work = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)  # without it: never by hand
+
+
 def _by_hand(x: Tensor) -> bool:
     """Whether a gradient written by hand may stand in for autograd's: not where something else reads the operations."""
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
-        and not torch._C._are_functorch_transforms_active()  # torch.func: vmap, grad, jacrev
+        and not _func_is_at_work()  # vmap, grad, jacrev
+        and getattr(forward_ad, "_current_level", -1) < 0  # tangents, which the gradient by hand knows nothing of
     )
 
 
 def _product(A: Tensor, B: Tensor) -> Tensor:
     """A B, K at once. A wide A with a thin B takes a third of the time as (Bᵀ Aᵀ)ᵀ."""
     return torch.bmm(B.mT.contiguous(), A.mT).mT if B.shape[-1] <= 4 else torch.bmm(A, B)
+
+
+def _affine(A: Tensor, B: Tensor, b: Tensor) -> Tensor:
+    """A B + b, K at once. Where A is one column, each number of the result is one product, and needs no matrices."""
+    if A.shape[-1] == 1:
+        return torch.addcmul(b.unsqueeze(1), A, B)
+    return _product(A, B).add_(b.unsqueeze(1))
 
 
 class _StackedMLP(torch.autograd.Function):
@@ -123,9 +135,9 @@ class _StackedMLP(torch.autograd.Function):
         W, b = parameters[:L], parameters[L:]
         h = [x]
         for l in range(L - 1):
-            h.append(_product(h[l], W[l]).add_(b[l].unsqueeze(1)).relu_())
+            h.append(_affine(h[l], W[l], b[l]).relu_())
         ctx.save_for_backward(*parameters, *h)
-        return _product(h[-1], W[-1]).add_(b[-1].unsqueeze(1))
+        return _affine(h[-1], W[-1], b[-1])
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -232,7 +244,10 @@ class MaskedMLP(MLP):
 
     @contextmanager
     def masked_once(self) -> Iterator[None]:
-        """A block for many passes with the same weights: masks are applied once, since that costs more than a pass."""
+        """A block for many passes with the same weights: masks are applied once, since that costs more than a pass.
+
+        No other thread may train the network meanwhile: it would find these weights, and its gradients would be lost.
+        """
         layers = (*self.hidden, self.last)
         try:
             for layer in layers:
@@ -241,3 +256,97 @@ class MaskedMLP(MLP):
         finally:
             for layer in layers:
                 layer.masked = None
+
+
+class Convolution(nn.Module):
+    """y = W ∗ x + b over 3×3 windows, with zeros beyond the border, or K of them side by side when ``stack=K``.
+
+    ``(..., in, H, W)`` to ``(..., out, H, W)``; a stack takes ``(K, ..., in, H, W)``. W is ``(out, in, 3, 3)``, with K
+    before it in a stack. Weights start uniform within ±1/√(9 in), drawn from ``generator``; at zero with ``zero=True``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        zero: bool = False,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.stack = stack
+        lead = () if stack is None else (stack,)
+        shapes = (*lead, out_channels, in_channels, 3, 3), (*lead, out_channels)
+        bound = 1 / math.sqrt(9 * in_channels)
+        self.weight, self.bias = (
+            nn.Parameter(torch.zeros(s) if zero else bound * (2 * torch.rand(s, generator=generator) - 1))
+            for s in shapes
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apart(self.convolve(side_by_side(x, self.stack)), x, self.stack)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The same where the K stand side by side already: ``(N, K·in, H, W)`` to ``(N, K·out, H, W)``."""
+        weight = self.weight.reshape(-1, *self.weight.shape[-3:])
+        return F.conv2d(x, weight, self.bias.flatten(), padding=1, groups=self.stack or 1)
+
+
+def side_by_side(x: Tensor, stack: int | None) -> Tensor:
+    """``(K, ..., C, H, W)`` as ``(N, K·C, H, W)``: K convolutions at once are one, with K groups of channels."""
+    return x.reshape(stack or 1, -1, *x.shape[-3:]).transpose(0, 1).flatten(1, 2)
+
+
+def apart(y: Tensor, x: Tensor, stack: int | None) -> Tensor:
+    """Undo ``side_by_side``: ``(N, K·C, H, W)`` with the batch axes of ``x`` again, ``(K, ..., C, H, W)``."""
+    K = stack or 1
+    return y.unflatten(1, (K, y.shape[1] // K)).transpose(0, 1).reshape(*x.shape[:-3], y.shape[1] // K, *y.shape[-2:])
+
+
+class ResidualConvNet(nn.Module):
+    """h ← h + W₂ ∗ relu(W₁ ∗ relu(h)), ``blocks`` times, between a first and a last 3×3 convolution (arXiv:1512.03385).
+
+    RealNVP's conditioner for images (arXiv:1605.08803, section 4.1), without its batch normalization.
+
+    ``(..., in, H, W)``, and a context ``(..., E)`` beside it, the same for all pixels, when built with
+    ``context_features=E``, to ``(..., out, H, W)``, for any H and W. The last layer starts at zero, so that what it
+    conditions starts at the identity. A pixel sees 2 · ``blocks`` + 2 pixels far.
+
+    Raises:
+        ValueError: when a context is missing, not expected, or of another width.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden: int = 64,
+        blocks: int = 2,
+        *,
+        context_features: int = 0,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        own = {"stack": stack, "generator": generator}
+        self.first = Convolution(in_channels + context_features, hidden, **own)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(Convolution(hidden, hidden, **own) for _ in range(2)) for _ in range(blocks)
+        )
+        self.last = Convolution(hidden, out_channels, zero=True, stack=stack)
+        self.context_features, self.stack = context_features, stack
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        given = 0 if context is None else context.shape[-1]
+        if given != self.context_features:
+            raise ValueError(
+                f"This network was built for {self.context_features or 'no'} context features, but came "
+                f"{given or 'none'}."
+            )
+        if context is not None:
+            x = torch.cat((x, context[..., None, None].expand(*x.shape[:-3], given, *x.shape[-2:])), dim=-3)
+        h = self.first.convolve(side_by_side(x, self.stack))
+        for one, two in self.blocks:
+            h = h + two.convolve(one.convolve(h.relu()).relu())
+        return apart(self.last.convolve(h.relu()), x, self.stack)

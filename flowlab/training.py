@@ -319,7 +319,8 @@ def _compiled_for_training(flow: Flow) -> Callable[..., Tensor]:
     fast = torch.compile(plain, dynamic=False)
 
     def log_prob(x: Tensor, context: Tensor | None = None) -> Tensor:
-        return (fast if flow.training and torch.is_grad_enabled() else plain)(x, context)
+        in_training = flow.training and torch.is_grad_enabled()
+        return flow.without_traces(fast(x, context)) if in_training else plain(x, context)
 
     return log_prob
 

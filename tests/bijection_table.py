@@ -10,7 +10,9 @@ from torch import Generator, Tensor
 from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
+    AdditiveImageCoupling,
     AffineCoupling,
+    AffineImageCoupling,
     AsImage,
     BatchNorm,
     Bijection,
@@ -33,10 +35,13 @@ from flowlab.bijections import (
     SplineCoupling,
     Squeeze,
     alternating_mask,
+    channel_mask,
+    checkerboard_mask,
 )
 
 VECTORS = ((1,), (2,), (3,), (5,), (8,))
 PAIRS = VECTORS[1:]  # a split needs two coordinates
+BOARDS = ((1, 2, 2), (1, 1, 3), (2, 2, 1))  # a checkerboard needs two pixels
 IMAGES = ((2, 1, 1), (3, 2, 1), (2, 1, 3))
 EVEN = ((4, 2, 2), (4, 2, 4), (4, 4, 2))  # a squeeze takes them both ways
 
@@ -187,6 +192,20 @@ TABLE = {
     "Channelwise, ActNorm": Row(lambda C, H, W, stack: Channelwise(ActNorm(C, stack=stack)), IMAGES),
     "Channelwise, coupling": Row(
         lambda C, H, W, **own: Channelwise(AffineCoupling(odd_mask(C), (4,), context_features=2, **own)),
+        IMAGES,
+        context=2,
+    ),
+    "AdditiveImageCoupling": Row(
+        lambda C, H, W, **own: AdditiveImageCoupling(checkerboard_mask(C, H, W), 3, blocks=1, **own), BOARDS
+    ),
+    "AffineImageCoupling, checkerboard": Row(
+        lambda *shape, **own: AffineImageCoupling(checkerboard_mask(*shape, odd=True), 3, blocks=1, **own), BOARDS
+    ),
+    "AffineImageCoupling, channels": Row(
+        lambda C, H, W, **own: AffineImageCoupling(channel_mask(C), 2, blocks=2, **own), IMAGES
+    ),
+    "AffineImageCoupling, context": Row(
+        lambda C, H, W, **own: AffineImageCoupling(channel_mask(C, odd=True), 3, blocks=0, context_features=2, **own),
         IMAGES,
         context=2,
     ),

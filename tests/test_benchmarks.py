@@ -140,3 +140,61 @@ def test_five_floors_in_one_pass_are_five_floors(one_thread):
 def test_an_unknown_name_is_refused(given, sentence):
     with pytest.raises(SystemExit, match=sentence):
         compare_peers.main([given, "nothing"])
+
+
+def test_a_flow_reaches_what_the_slowest_peer_has_in_the_end(monkeypatch):
+    curves = {
+        "flowlab": [[0.5, -3.0], [1.0, -1.0]],
+        "zuko": [[1.0, -2.1], [2.0, -1.5], [3.0, -1.6]],
+        "freia": [[2.0, -2.0], [9.0, -2.0], [11.0, -2.4]],  # the slowest: −2.0 is the target
+    }
+
+    class FakeWorker:
+        def __init__(self, name):
+            self.name = name
+
+        def ask(self, **request):
+            if self.name not in curves:
+                raise compare_peers.LibraryFailed("ValueError: lost its way")
+            return {"curve": curves[self.name]}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(compare_peers, "Worker", FakeWorker)
+    monkeypatch.setattr(compare_peers, "installed", lambda name: name != "nflows")
+    records, failed = compare_peers.reach(list(compare_peers.LIBRARIES), say=lambda line: None)
+    assert {r["library"]: r["seconds"] for r in records} == {"flowlab": 1.0, "zuko": 2.0, "freia": 2.0}
+    assert {r["target_nats"] for r in records} == {-2.0} and records[1]["best_nats"] == -1.5
+    assert set(failed) == {"normflows", "nflows"}, "the floor is no peer, and nothing is recommended for it"
+    assert "flowlab / fastest peer: 0.50" in compare_peers.report_reach(records)
+    curves.clear()
+    assert compare_peers.reach(["flowlab", "zuko"], say=lambda line: None)[0] == []
+    curves["flowlab"] = [[1.0, -1.0]]
+    alone, _ = compare_peers.reach(["flowlab"], say=lambda line: None)
+    assert alone[0]["seconds"] is None and "no peer set a target" in compare_peers.report_reach(alone)
+
+
+def test_training_as_recommended_is_timed_and_learns(one_thread):
+    curve = compare_peers.learning_curve(compare_peers.LIBRARIES["flowlab"], 1.0)
+    seconds, nats = zip(*curve, strict=True)
+    assert list(seconds) == sorted(seconds) and 1.0 <= seconds[-1] < 2.0
+    assert nats[-1] > nats[0] + 0.5, "a second of training shows"
+
+
+def test_growth_is_measured_along_each_axis():
+    sizes = [1, 2, 5, 10]
+    assert compare_peers.exponent(sizes, [3 * n**2 for n in sizes]) == pytest.approx(2)
+    records = compare_peers.measure_growth(multiples=(1, 2), seconds=0.01)
+    memory = [records.pop(0)] if sys.platform == "linux" else []
+    assert [(r["job"], r["size"]) for r in records] == [
+        *(("growth_batch", n) for n in (512, 1024)),
+        *(("growth_layers", n) for n in (8, 16)),
+        *(("growth_flows", n) for n in (5, 10)),
+    ]
+    assert all(0 < r["min_ms"] <= r["median_ms"] for r in records)
+    text = compare_peers.report_growth(memory + records)
+    assert "time grows as layers^" in text
+    if memory:
+        assert memory[0]["job"] == "memory_1000x1000" and 10 < memory[0]["megabytes"] < 300
+        assert "log-density of 1000x1000 points" in text

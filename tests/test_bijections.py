@@ -18,7 +18,9 @@ import flowlab.bijections
 from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
+    AdditiveImageCoupling,
     AffineCoupling,
+    AffineImageCoupling,
     AsImage,
     BatchNorm,
     Bijection,
@@ -43,6 +45,8 @@ from flowlab.bijections import (
     SinhArcsinh,
     SplineCoupling,
     Squeeze,
+    channel_mask,
+    checkerboard_mask,
 )
 from flowlab.distributions import StandardNormal
 from flowlab.flow import Flow
@@ -939,13 +943,117 @@ def test_actnorm_for_images_starts_each_channel_from_all_pixels():
     torch.testing.assert_close(log_det, (-20 * x.std((0, 2, 3), correction=0).log().sum()).expand(20))
 
 
-@pytest.mark.parametrize("f", (Channelwise(ActNorm(3)), InvertibleConvolution(3), FactorOut(3)), ids=lambda f: type(f))
+@pytest.mark.parametrize(
+    "f",
+    (Channelwise(ActNorm(3)), InvertibleConvolution(3), FactorOut(3), AffineImageCoupling(channel_mask(3), 2)),
+    ids=lambda f: type(f),
+)
 def test_other_channels_are_refused_in_words(f):
     for apply in (f, f.inverse):
         with pytest.raises(
             ShapeError, match=rf"{type(f).__name__} expected shape \(..., 3, H, W\), but came \(7, 2, 4, 4\)"
         ):
             apply(torch.zeros(7, 2, 4, 4))
+
+
+IMAGE_COUPLINGS = (AdditiveImageCoupling, AffineImageCoupling)
+IMAGE_MASKS = {
+    "checkerboard": checkerboard_mask(2, 3, 4),
+    "odd checkerboard": checkerboard_mask(2, 3, 4, odd=True),
+    "channels": channel_mask(2),
+    "odd channels": channel_mask(2, odd=True),
+    "a hole": torch.arange(24).reshape(2, 3, 4) != 17,
+}
+
+
+@pytest.mark.parametrize("C, H, W", ((1, 4, 4), (2, 3, 5), (3, 1, 2)))
+def test_masks_partition_the_pixels(C, H, W):
+    even, odd = checkerboard_mask(C, H, W), checkerboard_mask(C, H, W, odd=True)
+    assert even.shape == (C, H, W) and torch.equal(even, ~odd) and even[:, 0, 0].all()
+    assert (even[:, 1:] != even[:, :-1]).all() and (even[:, :, 1:] != even[:, :, :-1]).all(), "neighbors take turns"
+    first, second = channel_mask(2 * C + 1), channel_mask(2 * C + 1, odd=True)
+    assert first.shape == (2 * C + 1, 1, 1) and torch.equal(first, ~second)
+    assert first.flatten().tolist() == [True] * C + [False] * (C + 1)
+
+
+def image_coupling(law, mask: Tensor, **settings) -> Bijection:
+    return randomized(law(mask, 3, blocks=1, **settings), 0.3).double()
+
+
+@pytest.mark.parametrize("mask", IMAGE_MASKS.values(), ids=IMAGE_MASKS)
+@pytest.mark.parametrize("law", IMAGE_COUPLINGS)
+def test_image_coupling_is_its_equation(law, mask):
+    """RealNVP, eq. 9, and what it says of the Jacobian: what passes passes, what moves moves by itself."""
+    f, x = image_coupling(law, mask), image(5, 2, 3, 4)
+    z, log_det = f(x)
+    b = mask.double()
+    theta = f.network(b * x)
+    s, t = (0 * theta, theta) if law is AdditiveImageCoupling else theta.chunk(2, dim=1)
+    s = 2 * torch.tanh(s)
+    torch.testing.assert_close(z, b * x + (1 - b) * (x * s.exp() + t))
+    torch.testing.assert_close(log_det, ((1 - b) * s).sum((1, 2, 3)))
+    passes = mask.expand(2, 3, 4)
+    assert torch.equal(z[:, passes], x[:, passes]) and (z != x)[:, ~passes].all()
+    J, passes = jacobian(f, x, 3), passes.flatten()
+    moved = J[:, ~passes][:, :, ~passes]
+    assert torch.equal(moved, torch.diag_embed(moved.diagonal(dim1=1, dim2=2)))
+    assert torch.equal(J[:, passes], torch.eye(24).double()[passes].expand(5, -1, -1))
+    assert (J[:, ~passes][:, :, passes] != 0).any()
+
+
+def test_image_couplings_in_a_row_are_each_of_them():
+    x = image(5, 1, 3, 3)
+    each = [image_coupling(law, checkerboard_mask(1, 3, 3, odd=odd)) for odd in (0, 1) for law in IMAGE_COUPLINGS]
+    z, log_det = Chain(each)(x)
+    expected, total = x, 0
+    for f in each:
+        expected, part = f(expected)
+        total = total + part
+    assert torch.equal(z, expected) and torch.equal(log_det, total)
+
+
+def test_channel_mask_takes_images_of_any_size_and_checkerboard_of_its_own():
+    f = image_coupling(AffineImageCoupling, channel_mask(2))
+    for x in (image(4, 2, 5, 3), image(4, 2, 1, 1)):
+        torch.testing.assert_close(f.inverse(f(x)[0])[0], x)
+    f = image_coupling(AffineImageCoupling, checkerboard_mask(2, 3, 4))
+    for size in ((1, 1), (4, 3), (3, 5)):
+        for apply in (f, f.inverse):
+            with pytest.raises(ShapeError) as error:
+                apply(image(7, 2, *size))
+            assert "AffineImageCoupling expected shape (..., 2, 3, 4), but came (7, 2, " in str(error.value)
+
+
+@pytest.mark.parametrize("law", IMAGE_COUPLINGS)
+@pytest.mark.parametrize(
+    "mask, came",
+    (
+        (torch.ones(2, 1, 1), r"\(2, 1, 1\) that passes 2 of 2"),
+        (torch.zeros(1, 3, 3), r"\(1, 3, 3\) that passes 0 of 9"),
+        (torch.tensor([True, False]), r"\(2,\) that passes 1 of 2"),
+        (checkerboard_mask(1, 1, 1), "passes 1 of 1"),
+    ),
+)
+def test_image_mask_that_splits_nothing_is_refused(law, mask, came):
+    with pytest.raises(ShapeError, match=rf"{law.__name__} expected a mask \(C, H, W\) or \(C, 1, 1\).*{came}"):
+        law(mask)
+
+
+@pytest.mark.parametrize("law", IMAGE_COUPLINGS)
+def test_image_weights_bring_their_mask_along(law):
+    f, other = (image_coupling(law, checkerboard_mask(1, 3, 3, odd=odd)) for odd in (False, True))
+    x = image(4, 1, 3, 3)
+    assert not torch.equal(f(x)[0], other(x)[0])
+    other.load_state_dict(f.state_dict())
+    assert torch.equal(f(x)[0], other(x)[0])
+
+
+@pytest.mark.parametrize("bound", (2.0, 0.5))
+def test_image_log_scale_is_bounded_and_reaches_its_bound(bound):
+    f = randomized(AffineImageCoupling(channel_mask(2), 4, log_scale_bound=bound), 100.0).double()
+    x = image(500, 2, 1, 1)
+    for _, log_det in (f(x), f.inverse(x)):
+        assert 0.99 * bound < log_det.abs().max() <= bound * (1 + 1e-6)
 
 
 def two_scales(stack: int | None = None) -> FactorOut:
@@ -959,7 +1067,8 @@ def test_factor_out_is_the_unsplit_computation():
 
     def half(layer: FactorOut, h: Tensor) -> tuple[Tensor, Tensor]:
         a, b = h.chunk(2, dim=1)
-        s, mean = torch.nn.functional.conv2d(a, layer.weight, layer.bias, padding=1).chunk(2, dim=1)
+        weight, bias = layer.conditioner.parameters()
+        s, mean = torch.nn.functional.conv2d(a, weight, bias, padding=1).chunk(2, dim=1)
         fine = torch.distributions.Normal(mean, (2 * torch.tanh(s)).exp())
         return a, fine.log_prob(b).sum((1, 2, 3))
 
@@ -1004,6 +1113,29 @@ def test_what_cannot_be_factored_out_is_refused_in_words():
         for apply in (f, f.inverse):
             with pytest.raises(ShapeError, match=rf"{type(f).__name__} expected a map that keeps .*Inverse\(Squeeze"):
                 apply(x)
+
+
+VECTOR_AND_IMAGE = "maps of vectors or maps of images, but both came"
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    (
+        (lambda: Chain([Logit(), InvertibleConvolution(4)]), VECTOR_AND_IMAGE),
+        (lambda: Chain([InvertibleConvolution(4), Chain([])]), VECTOR_AND_IMAGE),
+        (lambda: FactorOut(4, Chain([])), "FactorOut expected a map of images, but came Chain"),
+        (lambda: FactorOut(4, ScaleShift(4)), "FactorOut expected a map of images, but came ScaleShift"),
+        (lambda: AsImage((4, 4, 4), ScaleShift(4)), "AsImage expected a map of images, but came ScaleShift"),
+        (lambda: AsImage((4, 4), Squeeze()), r"AsImage expected a shape \(C, H, W\), but came \(4, 4\)"),
+        (lambda: Channelwise(Logit()), "Channelwise expected a map of vectors of a known length, .* but came Logit"),
+        (lambda: Channelwise(Squeeze()), "Channelwise expected a map of vectors .* but came Squeeze"),
+        (lambda: Flow(InvertibleConvolution(4), StandardNormal(4)), r"of vectors, .* put it in AsImage\(\(C, H, W\)"),
+    ),
+)
+def test_a_map_of_vectors_is_none_of_images(build, words):
+    """On images of 4×4×4 each of these once gave a log |det| for every row of pixels, or every pixel, and no error."""
+    with pytest.raises(ShapeError, match=words):
+        build()
 
 
 def test_as_image_reads_rows_of_pixels():

@@ -60,7 +60,7 @@ MISCONCEPTIONS = {
     "the area left of 1 means the formula is nearly right": ("01.5", "02.4"),
     "museum: a log-det summed over unmasked dimensions": ("02.4", "04.4"),
     "museum: a supervised loss with the sign turned": ("10.1",),
-    "museum: v/255 + u/256": ("11",),
+    "museum: v/255 + u/256": ("11.5",),
     "museum: a forward and an inverse that both subtract": ("04.4", "05.1"),
     "museum: a norm for a squared norm": ("02.4",),
 }

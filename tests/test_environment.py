@@ -26,6 +26,7 @@ FLOORS = [
     ["distributions"],
     ["bijections"],
     ["flow"],
+    ["dequantization"],
     ["metrics"],
     ["mixtures"],
     ["models"],

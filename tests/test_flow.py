@@ -96,6 +96,22 @@ def test_stack_is_k_densities_in_one_pass():
         stack.log_prob(x)
 
 
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_a_stack_drops_gradients_too_small_for_float32_alone(dtype):
+    """Flow 0 has a part in all points, flow 1 next to none, flow 2 a small one. Double precision keeps them all."""
+    flow = shaken(realnvp(2, layers=2, hidden=(5,), stack=3, generator=generator())).to(dtype)
+    x = torch.randn(3, 7, 2, generator=generator(2), dtype=dtype)
+    weight = next(p for n, p in flow.named_parameters() if n.endswith("last.weight"))
+    ones, small = (
+        torch.autograd.grad(flow.log_prob(x), weight, torch.tensor(g, dtype=dtype)[:, None].expand(3, 7))[0]
+        for g in ((1.0, 1.0, 1.0), (1.0, 1e-31, 1e-20))
+    )
+    assert (ones.flatten(1).abs().amax(1) > 1e-3).all()
+    torch.testing.assert_close(small[0], ones[0], rtol=0, atol=0)
+    torch.testing.assert_close(1e20 * small[2], ones[2])
+    torch.testing.assert_close(1e31 * small[1], ones[1] if dtype == torch.float64 else torch.zeros_like(ones[1]))
+
+
 def test_context_reaches_density_and_samples():
     flow = shaken(Flow(AffineCoupling([True, False], context_features=1), StandardNormal(2)))
     x, c = torch.randn(6, 2, generator=generator()), torch.randn(6, 1, generator=generator(1))

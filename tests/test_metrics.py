@@ -1,7 +1,8 @@
-"""Scores of clusterings against scikit-learn and by hand, the gap of the bound, and calibration."""
+"""Scores of clusterings against scikit-learn and by hand, the gap of the bound, calibration, and bits per dimension."""
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,10 @@ from torch import Generator
 
 import flowlab
 from flowlab import metrics
+from flowlab.bijections import Logit
+from flowlab.datasets import mnist
 from flowlab.mixtures import FlowMixture
+from flowlab.plotting.bits import TEST_LOG_DET
 
 
 def generator(seed: int = 0) -> Generator:
@@ -115,3 +119,79 @@ def test_heavy_libraries_load_only_when_used():
 def test_what_is_no_clustering_is_refused_in_words(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+# --- likelihoods on three scales ------------------------------------------------------------------------------------
+
+
+def test_published_numbers_in_bits():
+    """ANCHORS: NICE 1980.50 nats on [0, 1] is 4.356 bits per dimension; −1038.5 logit nats is 1.41."""
+    assert metrics.bits_per_dim(1980.50, 784, scale="unit") == pytest.approx(4.356, abs=5e-4)
+    on_unit = -1038.5 + 4620.06
+    assert metrics.bits_per_dim(-1038.5, 784, scale="logit", log_det=4620.06) == pytest.approx(
+        8 - on_unit / (784 * math.log(2)), abs=1e-12
+    )
+
+
+@given(st.floats(0, 12), st.integers(1, 5000), st.integers(2, 300), st.floats(-1e4, 1e4))
+def test_the_three_scales_lead_into_each_other_and_back(bits, dims, levels, log_det):
+    options = ({"scale": "integers"}, {"scale": "unit"}, {"scale": "logit", "log_det": log_det})
+    integers, unit, logit = (metrics.nats(bits, dims, levels=levels, **option) for option in options)
+    assert unit - integers == pytest.approx(dims * math.log(levels), abs=1e-6)
+    assert unit - logit == pytest.approx(log_det, abs=1e-6)
+    for value, option in zip((integers, unit, logit), options, strict=True):
+        try:
+            again = metrics.bits_per_dim(value, dims, levels=levels, **option)
+        except ValueError:  # rounding below zero
+            assert bits < 1e-6
+        else:
+            assert again == pytest.approx(bits, abs=1e-6)
+
+
+def test_tensors_convert_like_numbers():
+    log_p = torch.tensor([1980.5, 0.0], dtype=torch.float64)
+    bits = metrics.bits_per_dim(log_p, 784, scale="unit")
+    assert bits.tolist() == [metrics.bits_per_dim(float(value), 784, scale="unit") for value in log_p]
+
+
+@pytest.mark.parametrize(
+    ("nats", "dims", "options", "words"),
+    [
+        (100.0, 10, {"scale": "nats"}, "one of 'integers', 'unit', 'logit', but 'nats' was given"),
+        (-1300.5, 784, {"scale": "logit"}, "need log_det"),
+        (1980.5, 784, {"scale": "unit", "log_det": 4620.06}, "belongs to the scale 'logit'"),
+        (1980.5, 784, {"scale": "integers"}, "no code is shorter than nothing"),
+        (1980.5, 196, {"scale": "unit"}, "of 196 dimensions"),
+        (1980.5, 784, {"scale": "logit", "log_det": 4620.06}, "no code is shorter"),
+        (10.0, 0, {"scale": "unit"}, "at least 1 dimension"),
+    ],
+)
+def test_scales_are_not_mixed(nats, dims, options, words):
+    with pytest.raises(ValueError, match=words):
+        metrics.bits_per_dim(nats, dims, **options)
+    with pytest.raises(TypeError):
+        metrics.bits_per_dim(nats, dims)
+
+
+@pytest.mark.parametrize("lambda_", [1e-6, 0.01, 0.05])
+@pytest.mark.parametrize("levels", [4, 256])
+def test_log_det_of_the_logit_is_its_mean_over_the_noise(lambda_, levels):
+    v = torch.tensor([[0, 1], [levels - 1, levels // 2]])
+    u = torch.rand(200_000, 2, 2, generator=generator(0), dtype=torch.float64)
+    drawn = Logit(lambda_)((v + u) / levels)[1]  # (S, 2)
+    error = 5 * drawn.std(0) / len(u) ** 0.5
+    assert bool(((metrics.logit_log_det(v, lambda_, levels=levels) - drawn.mean(0)).abs() < error).all())
+    with pytest.raises(TypeError, match="whole numbers"):
+        metrics.logit_log_det(v / 4)
+
+
+def test_log_det_of_mnist_is_the_one_in_the_literature():
+    """ANCHORS' 4620.06 is one draw of the noise, whose standard error is 0.25; the mean over the noise is 4619.95."""
+    if "FLOWLAB_DATA" not in os.environ:
+        pytest.skip("needs MNIST's test images: set FLOWLAB_DATA")
+    v = mnist.load("test")[0].flatten(1)
+    mean = float(metrics.logit_log_det(v, 1e-6).mean())
+    assert mean == pytest.approx(TEST_LOG_DET, abs=0.01)
+    drawn = Logit(1e-6)((v[:2000] + torch.rand(2000, 784, generator=generator(1), dtype=torch.float64)) / 256)[1].mean()
+    assert float(drawn) == pytest.approx(float(metrics.logit_log_det(v[:2000], 1e-6).mean()), abs=2.5)
+    assert mean == pytest.approx(4620.06, abs=0.75)

@@ -24,6 +24,7 @@ from flowlab.mixtures import (
     consistent_posterior,
     falling_temperature,
     supervised,
+    variational,
 )
 from flowlab.mixtures.variational import _walks, mutual_information
 from flowlab.training import Step
@@ -354,6 +355,9 @@ def test_terms_of_the_objective_are_weighted_and_phased_in():
     near, nearer = loss(consistency=1.0, noise=0.2) + elbo, loss(consistency=1.0, noise=0.02) + elbo
     assert near == pytest.approx(100 * nearer, rel=0.5) and nearer > 0, "the divergence is quadratic in the move"
     assert loss(consistency=3.0, noise=0.2) + elbo == pytest.approx(3 * near)
+    e = torch.randn(x.shape, generator=generator(), dtype=x.dtype)  # as the objective draws it
+    log_q, moved = (model.log_posterior(point).detach() for point in (x, x + 0.2 * e))
+    assert near == pytest.approx(float((log_q.exp() * (log_q - moved)).sum(-1).mean())), "KL from x to its copy"
     r = model.responsibilities(x).detach()
     assert loss(distill=2.0) == pytest.approx(-elbo - 2 * float((r * model.log_posterior(x).detach()).sum(-1).mean()))
 
@@ -399,7 +403,15 @@ def test_supervised_loss_is_joint_and_falls_when_q_gets_the_label_right():
     assert values == sorted(values, reverse=True) and values[0] - values[-1] == pytest.approx(4.0, abs=1e-6)
 
 
-def test_interleaved_takes_labels_first_and_then_one_step_in_every():
+def test_a_component_that_cannot_have_made_a_point_says_nothing_of_its_label():
+    """log p(x | k) = −∞ for the other k, and 0 · ∞ is no number."""
+    model = FlowMixture([distributions.StandardUniform(2), StandardNormal(2)], posterior=nn.Linear(2, 2))
+    x = torch.full((3, 2), 4.0)
+    assert supervised(model, (x, torch.ones(3, dtype=torch.long))).isfinite()
+    assert supervised(model, (x, torch.zeros(3, dtype=torch.long))) == math.inf
+
+
+def test_interleaved_takes_labels_first_and_then_one_step_in_every(monkeypatch):
     model, x = mixture(), points(30)
     points_, labels = points(9, seed=5), torch.arange(9) % 3
     seen = []
@@ -417,6 +429,8 @@ def test_interleaved_takes_labels_first_and_then_one_step_in_every():
     torch.testing.assert_close(loss(model, x, step(0)), supervised(model, (points_, labels)))
     few = Interleaved(points_, labels, first=4, batch_size=5)
     assert few(model, x, step(0, seed=1)) == few(model, x, step(0, seed=1)) != few(model, x, step(0, seed=2))
+    monkeypatch.setattr(variational, "supervised", lambda model, batch, *_, **__: len(batch[0].unique(dim=0)))
+    assert few(model, x, step(0)) == 5 and loss(model, x, step(0)) == 9
 
 
 # --- fits -----------------------------------------------------------------------------------------------------------
@@ -465,6 +479,34 @@ def test_consistent_posterior_finds_rings_and_wings_without_labels():
         assert metrics.accuracy(test_y, short(test_x).argmax(-1)) < 0.95, "the walk is what finds them"
     again, same = (consistent_posterior(x, 3, starts=2, steps=2, generator=generator(2)) for _ in range(2))
     assert torch.equal(again(x), same(x))
+
+
+def test_pairs_are_drawn_from_all_walks_of_a_point(monkeypatch):
+    toy = TwoCircles(noise=0.05)
+    x, y = toy.labelled(512, generator(0))
+
+    def stay_or_go(x: Tensor, *_) -> Tensor:
+        """The first walk of each point stays where it is, the other nine end anywhere on its ring."""
+        rings = [(y == k).nonzero()[:, 0] for k in y]
+        go = torch.stack([ring[torch.randint(len(ring), (9,), generator=generator(i))] for i, ring in enumerate(rings)])
+        return torch.cat((torch.arange(len(x))[:, None], go), -1)
+
+    monkeypatch.setattr(variational, "_walks", stay_or_go)
+    settings = {"hidden": (32, 32), "starts": 2, "steps": 200, "learning_rate": 1e-2}
+    network = consistent_posterior(x, 2, generator=generator(2), **settings)
+    assert metrics.accuracy(y, network(x).argmax(-1)) > 0.98
+
+
+def test_labels_count_by_their_mean():
+    """The same labels told twice say the same."""
+    x, y, few = points(40).float(), torch.arange(4) % 2, points(4, seed=1).float()
+    settings = {"starts": 1, "steps": 5, "hidden": (8,)}
+    once, twice = (
+        consistent_posterior(x, 2, labelled=(few.repeat(n, 1), y.repeat(n)), generator=generator(2), **settings)(x)
+        for n in (1, 2)
+    )
+    torch.testing.assert_close(once, twice)
+    assert not torch.allclose(once, consistent_posterior(x, 2, generator=generator(2), **settings)(x))
 
 
 def test_consistent_posterior_keeps_the_best_of_its_starts():
@@ -563,12 +605,23 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
         (lambda: model.log_prob(torch.zeros(4, 3)), r"expected shape \(..., 2\)"),
         (lambda: Objective("elbow"), "'elbo', 'em' or 'likelihood', but 'elbow'"),
         (lambda: Objective(balance=-1.0), "weights and noise of at least 0"),
+        (lambda: Objective(balance=math.nan), "weights and noise of at least 0"),
+        (lambda: model.elbo(x2, log_posterior=torch.zeros(4, 1)), r"log q of shape \(4, 3\), but came \(4, 1\)"),
+        (lambda: FlowMixture(stack, posterior=nn.Linear(2, 1)).elbo(x2), "3 logits, one for each .* it gave 1"),
+        (lambda: supervised(model, (x2, torch.full((4, 3), math.nan))), "rows that sum to one"),
+        (lambda: supervised(model, (x2, torch.zeros(4, dtype=torch.bool))), "whole labels .* torch.bool"),
         (lambda: Objective(phase_in=2.0), r"phase_in in \[0, 1\]"),
         (lambda: consistent_posterior(x2, 1), "the 1 ≥ 2 components"),
         (lambda: consistent_posterior(x2, 5), "at least as many as the 5 .* but came 4"),
         (lambda: consistent_posterior(x2 + math.nan, 2), "finite points"),
         (lambda: consistent_posterior(x2, 2, starts=0), "one start"),
         (lambda: consistent_posterior(x2, 2, walk=0), "one start, step, neighbor"),
+        (lambda: consistent_posterior(x2, 2, batch_size=0), "point in a batch, .* 300 and 0"),
+        (lambda: consistent_posterior(x2[0], 2), r"points \(N, D\), but came torch.float32 of shape \(2,\)"),
+        (lambda: consistent_posterior(x2.long(), 2), r"floating-point points \(N, D\), but came torch.int64"),
+        (lambda: consistent_posterior(x2, 2, labelled=(x2[:2] + math.nan, torch.tensor([0, 1]))), "NaN or infinity"),
+        (lambda: consistent_posterior(x2, 2, labelled=(torch.zeros(2, 3), torch.tensor([0, 1]))), r"shape \(2, 3\)"),
+        (lambda: mixture("latent").posterior(points(), 0.0), "temperature is above 0, but 0.0"),
         (lambda: consistent_posterior(x2, 2, labelled=empty), "at least one labelled point"),
         (lambda: consistent_posterior(x2, 2, labelled=(x2, torch.tensor([0, 1, 2, 0]))), "from 0 to 1"),
         (lambda: falling_temperature(floor=0.0), r"floor in \(0, 1\]"),

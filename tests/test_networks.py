@@ -7,8 +7,10 @@ from itertools import pairwise, product
 import pytest
 import torch
 from torch import Generator, Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn import functional as F
 
-from flowlab.networks import ACTIVATIONS, MLP, Linear, MaskedMLP
+from flowlab.networks import ACTIVATIONS, MLP, Convolution, Linear, MaskedMLP, ResidualConvNet
 
 BATCHES = ((), (5,), (2, 3), (0,))
 
@@ -275,3 +277,119 @@ def test_a_stack_differentiates_as_autograd_does(hidden, widths):
     torch.testing.assert_close(tuple(by_func.values()), gradients(f(x))[1:])
     for needed in (x, *parameters.values()):  # whatever is frozen, the rest is as before
         torch.testing.assert_close(torch.autograd.grad(f(x), needed, g), torch.autograd.grad(autograds(x), needed, g))
+
+
+# --- networks of images -----------------------------------------------------------------------------------------------
+
+
+def test_convolution_is_torchs():
+    """Both start uniform within ±1/√(9 in)."""
+    ours, theirs = Convolution(25, 400, generator=generator()), nn.Conv2d(25, 400, 3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(3, 25, 4, 5, generator=generator())
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x[0]), theirs(x)[0])
+    for p in (ours.weight.detach(), ours.bias.detach()):
+        assert 0.98 / 15 < p.abs().max() <= 1 / 15
+        assert abs(float(p.mean())) < 0.005 and float(p.std()) == pytest.approx(1 / 15 / math.sqrt(3), rel=0.07)
+    zero = Convolution(2, 3, zero=True, stack=2)
+    assert not any(p.any() for p in zero.parameters())
+
+
+@pytest.mark.parametrize("blocks", (0, 1, 2))
+@pytest.mark.parametrize("batch", BATCHES)
+def test_residual_network_is_the_textbook_one(blocks, batch):
+    f = shaken(ResidualConvNet(3, 2, 5, blocks))
+    x = torch.randn(*batch, 3, 4, 6, generator=generator())
+    before = x.clone()
+    y = f(x)
+    assert y.shape == (*batch, 2, 4, 6) and torch.equal(x, before), "the input is left as it was"
+
+    def convolve(layer: nn.Module, h: Tensor) -> Tensor:
+        return F.conv2d(h, layer.weight, layer.bias, padding=1)
+
+    h = convolve(f.first, x.reshape(-1, 3, 4, 6))
+    assert len(f.blocks) == blocks and h.shape[1] == 5
+    for one, two in f.blocks:
+        h = h + convolve(two, F.relu(convolve(one, F.relu(h))))
+    torch.testing.assert_close(y, convolve(f.last, F.relu(h)).reshape(y.shape))
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("context", (0, 2))
+def test_stack_of_residual_networks_is_separate_ones(batch, context):
+    settings = {"hidden": 5, "blocks": 1, "context_features": context}
+    f, single = shaken(ResidualConvNet(3, 2, stack=4, **settings)).double(), ResidualConvNet(3, 2, **settings).double()
+    x = torch.randn(4, *batch, 3, 2, 3, generator=generator()).double()
+    c = torch.randn(4, *batch, context, generator=generator()).double() if context else None
+    for images in (x, x[:1].expand_as(x)):
+        y = f(images, c)
+        assert y.shape == (4, *batch, 2, 2, 3)
+        for k in range(4):
+            single.load_state_dict({name: value[k] for name, value in f.state_dict().items()})
+            torch.testing.assert_close(y[k], single(images[k], None if c is None else c[k]))
+
+
+@pytest.mark.parametrize("stack", (None, 3))
+def test_residual_network_starts_at_zero_and_learns_from_there(stack):
+    f = ResidualConvNet(3, 2, 8, stack=stack, generator=generator())
+    y = f(torch.randn(*((stack,) if stack else ()), 9, 3, 4, 4, generator=generator()))
+    assert (y == 0).all()
+    (y - 1).square().sum().backward()
+    assert (f.last.weight.grad != 0).any() and (f.last.bias.grad != 0).all()
+    layers = [f.first, *(layer for block in f.blocks for layer in block)]
+    assert all((p != 0).all() for layer in layers for p in layer.parameters())
+    if stack:
+        assert not torch.equal(f.first.weight[0], f.first.weight[1])
+
+
+@pytest.mark.parametrize("blocks, reach", ((0, 2), (1, 4)))
+def test_how_far_a_pixel_sees(blocks, reach):
+    f = shaken(ResidualConvNet(1, 1, 4, blocks)).double()
+    x = torch.randn(1, 1, 13, generator=generator()).double().requires_grad_()
+    f(x)[0, 0, 6].backward()
+    seen = (x.grad.flatten() != 0).nonzero().flatten()
+    assert (int(seen.min()), int(seen.max())) == (6 - reach, 6 + reach)
+
+
+def test_context_of_images_stands_beside_each_pixel():
+    f, plain = ResidualConvNet(2, 3, 6, context_features=2), ResidualConvNet(4, 3, 6)
+    plain.load_state_dict(shaken(f).state_dict())
+    x, c = torch.randn(5, 2, 4, 3, generator=generator()), torch.randn(5, 2, generator=generator(3))
+    torch.testing.assert_close(f(x, c), plain(torch.cat((x, c[:, :, None, None].expand(5, 2, 4, 3)), 1)))
+    torch.testing.assert_close(f(x, c[0])[0], f(x, c)[0])
+    with pytest.raises(ValueError, match="2 context features, but came none"):
+        f(x)
+    with pytest.raises(ValueError, match="no context features, but came 2"):
+        plain(x, c)
+
+
+def test_weights_of_a_residual_network_come_from_the_generator_alone():
+    state = torch.get_rng_state()
+    a, b, c = (ResidualConvNet(2, 2, 3, generator=generator(seed)).state_dict() for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state), "the global seed was touched"
+    assert all(torch.equal(a[name], b[name]) for name in a) and not torch.equal(a["first.weight"], c["first.weight"])
+
+
+@pytest.mark.parametrize("stack", (None, 3))
+def test_forward_mode_finds_the_same_derivatives(stack):
+    """Tangents, by torch.func or by hand, go through ReLU as the Jacobian says, for inputs and for weights."""
+    f = shaken(MLP(1, 2, hidden=(8, 8), stack=stack)).double()
+    shape = (3, 6, 1) if stack else (6, 1)
+    x, v = (torch.randn(shape, dtype=torch.float64, generator=generator(seed)) for seed in (2, 3))
+    wanted = torch.einsum(
+        "...a,...a->...", torch.autograd.functional.jacobian(f, x).flatten(-x.ndim), v.flatten().expand(*f(x).shape, -1)
+    )
+    assert wanted.abs().max() > 0.1
+    torch.testing.assert_close(torch.func.jvp(f, (x,), (v,)), (f(x), wanted))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad), forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(f(forward_ad.make_dual(x, v))).tangent
+        torch.testing.assert_close(tangent, wanted)
+    weights = dict(f.named_parameters())
+    turned = {name: p.detach().cos() for name, p in weights.items()}
+    y = torch.func.jvp(lambda p: torch.func.functional_call(f, p, (x,)), (weights,), (turned,))[1]
+    slope = [
+        torch.func.functional_call(f, {n: p + e * turned[n] for n, p in weights.items()}, (x,)) for e in (1e-6, -1e-6)
+    ]
+    torch.testing.assert_close(y, (slope[0] - slope[1]) / 2e-6, rtol=1e-5, atol=1e-5)

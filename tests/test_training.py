@@ -29,6 +29,7 @@ from flowlab.training import (
     History,
     NonFiniteLoss,
     Step,
+    compiled,
     load_checkpoint,
     negative_log_likelihood,
     read_checkpoint,
@@ -888,6 +889,19 @@ def test_compiled_training_is_eager_training_to_rounding(monkeypatch):
         runs[compile] = (history.loss, history.validation, dict(flow.named_parameters()))
     torch.testing.assert_close(runs[True], runs[False], rtol=1e-4, atol=1e-5)
     assert len(calls) == 4, "the four steps were compiled, and validation was not"
+
+
+@pytest.mark.skipif(not can_compile(), reason="no C++ compiler on this machine")
+def test_a_compiled_stack_drops_gradients_too_small_to_count_too(monkeypatch):
+    real = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **settings: real(f, backend="eager", **settings))
+    flow = realnvp(2, layers=2, hidden=(4,), standardize=False, stack=2, generator=generator()).train()
+    with compiled(flow):
+        log_p = flow.log_prob(torch.randn(2, 5, 2, generator=generator(1)))
+        log_p.backward(torch.tensor([[1.0], [1e-31]]).expand(2, 5))
+    for name, p in flow.named_parameters():
+        if name.endswith("last.bias"):
+            assert (p.grad[0] != 0).all() and (p.grad[1] == 0).all()
 
 
 def test_compilation_without_a_compiler_is_refused_in_words(monkeypatch):

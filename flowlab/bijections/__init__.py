@@ -10,7 +10,16 @@ from flowlab.bijections.base import (
     NotStackable,
     ShapeError,
 )
-from flowlab.bijections.coupling import AdditiveCoupling, AffineCoupling, SplineCoupling, alternating_mask
+from flowlab.bijections.coupling import (
+    AdditiveCoupling,
+    AdditiveImageCoupling,
+    AffineCoupling,
+    AffineImageCoupling,
+    SplineCoupling,
+    alternating_mask,
+    channel_mask,
+    checkerboard_mask,
+)
 from flowlab.bijections.elementwise import Logit, Monotone, MonotoneSum, PReLU, ScaleShift, SinhArcsinh
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
@@ -19,7 +28,9 @@ from flowlab.bijections.normalize import ActNorm, BatchNorm
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
+    "AdditiveImageCoupling",
     "AffineCoupling",
+    "AffineImageCoupling",
     "AsImage",
     "BatchNorm",
     "Bijection",
@@ -45,4 +56,6 @@ __all__ = [
     "SplineCoupling",
     "Squeeze",
     "alternating_mask",
+    "channel_mask",
+    "checkerboard_mask",
 ]

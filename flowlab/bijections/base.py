@@ -107,6 +107,7 @@ class Chain(Bijection):
 
     Raises:
         NotStackable: when stacks of different K are chained.
+        ShapeError: when maps of vectors and of images are: their log-determinants have other shapes, and do not add.
     """
 
     def __init__(self, bijections: Iterable[Bijection]) -> None:
@@ -115,6 +116,11 @@ class Chain(Bijection):
         shapes = [b.event_shape for b in maps if b.event_shape is not None]
         if len(stacks) > 1:
             raise NotStackable(f"Chain expected stacks of one size, but came {sorted(stacks)}.")
+        if len({b.event_dim for b in maps}) > 1:
+            raise ShapeError(
+                "Chain expected maps of vectors or maps of images, but both came: Channelwise takes a map of vectors "
+                "to the channels of images, AsImage one of images to vectors."
+            )
         super().__init__(shapes[0] if shapes else None, stacks.pop() if stacks else None)
         self.bijections = maps
         self.event_dim = max((b.event_dim for b in maps), default=1)
@@ -188,9 +194,17 @@ class Channelwise(ImageBijection):
     Takes ``(..., C, H, W)`` to the same shape and ``(...)``. ``Channelwise(ActNorm(C))`` is ActNorm for images: one
     scale and shift for each channel, started from all pixels of the first batch. A context ``(..., E)`` is the same for
     all pixels.
+
+    Raises:
+        ShapeError: for a map that is not one of vectors of a known length.
     """
 
     def __init__(self, bijection: Bijection) -> None:
+        if bijection.event_dim != 1 or bijection.event_shape is None:
+            raise ShapeError(
+                f"Channelwise expected a map of vectors of a known length, the number of channels, but came "
+                f"{type(bijection).__name__}."
+            )
         super().__init__(bijection.event_shape[0], bijection.stack)
         self.bijection = bijection
         self.inverse_is_numeric = bijection.inverse_is_numeric

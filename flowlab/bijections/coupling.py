@@ -17,13 +17,24 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from flowlab.bijections.base import Bijection, ShapeError
-from flowlab.networks import MLP
+from flowlab.bijections.base import Bijection, ImageBijection, ShapeError
+from flowlab.networks import MLP, ResidualConvNet
 
 
 def alternating_mask(features: int, odd: bool = False) -> Tensor:
     """A mask ``(D,)`` that passes the even coordinates, or the odd ones: NICE's split, RealNVP's checkerboard."""
     return torch.arange(features) % 2 == int(odd)
+
+
+def checkerboard_mask(channels: int, height: int, width: int, odd: bool = False) -> Tensor:
+    """A mask ``(C, H, W)`` that passes the pixels with i + j even, or odd (RealNVP, arXiv:1605.08803, figure 3)."""
+    i, j = torch.arange(height).unsqueeze(-1), torch.arange(width)
+    return ((i + j) % 2 == int(odd)).expand(channels, height, width)
+
+
+def channel_mask(channels: int, odd: bool = False) -> Tensor:
+    """A mask ``(C, 1, 1)`` that passes the first half of the channels, rounded down, or the others (figure 3)."""
+    return ((torch.arange(channels) >= channels // 2) == odd).reshape(channels, 1, 1)
 
 
 def _sum(s: Tensor) -> Tensor:
@@ -282,3 +293,92 @@ class SplineCoupling(_Coupling):
         e = xi * (1 - xi)
         top = s * s * (d1 * xi * xi + 2 * s * e + d0 * (1 - xi) ** 2)
         return top.log() - 2 * (s + (d0 + d1 - 2 * s) * e).log()
+
+
+class _ImageCoupling(_Coupling, ImageBijection):
+    """A coupling of images: the laws above, with all of x in its place and the mask b as a factor (RealNVP, eq. 9).
+
+        z = b ⊙ x + (1 − b) ⊙ h(x; θ(b ⊙ x))
+
+    The conditioner sees b ⊙ x as an image, and (1 − b) · its output is zero where x passes, where every law h is then
+    the identity with log |det| = 0. Takes ``(..., C, H, W)`` to the same shape and ``(...)``.
+
+    Args:
+        mask: ``(C, H, W)``, or ``(C, 1, 1)`` for images of any size, True where x passes unchanged.
+        hidden: channels in the hidden layers of the conditioner, a ResidualConvNet.
+        blocks: how many residual blocks it has.
+        context_features: width of the context given beside x, the same for all pixels; 0 for none.
+        stack: K for K layers side by side.
+        generator: draws the starting weights.
+
+    Raises:
+        ShapeError: when the mask has no three axes, or passes all or nothing; when called, for images of another size.
+    """
+
+    def __init__(
+        self,
+        mask: Tensor,
+        hidden: int = 64,
+        *,
+        blocks: int = 2,
+        context_features: int = 0,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        mask = torch.as_tensor(mask, dtype=torch.bool)
+        if mask.ndim != 3 or mask.all() or not mask.any():
+            raise ShapeError(
+                f"{type(self).__name__} expected a mask (C, H, W) or (C, 1, 1) that passes some of the image and moves "
+                f"some, but came one of shape {tuple(mask.shape)} that passes {int(mask.sum())} of {mask.numel()}."
+            )
+        C = len(mask)
+        ImageBijection.__init__(self, C, stack)
+        self.register_buffer("mask", mask.clone())
+        self.network = ResidualConvNet(
+            C,
+            C * self.parameters_per_feature,
+            hidden,
+            blocks,
+            context_features=context_features,
+            stack=stack,
+            generator=generator,
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        z, log_det = self.move(self.mask * x, x.flatten(-3), context)
+        return z.unflatten(-1, x.shape[-3:]), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        x, log_det = self.move_back(self.mask * z, z.flatten(-3), context)
+        return x.unflatten(-1, z.shape[-3:]), log_det
+
+    def conditioner(self, a: Tensor, context: Tensor | None) -> Tensor:
+        """θ(a), zero where x passes: ``(..., C, H, W)`` to ``(..., P·C·H·W)`` for a law of P parameters a number."""
+        theta = self.network(a, context).unflatten(-3, (self.parameters_per_feature, self.channels))
+        return (~self.mask * theta).flatten(-4)
+
+    def check(self, x: Tensor) -> None:
+        super().check(x)
+        if self.mask.shape[1:] not in ((1, 1), x.shape[-2:]):
+            wanted = ", ".join(map(str, self.mask.shape))
+            raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but came {tuple(x.shape)}.")
+
+
+class AdditiveImageCoupling(AdditiveCoupling, _ImageCoupling):
+    """z = x + (1 − b) ⊙ m(b ⊙ x), with log |det| = 0: NICE's law for images, as in Glow's additive variant.
+
+    Takes ``(..., C, H, W)`` to the same shape and ``(...)``. Starts at the identity.
+    """
+
+
+class AffineImageCoupling(AffineCoupling, _ImageCoupling):
+    """z = b ⊙ x + (1 − b) ⊙ (x · exp(s(b ⊙ x)) + t(b ⊙ x)), with log |det| = Σ (1 − b) ⊙ s (RealNVP, eq. 9).
+
+    s = c tanh(·) with c = ``log_scale_bound``. Takes ``(..., C, H, W)`` to the same shape and ``(...)``. Starts at the
+    identity.
+    """
+
+    def __init__(self, mask: Tensor, hidden: int = 64, *, log_scale_bound: float = 2.0, **settings) -> None:
+        super().__init__(mask, hidden, log_scale_bound=log_scale_bound, **settings)

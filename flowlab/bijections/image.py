@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from flowlab.bijections.base import Bijection, ImageBijection, NotStackable, ShapeError
+from flowlab.networks import Convolution
 
 
 class Squeeze(Bijection):
@@ -59,7 +59,8 @@ class FactorOut(ImageBijection):
         stack: K for K layers side by side; ``rest`` is then a stack of K too, or without weights.
 
     Raises:
-        ShapeError: when there are fewer than two channels; when called, if ``rest`` changes the shape.
+        ShapeError: when there are fewer than two channels, or ``rest`` takes no images; when called, if it changes the
+            shape.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class FactorOut(ImageBijection):
             raise ShapeError(f"FactorOut expected two channels or more, but came {channels}: squeeze first.")
         if rest is not None and rest.stack not in (None, stack):
             raise NotStackable(f"FactorOut with stack={stack} expected the rest to be one too, but came {rest.stack}.")
+        if rest is not None:
+            _takes_images(type(self), rest)
         super().__init__(channels, stack)
         self.rest, self.log_scale_bound = rest, log_scale_bound
         self.inverse_is_numeric = rest is not None and rest.inverse_is_numeric
         a = channels // 2
-        lead = () if stack is None else (stack,)
         self.sizes = (a, channels - a)
-        self.weight = nn.Parameter(torch.zeros(*lead, 2 * (channels - a), a, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(*lead, 2 * (channels - a)))
+        self.conditioner = Convolution(a, 2 * (channels - a), zero=True, stack=stack)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
@@ -93,14 +94,7 @@ class FactorOut(ImageBijection):
         return torch.cat((x_a, z_b * s.exp() + mean), dim=-3), log_det + s.sum((-3, -2, -1))
 
     def _scale_and_mean(self, a: Tensor) -> tuple[Tensor, Tensor]:
-        # K convolutions side by side are one convolution with K groups of channels.
-        K = self.stack or 1
-        columns = a.reshape(K, -1, *a.shape[-3:]).transpose(0, 1).flatten(1, 2)  # (N, K · C_a, H, W)
-        y = F.conv2d(
-            columns, self.weight.reshape(-1, *self.weight.shape[-3:]), self.bias.flatten(), padding=1, groups=K
-        )
-        y = y.unflatten(1, (K, -1)).transpose(0, 1).reshape(*a.shape[:-3], 2 * self.sizes[1], *a.shape[-2:])
-        s, mean = y.chunk(2, dim=-3)
+        s, mean = self.conditioner(a).chunk(2, dim=-3)
         return self.log_scale_bound * torch.tanh(s), mean
 
 
@@ -114,10 +108,14 @@ class AsImage(Bijection):
         bijection: of images, one that keeps their shape.
 
     Raises:
-        ShapeError: when called, if the vectors are not C·H·W long, or ``bijection`` changes the shape.
+        ShapeError: when ``shape`` is not C, H, W or ``bijection`` takes no images; when called, if the vectors are not
+            C·H·W long, or ``bijection`` changes the shape.
     """
 
     def __init__(self, shape: tuple[int, int, int], bijection: Bijection) -> None:
+        if len(shape) != 3:
+            raise ShapeError(f"AsImage expected a shape (C, H, W), but came {tuple(shape)}.")
+        _takes_images(type(self), bijection)
         super().__init__(math.prod(shape), bijection.stack)
         self.shape, self.bijection = tuple(shape), bijection
         self.inverse_is_numeric = bijection.inverse_is_numeric
@@ -131,6 +129,15 @@ class AsImage(Bijection):
         self.check(z)
         x, log_det = _in_shape(self, self.bijection.inverse, z.unflatten(-1, self.shape), context)
         return x.flatten(-3), log_det
+
+
+def _takes_images(who: type[Bijection], bijection: Bijection) -> None:
+    """Refuse a map of vectors, which would take each row of pixels for a sample of its own."""
+    if bijection.event_dim != 3:
+        raise ShapeError(
+            f"{who.__name__} expected a map of images, but came {type(bijection).__name__}, a map of vectors: "
+            "Channelwise takes one to the channels of images."
+        )
 
 
 def _in_shape(who: Bijection, apply: Callable, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -96,10 +96,14 @@ class Mixture(nn.Module):
     def elbo(self, x: Tensor, temperature: float = 1.0, *, log_posterior: Tensor | None = None) -> Elbo:
         """E_q[log p(x | k)] − KL(q ‖ π) at each point (thesis, eq. 4.2, with prior and entropy as one term).
 
-        ``log_posterior`` ``(..., K)`` puts any other q in place of the model's: the bound holds for all.
+        ``log_posterior`` ``(..., K)`` puts any other q in place of the model's: the bound holds for all. ValueError for
+        one of another shape.
         """
         log_q = self.log_posterior(x, temperature) if log_posterior is None else log_posterior
-        return _elbo(self.log_prob_components(x), self.log_weights, log_q)
+        log_p = self.log_prob_components(x)
+        if log_q.shape != log_p.shape:  # one column would stand for all K, and the bound would be none
+            raise ValueError(f"Expected log q of shape {tuple(log_p.shape)}, but came {tuple(log_q.shape)}.")
+        return _elbo(log_p, self.log_weights, log_q)
 
 
 class FlowMixture(Mixture):
@@ -175,9 +179,13 @@ class FlowMixture(Mixture):
 
     def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         """log q(k | x; γ) = log_softmax(network(x) / τ), ``(..., D)`` to ``(..., K)``: τ below 1 sharpens."""
-        if not temperature > 0:
-            raise ValueError(f"A temperature is above 0, but {temperature} was given.")
-        return (self.network(x) / temperature).log_softmax(-1)
+        logits = self.network(x)
+        if logits.shape[-1] != len(self.logits):
+            raise ValueError(
+                f"Expected a network for q that gives {len(self.logits)} logits, one for each component, but it gave "
+                f"{logits.shape[-1]}."
+            )
+        return (logits / _above_zero(temperature)).log_softmax(-1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None, *, labels: bool = False) -> Tensor | tuple:
@@ -227,7 +235,7 @@ class LatentGaussianMixture(Mixture):
 
     def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         """log p(k | x)^(1/τ), normalized: at τ = 1 the exact posterior."""
-        return (self.log_joint(x) / temperature).log_softmax(-1)
+        return (self.log_joint(x) / _above_zero(temperature)).log_softmax(-1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None, *, labels: bool = False) -> Tensor | tuple:
@@ -297,7 +305,8 @@ class Objective:
     def __post_init__(self) -> None:
         if self.maximize not in ("elbo", "em", "likelihood"):
             raise ValueError(f"Objective maximizes 'elbo', 'em' or 'likelihood', but {self.maximize!r} was given.")
-        if min(self.consistency, self.noise, self.balance, self.distill) < 0 or not 0 <= self.phase_in <= 1:
+        numbers = (self.consistency, self.noise, self.balance, self.distill)
+        if not all(value >= 0 for value in numbers) or not 0 <= self.phase_in <= 1:
             raise ValueError("Objective expected weights and noise of at least 0, and phase_in in [0, 1].")
 
     def __call__(self, model: Mixture, x: Tensor, step: Step) -> Tensor:
@@ -357,12 +366,18 @@ def consistent_posterior(
     Minimizes consistency · E[KL(q(·|x) ‖ q(·|x′))] − balance · [H(mean q) − mean H(q)], where x′ is reached from x by a
     random walk from neighbor to neighbor. A short walk stays in its cluster, so two points that are far apart belong
     together if there are points all the way between them; a long one also crosses where clusters touch. Several
-    networks start side by side, and the one that ends lowest is kept. The loss is IMSAT's (Hu et al.,
-    arXiv:1702.08720, eq. 3) and the pairs are near to SpectralNet's (Shaham et al., arXiv:1801.01587). A few
-    ``labelled`` points add their cross-entropy −log q(y | x), which names the clusters, and splits them where it must.
+    networks start side by side, and the one that ends lowest is kept. A few ``labelled`` points add their
+    cross-entropy −log q(y | x), which names the clusters, and splits them where it must.
+
+    The loss has IMSAT's form, pairs that agree and mutual information (Hu et al., arXiv:1702.08720); their pairs are a
+    point and its perturbed copy. Neighbors as pairs are SpectralNet's (Shaham et al., arXiv:1801.01587), which learns
+    eigenvectors from them.
+
+    What it takes for granted: gaps wider than the distance to the tenth neighbor (rings of 50 points, or of noise 0.1,
+    are halved), and clusters of like size (a wing of an eighth of the others' points is lost, where they touch).
 
     Args:
-        x: ``(N, D)``.
+        x: ``(N, D)``, of a spread near 1 about 0: the network reads it as it is. A hundred times as much fails.
         components: K, taken to be equally large.
         neighbors: of how many nearest points each step of a walk draws one.
         walk: how many steps it has.
@@ -371,19 +386,26 @@ def consistent_posterior(
         classify: the weight of the labels.
 
     Raises:
-        ValueError: for points that are not finite, fewer points than components, labels out of range, or counts below
-            one.
+        ValueError: for points of another shape, not floating-point or not finite, fewer points than components, labels
+            out of range, or counts below one.
     """
-    if labelled is not None:
-        _check_labels(*labelled, components)
+    if x.ndim != 2 or not x.is_floating_point():
+        raise ValueError(f"Expected floating-point points (N, D), but came {x.dtype} of shape {tuple(x.shape)}.")
     if len(x) < components or components < 2 or not bool(x.isfinite().all()):
         raise ValueError(
             f"Expected finite points, at least as many as the {components} ≥ 2 components, but came {len(x)}."
         )
-    if min(starts, steps, neighbors, walk) < 1:
+    if labelled is not None:
+        _check_labels(*labelled, components)
+        if labelled[0].shape[1:] != x.shape[1:] or not bool(labelled[0].isfinite().all()):
+            raise ValueError(
+                f"Expected finite labelled points (M, {x.shape[1]}), but came some of shape "
+                f"{tuple(labelled[0].shape)}, or with NaN or infinity."
+            )
+    if min(starts, steps, neighbors, walk, batch_size) < 1:
         raise ValueError(
-            f"Expected at least one start, step, neighbor and step of a walk, but came {starts}, {steps}, {neighbors} "
-            f"and {walk}."
+            f"Expected at least one start, step, neighbor, step of a walk and point in a batch, but came {starts}, "
+            f"{steps}, {neighbors}, {walk} and {batch_size}."
         )
     points, y = (x[:0], torch.zeros(0)) if labelled is None else labelled
     points, y = points.to(x), y.to(x.device, torch.long)
@@ -441,7 +463,7 @@ def supervised(
     K = model.components
     if y.is_floating_point():
         _check_pairs(x, y)
-        if y.shape != (len(x), K) or bool((y < 0).any()) or bool(((y.sum(-1) - 1).abs() > 1e-4).any()):
+        if y.shape != (len(x), K) or not bool((y >= 0).all() & ((y.sum(-1) - 1).abs() <= 1e-4).all()):
             raise ValueError(
                 f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with "
                 f"rows that sum to {y.sum(-1).min():.4g} to {y.sum(-1).max():.4g}; labels as such are integers."
@@ -509,6 +531,12 @@ def _elbo(log_p: Tensor, log_pi: Tensor, log_q: Tensor) -> Elbo:
     return Elbo(reconstruction + minus_kl, reconstruction, minus_kl)
 
 
+def _above_zero(temperature: float) -> float:
+    if not temperature > 0:
+        raise ValueError(f"A temperature is above 0, but {temperature} was given.")
+    return temperature
+
+
 def _check_pairs(points: Tensor, labels: Tensor) -> None:
     if len(points) == 0 or len(points) != len(labels):
         raise ValueError(
@@ -518,10 +546,10 @@ def _check_pairs(points: Tensor, labels: Tensor) -> None:
 
 def _check_labels(points: Tensor, y: Tensor, K: int) -> None:
     _check_pairs(points, y)
-    if y.ndim != 1 or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= K:
+    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or int(y.min()) < 0 or int(y.max()) >= K:
         raise ValueError(
             f"Expected whole labels (N,) from 0 to {K - 1}, one for each component, but came labels from "
-            f"{y.min().item():.4g} to {y.max().item():.4g} of shape {tuple(y.shape)}."
+            f"{y.min().item():.4g} to {y.max().item():.4g} of shape {tuple(y.shape)} and {y.dtype}."
         )
 
 

@@ -8,6 +8,11 @@ its own coupling class and its own bounded scale, and the count of parameters sh
 runs in a process of its own, so that none inherits the imports or the memory of another. The processes live side by
 side but only one works at a time: they take turns, A B C A B C, so that a slow minute of the machine hits them all.
 
+Two questions are asked only when called for. `--jobs reach`: how long until a coupling flow is as good as the slowest
+peer gets in two minutes, each library with the settings that its own documents recommend (ten minutes in all).
+`--growth`: how flowlab's training step grows with batch, layers and flows in a stack, and what a large density costs in
+memory.
+
 `plain_torch` is the floor: the same flow written by hand with the fewest operations, as no library could.
 """
 
@@ -39,6 +44,10 @@ JOBS = {
 }
 # With --compile: flowlab by its switch, the floor by torch.compile; the peers have neither.
 COMPILED = {f"{job}_compiled": f"the same, compiled: {JOBS[job]}" for job in ("step_h64", "step_h8", "mixture_5")}
+REACH = {"reach": "seconds to the held-out log-density that the slowest peer has in the end"}
+REACH_SECONDS = 120
+TODAY = {"batch": BATCH, "layers": LAYERS, "flows": COMPONENTS}  # what --growth multiplies, one at a time
+MULTIPLES = (1, 2, 5, 10)
 ADAM = {"lr": 1e-3, "fused": True}  # torch.optim.Adam for every library, with these arguments
 TURN = 0.08  # seconds that a library works before the next one's turn
 # The processor's time and not the clock's, which runs on while other programs have the core. Where the system counts
@@ -65,6 +74,24 @@ class Library:
     module: str  # what a user of its affine coupling imports
     bounded_scale: str
     difference = ""  # where its design forces another size
+    # For the job `reach`: what its own documents say of a flow for points in the plane, and of its training.
+    recommended: str
+    learning_rate, weight_decay, batch = 1e-3, 0.0, BATCH
+
+    def recommended_flow(self):
+        raise NotImplementedError
+
+    def training(self, x):
+        """Train as recommended: the flow after each step, for as long as one asks."""
+        import torch
+
+        flow = self.recommended_flow()
+        adam = torch.optim.Adam(flow.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        while True:
+            adam.zero_grad()
+            (-self.log_prob(flow, x[torch.randint(len(x), (self.batch,))]).mean()).backward()
+            adam.step()
+            yield flow
 
     def flow(self, hidden):
         raise NotImplementedError
@@ -93,6 +120,17 @@ class Library:
 class Flowlab(Library):
     package = module = "flowlab"
     bounded_scale = "2 tanh(h)"
+    recommended = "notebook 00: four spline couplings, fit's defaults (2,000 steps of 512 points, Adam 1e-3, cosine)"
+
+    def training(self, x):
+        import torch
+
+        from flowlab.models import spline_flow
+        from flowlab.training import train
+
+        flow = spline_flow(2, layers=4, generator=torch.Generator().manual_seed(0))
+        for _ in train(flow, x):
+            yield flow
 
     def flow(self, hidden, stack=None):
         import torch
@@ -138,6 +176,17 @@ class PlainTorch(Library):
 class Normflows(Library):
     package = module = "normflows"
     bounded_scale = "sigmoid(h + 2)"
+    recommended = "its Real NVP notebook: 32 affine couplings, hidden 64 and 64, 512 points, Adam 5e-4, decay 1e-5"
+    learning_rate, weight_decay = 5e-4, 1e-5
+
+    def recommended_flow(self):
+        import normflows as nf
+
+        layers = []
+        for _ in range(32):
+            layers.append(nf.flows.AffineCouplingBlock(nf.nets.MLP([1, 64, 64, 2], init_zeros=True)))
+            layers.append(nf.flows.Permute(2, mode="swap"))
+        return nf.NormalizingFlow(nf.distributions.DiagGaussian(2), layers)
 
     def flow(self, hidden):
         import normflows as nf
@@ -155,6 +204,26 @@ class Normflows(Library):
 class Nflows(Library):
     package, module = "nflows", "nflows.flows"
     bounded_scale = "sigmoid(h + 2) + 0.001"
+    recommended = (
+        "its authors' experiments in the plane: two spline couplings of 64 bins, residual networks of width 32, 512 "
+        "points, Adam 5e-4"
+    )
+    learning_rate = 5e-4
+
+    def recommended_flow(self):
+        import torch
+        from nflows.distributions import StandardNormal
+        from nflows.flows import Flow
+        from nflows.nn.nets import ResidualNet
+        from nflows.transforms import CompositeTransform, PiecewiseRationalQuadraticCouplingTransform
+
+        def network(inputs, outputs):
+            return ResidualNet(inputs, outputs, hidden_features=32, num_blocks=2, use_batch_norm=True)
+
+        settings = {"tails": "linear", "tail_bound": 5, "num_bins": 64, "apply_unconditional_transform": False}
+        masks = [torch.tensor([1 - i, i]) for i in range(2)]
+        couplings = [PiecewiseRationalQuadraticCouplingTransform(m, network, **settings) for m in masks]
+        return Flow(CompositeTransform(couplings), StandardNormal([2]))
 
     def flow(self, hidden):
         import torch
@@ -177,6 +246,13 @@ class Nflows(Library):
 class Zuko(Library):
     package, module = "zuko", "zuko.flows"
     bounded_scale = "soft clip, h / (1 + |h / 6.9|)"
+    recommended = "its notebook on training from data: three spline transforms, hidden 64 and 64, 64 points, Adam 1e-3"
+    batch = 64
+
+    def recommended_flow(self):
+        import zuko
+
+        return zuko.flows.NSF(2, transforms=3, hidden_features=(64, 64), passes=2)  # two passes: a coupling
 
     def flow(self, hidden):
         import zuko
@@ -195,6 +271,21 @@ class Freia(Library):
     package, module = "FrEIA", "FrEIA.framework"
     bounded_scale = "2 · 0.636 atan(h)"
     difference = "two couplings a block, so four blocks"
+    recommended = "its quick start: eight AllInOneBlocks, hidden 512, soft permutations, 100 points, Adam 1e-3"
+    batch = 100
+
+    def recommended_flow(self):
+        from FrEIA.framework import SequenceINN
+        from FrEIA.modules import AllInOneBlock
+        from torch import nn
+
+        def network(inputs, outputs):
+            return nn.Sequential(nn.Linear(inputs, 512), nn.ReLU(), nn.Linear(512, outputs))
+
+        flow = SequenceINN(2)
+        for _ in range(8):
+            flow.append(AllInOneBlock, subnet_constructor=network, permute_soft=True)
+        return flow
 
     def flow(self, hidden):
         from FrEIA.framework import SequenceINN
@@ -403,6 +494,94 @@ def turn(run, seconds):
     return [1000 * t for t in times]
 
 
+def pinwheel():
+    """Points to train on and points held out, standardized, as documents of several peers ask."""
+    import torch
+
+    from flowlab.datasets import Pinwheel
+
+    x = Pinwheel().sample(25_000, generator=torch.Generator().manual_seed(0))
+    x = (x - x.mean(0)) / x.std(0)
+    return x[:20_000], x[20_000:]
+
+
+def learning_curve(library, seconds):
+    """Train for so many seconds: [seconds spent on training, mean log-density of held-out points in nats], ..."""
+    import torch
+
+    x, held_out = pinwheel()
+    next(library.training(x))  # what is imported at the first step of all counts for nobody
+    torch.manual_seed(0)
+    steps, curve, spent, due = library.training(x), [], 0.0, 0.0
+    flow = None
+
+    def look():
+        was_training = flow.training
+        flow.eval()
+        with torch.no_grad():
+            nats = library.log_prob(flow, held_out).mean().item()
+        flow.train(was_training)
+        curve.append([round(spent, 3), nats if math.isfinite(nats) else -1e9])
+
+    while spent < seconds:
+        start = processor_seconds()
+        trained = next(steps, None)
+        spent += processor_seconds() - start
+        if trained is None:  # it has come to its end
+            break
+        flow = trained
+        if spent >= due:
+            look()
+            due = 1.05 * spent + 0.05
+    look()
+    return curve
+
+
+def growing_step(batch, layers, flows):
+    """A training step of flowlab at these sizes; one flow is no stack."""
+    from flowlab.models import realnvp
+
+    stack = None if flows == 1 else flows
+    model, x = realnvp(2, layers=layers, standardize=False, stack=stack), points(batch)
+
+    def loss():
+        log_prob = model.log_prob(x if stack is None else x.expand(stack, *x.shape))
+        return -(log_prob if stack is None else log_prob.logsumexp(0)).mean()
+
+    return training_step(model.parameters(), loss)
+
+
+def growth(multiples, seconds):
+    """One record a size, for each of batch, layers and flows in turn, the others as they are today (one flow)."""
+    records = []
+    for axis, today in TODAY.items():
+        for multiple in multiples:
+            step = growing_step(**TODAY | {"flows": 1} | {axis: today * multiple})
+            turn(step, seconds)
+            times = turn(step, seconds)
+            times = {"median_ms": round(statistics.median(times), 4), "min_ms": round(min(times), 4)}
+            records.append({"library": OURS, "job": f"growth_{axis}", "threads": 1, "size": today * multiple, **times})
+    return records
+
+
+def density_megabytes(size):
+    """How far the log-density of size × size points lifts this process' peak memory above what it holds at the start.
+
+    Linux only: the counter that other systems have as well, getrusage's, starts at the peak of the parent process.
+    """
+    from flowlab.models import realnvp
+    from flowlab.plotting import plane
+
+    def megabytes(field):
+        status = Path("/proc/self/status").read_text()
+        return int(status.split(f"{field}:")[1].split()[0]) / 1024
+
+    flow = realnvp(2, layers=LAYERS)
+    before = megabytes("VmRSS")
+    plane.log_density(flow, plane.plane(4.0, size))
+    return megabytes("VmHWM") - before
+
+
 def worker(name):
     """Answer requests, a line of JSON each, until there are no more."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a library prints must not mix with the answers
@@ -425,6 +604,12 @@ def worker(name):
                 answer(**describe(library))
             elif request["do"] == "check":
                 answer(wrong=check(library))
+            elif request["do"] == "reach":
+                answer(curve=learning_curve(library, request["seconds"]))
+            elif request["do"] == "growth":
+                answer(records=growth(request["multiples"], request["seconds"]))
+            elif request["do"] == "memory":
+                answer(megabytes=density_megabytes(request["size"]))
             else:
                 job, seconds = request["job"], request["seconds"]
                 if job not in tasks:
@@ -540,6 +725,87 @@ def measure(names, jobs, rounds, seconds=TURN, say=print):
     return {key: rounds for key, rounds in times.items() if key[0] not in failed}, failed
 
 
+def reach(names, seconds=REACH_SECONDS, say=print):
+    """One record a library: the seconds to the target, None where it was not reached; and {library: why it failed}."""
+    curves, failed = {}, {}
+    for name in names:
+        if name == "plain_torch":
+            continue  # nobody recommends settings for it
+        if not installed(name):
+            failed[name] = 'not installed (pip install -e ".[bench]")'
+            continue
+        try:
+            one = Worker(name)
+            say(f"  {name}: {LIBRARIES[name].recommended}")
+            curves[name] = one.ask(do="reach", seconds=seconds)["curve"]
+            one.close()
+        except LibraryFailed as error:
+            failed[name] = str(error)
+    best = {name: max(nats for _, nats in curve) for name, curve in curves.items()}
+    target = min((best[name] for name in PEERS if name in best), default=None)
+    records = []
+    for name, curve in curves.items():
+        first = None if target is None else next((t for t, nats in curve if nats >= target), None)
+        records.append(
+            {
+                "library": name,
+                "job": "reach",
+                "threads": 1,
+                "seconds": first,
+                "target_nats": target,
+                "best_nats": best[name],
+                "trained_seconds": curve[-1][0],
+                "settings": LIBRARIES[name].recommended,
+            }
+        )
+    return records, failed
+
+
+def report_reach(records):
+    """Sorted by time, with flowlab's ratio to the fastest peer."""
+    if not records or records[0]["target_nats"] is None:
+        return "reach: no peer set a target"
+    lines = ["", f"seconds to {records[0]['target_nats']:.3f} nats on held-out pinwheel points, standardized", ""]
+    for r in sorted(records, key=lambda r: r["seconds"] or math.inf):
+        time = "never" if r["seconds"] is None else f"{r['seconds']:.1f} s"
+        lines.append(f"  {r['library']:12} {time:>9}; best {r['best_nats']:.3f} nats in {r['trained_seconds']:.0f} s")
+    seconds = {r["library"]: r["seconds"] for r in records if r["seconds"]}
+    if OURS in seconds and (peers := [seconds[name] for name in PEERS if name in seconds]):
+        lines.append(f"  flowlab / fastest peer: {seconds[OURS] / min(peers):.2f}")
+    return "\n".join(lines)
+
+
+def exponent(sizes, times):
+    """The slope of a straight line through log time against log size: 1 is linear growth."""
+    return statistics.linear_regression([math.log(s) for s in sizes], [math.log(t) for t in times]).slope
+
+
+def measure_growth(multiples=MULTIPLES, seconds=0.5, size=1000):
+    """Records of growing steps and, where it can be told, of a large density's memory: first, in a fresh process."""
+    one, records = Worker(OURS), []
+    if Path("/proc/self/status").exists():
+        megabytes = round(one.ask(do="memory", size=size)["megabytes"], 1)
+        records.append({"library": OURS, "job": f"memory_{size}x{size}", "threads": 1, "megabytes": megabytes})
+    records += one.ask(do="growth", multiples=multiples, seconds=seconds)["records"]
+    one.close()
+    return records
+
+
+def report_growth(records):
+    """A line for each of batch, layers and flows: ms by size, and the exponent."""
+    lines = ["", "flowlab's training step as it grows: ms at each size, hidden 64", ""]
+    for axis in TODAY:
+        rows = [r for r in records if r["job"] == f"growth_{axis}"]
+        cells = ", ".join(f"{r['size']}: {r['median_ms']:.1f}" for r in rows)
+        power = exponent([r["size"] for r in rows], [r["median_ms"] for r in rows])
+        lines.append(f"  {axis:8} {cells}; time grows as {axis}^{power:.2f}")
+    for r in records:
+        if "megabytes" in r:
+            name = r["job"].removeprefix("memory_")
+            lines.append(f"  log-density of {name} points: {r['megabytes']:.0f} MB above the start")
+    return "\n".join(lines)
+
+
 def sizes(name, facts):
     """One line: the library's version and how its size compares with eight conditioners 1 → h → h → 2."""
     expected = {h: LAYERS * ((1 * h + h) + (h * h + h) + (h * 2 + 2)) for h in (64, 8)}
@@ -629,7 +895,9 @@ def names_of(text, known, what):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Time flowlab beside its peers, one thread, one process a library.")
     parser.add_argument("--only", default=",".join(LIBRARIES), help="libraries, with commas between")
-    parser.add_argument("--jobs", default=",".join(JOBS), help="jobs, with commas between")
+    parser.add_argument("--jobs", help=f"jobs, with commas between: {', '.join(JOBS)}; and reach, ten minutes")
+    parser.add_argument("--seconds", type=float, default=REACH_SECONDS, help="that each library trains for in reach")
+    parser.add_argument("--growth", action="store_true", help="how time and memory grow, instead of jobs unless named")
     parser.add_argument("--compile", action="store_true", help="the compiled steps too: minutes, and a C++ compiler")
     parser.add_argument("--rounds", type=int, default=15, help="turns that each library takes at each job")
     parser.add_argument("--json", type=Path, help="write the records there")
@@ -638,16 +906,30 @@ def main(arguments=None):
     if options.worker:
         return worker(options.worker)
     names = names_of(options.only, LIBRARIES, "--only")
-    jobs = names_of(options.jobs, JOBS | COMPILED, "--jobs")
+    jobs = options.jobs or ("" if options.growth else ",".join(JOBS))
+    jobs = names_of(jobs, JOBS | COMPILED | REACH, "--jobs") if jobs else []
     if options.compile:
         jobs += [job for job in COMPILED if job not in jobs]
     if options.rounds < 1:
         raise SystemExit(f"--rounds expected 1 or more, but came {options.rounds}.")
-    print(f"torch.optim.Adam({', '.join(f'{k}={v}' for k, v in ADAM.items())}) for all, one thread")
-    times, failed = measure(names, jobs, options.rounds)
-    print(report(times, failed, jobs))
+    records, failed = [], {}
+    if timed := [job for job in jobs if job not in REACH]:
+        print(f"torch.optim.Adam({', '.join(f'{k}={v}' for k, v in ADAM.items())}) for all, one thread")
+        times, failed = measure(names, timed, options.rounds)
+        print(report(times, failed, timed))
+        records += summarize(times)
+    if "reach" in jobs:
+        reached, unreached = reach(names, options.seconds)
+        print(report_reach(reached))
+        for name, why in unreached.items():
+            print(f"  {name}: {why}")
+        records, failed = records + reached, failed | unreached
+    if options.growth:
+        grown = measure_growth()
+        print(report_growth(grown))
+        records += grown
     if options.json:
-        options.json.write_text(json.dumps(summarize(times), indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
     return OURS in failed  # as exit code: peers may be missing
 
 
