@@ -32,8 +32,8 @@ class BayesRule(Explorer):
                 "weight": slider("weight (kg)", 77.0, *WEIGHTS, 0.5),
                 "known": choice("we know the", KNOWN),
             },
-            caption="Blue circles: runners; vermilion triangles: rowers. The more rowers there are, the further the "
-            "line moves into the runners. Drag the star.",
+            caption="Blue circles: runners; vermilion triangles: rowers. Watch the line as the shares change. Drag the "
+            "star.",
             rows=[["prior", "known"], ["height", "weight"]],
             draggable=True,
         )
@@ -61,8 +61,7 @@ class EMByHand(Explorer):
                 "start": choice("start", ("random", "kmeans++")),
                 "kind": choice("E-step", ("soft", "hard")),
             },
-            caption="Orange touches vermilion after each soft E-step; an M-step lifts both, vermilion more. A hard "
-            "E-step does not reach it, and then vermilion may fall.",
+            caption="Watch where orange touches vermilion, and which of the two an M-step lifts more. Then choose hard.",
         )
         for button in (self.e_button, self.m_button):
             button.on_click(lambda _: self.guard(self._step))
@@ -93,5 +92,5 @@ class ShrinkOne(Explorer):
                 "crowd": choice("people in the fit", CROWDS),
             },
             caption="Green: the component that is left to fit all others. Pink: the small one, soon too small to see. "
-            "To the right, the training score climbs for ever.",
+            "Watch both scores as it shrinks.",
         )
