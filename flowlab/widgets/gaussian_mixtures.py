@@ -61,7 +61,7 @@ class EMByHand(Explorer):
                 "start": choice("start", ("random", "kmeans++")),
                 "kind": choice("E-step", ("soft", "hard")),
             },
-            caption="Watch where orange touches vermilion, and which of the two an M-step lifts more. Then choose hard.",
+            caption="Watch where orange touches vermilion, and which an M-step lifts more. Then choose hard.",
         )
         for button in (self.e_button, self.m_button):
             button.on_click(lambda _: self.guard(self._step))
