@@ -2,11 +2,9 @@
 
 import math
 
-import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from flowlab.checks import exercises
 from flowlab.checks.notebook_08 import draw_sample as draw
 from flowlab.checks.notebook_08 import elbo_terms, gaussian_kl, importance_bound, top_of_bound
 
@@ -122,15 +120,6 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("number", "answer", "words"), WRONG, ids=[f"{n} {w}" for n, _, w in WRONG])
-def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
-    kind, sentence = exercises()[number].verdict(answer)
-    assert kind == "wrong"
-    assert words in sentence, sentence
-    others = {w for n, _, w in WRONG if n == number and w != words}
-    assert not [w for w in others if w in sentence], sentence
-
-
 RIGHT = [
     ("08.1", lambda a, p, q: [torch.nan_to_num(q.exp() * v).sum(-1) for v in (a, p - q)]),
     ("08.2", lambda x, theta: mean(x, share(x, theta))),
@@ -138,11 +127,6 @@ RIGHT = [
     ("08.4", lambda mu, v, g: mu - v.exp().sqrt() * noise(mu, g)),
     ("08.5", lambda w: w.amax(0) + (w - w.amax(0)).exp().mean(0).log()),
 ]
-
-
-@pytest.mark.parametrize(("number", "answer"), RIGHT)
-def test_other_right_answers_pass(number, answer):
-    assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)
 
 
 def test_the_two_terms_of_the_exact_posterior_add_up_to_log_p():

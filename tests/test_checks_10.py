@@ -77,26 +77,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("number", "answer", "words"), WRONG, ids=[f"{n} {w}" for n, _, w in WRONG])
-def test_a_wrong_answer_meets_its_own_hint(number, answer, words):
-    kind, sentence = exercises()[number].verdict(answer)
-    assert kind == "wrong"
-    assert words in sentence, sentence
-    others = {w for n, _, w in WRONG if n == number and w != words}
-    assert not [w for w in others if w in sentence], sentence
-
-
 RIGHT = [
     ("10.1", lambda p, o, y: torch.nn.functional.cross_entropy(o, y) - pick(p, y).mean()),
     ("10.2", lambda a: 1 - math.acos(math.cos(a)) / math.pi),
     ("10.3", most),
     ("10.4", joint),
 ]
-
-
-@pytest.mark.parametrize(("number", "answer"), RIGHT, ids=[n for n, _ in RIGHT])
-def test_other_right_answers_pass(number, answer):
-    assert exercises()[number].verdict(answer)[0] == "right", exercises()[number].verdict(answer)
 
 
 def test_the_worked_loss_and_joint_are_the_packages():
