@@ -73,12 +73,7 @@ class MLP(nn.Module):
         self.context_features = context_features
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        given = 0 if context is None else context.shape[-1]
-        if given != self.context_features:
-            raise ValueError(
-                f"This network was built for {self.context_features or 'no'} context features, but came "
-                f"{given or 'none'}."
-            )
+        _check_context(context, self.context_features)
         if context is not None:
             x = torch.cat((x, context.expand(*x.shape[:-1], self.context_features)), dim=-1)
         # Flat once, not for each layer, and not at all where it is flat: small layers would spend their time reshaping.
@@ -97,6 +92,12 @@ class MLP(nn.Module):
 
 
 _func_is_at_work = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)  # without it: never by hand
+
+
+def _check_context(context: Tensor | None, features: int) -> None:
+    given = 0 if context is None else context.shape[-1]
+    if given != features:
+        raise ValueError(f"This network was built for {features or 'no'} context features, but came {given or 'none'}.")
 
 
 def _by_hand(x: Tensor) -> bool:
@@ -338,14 +339,11 @@ class ResidualConvNet(nn.Module):
         self.context_features, self.stack = context_features, stack
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        given = 0 if context is None else context.shape[-1]
-        if given != self.context_features:
-            raise ValueError(
-                f"This network was built for {self.context_features or 'no'} context features, but came "
-                f"{given or 'none'}."
-            )
+        _check_context(context, self.context_features)
         if context is not None:
-            x = torch.cat((x, context[..., None, None].expand(*x.shape[:-3], given, *x.shape[-2:])), dim=-3)
+            x = torch.cat(
+                (x, context[..., None, None].expand(*x.shape[:-3], self.context_features, *x.shape[-2:])), dim=-3
+            )
         h = self.first.convolve(side_by_side(x, self.stack))
         for one, two in self.blocks:
             h = h + two.convolve(one.convolve(h.relu()).relu())
