@@ -1,4 +1,4 @@
-"""Named recipes: each builds a Flow, or a mixture of them, with the settings of its paper as presets."""
+"""Named recipes: each builds a Flow, a mixture of them, or a bound around one; each paper's settings are presets."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from flowlab.bijections import (
     channel_mask,
     checkerboard_mask,
 )
+from flowlab.dequantization import Dequantized, VariationalDequantized
 from flowlab.distributions import AutoregressiveMixture, Base, StandardLogistic, StandardNormal
 from flowlab.flow import Flow
 from flowlab.mixtures import FlowMixture
@@ -93,13 +94,14 @@ def nice(
     prior: str = "logistic",
     scaling: bool = True,
     activation: str = "relu",
+    logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,
 ) -> Flow:
     """z = S · (additive couplings of x), the even and the odd coordinates in turn (NICE, arXiv:1410.8516).
 
     Takes ``(..., D)``. Volume is kept but for the diagonal ``S``, which ``scaling=False`` leaves out. ``prior`` is
-    "logistic", as in the paper for images, or "normal".
+    "logistic", as in the paper for images, or "normal". ``logit`` is the λ of a Logit that comes first, None for none.
     """
     maps: list[Bijection] = [
         AdditiveCoupling(
@@ -109,7 +111,7 @@ def nice(
     ]
     if scaling:
         maps.append(ScaleShift(features, stack=stack, shift=False))
-    return Flow(Chain(maps), _prior(prior, features, stack))
+    return Flow(Chain([*_logit(logit), *maps]), _prior(prior, features, stack))
 
 
 @_recipe
@@ -123,6 +125,7 @@ def realnvp(
     standardize: bool = True,
     context_features: int = 0,
     base: Base | None = None,
+    logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,
 ) -> Flow:
@@ -130,9 +133,9 @@ def realnvp(
 
     Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``standardize`` puts an ActNorm first,
     so that data of any location and scale can be fitted as it is. ``base`` is the standard normal unless given, for
-    instance a Gaussian mixture.
+    instance a Gaussian mixture. ``logit`` is the λ of a Logit before all, None for none.
     """
-    maps: list[Bijection] = [ActNorm(features, stack=stack)] if standardize else []
+    maps: list[Bijection] = [*_logit(logit), *_standardize(standardize, features, stack)]
     maps += [
         AffineCoupling(
             alternating_mask(features, odd=i % 2 == 1),
@@ -227,6 +230,7 @@ def maf(
     normalization: str = "act",
     standardize: bool = True,
     context_features: int = 0,
+    logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,
 ) -> Flow:
@@ -235,10 +239,10 @@ def maf(
     Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``log_prob`` is one pass of each layer,
     ``sample`` is D. The base is the standard normal; with ``components=K`` it is a MADE of K Gaussians for each
     conditional (MAF MoG). ``normalization`` follows each layer: "act", "batch" as in the paper, or "none".
-    ``standardize`` puts an ActNorm first.
+    ``standardize`` puts an ActNorm first, and ``logit`` a Logit of that λ before it.
     """
     own = {"stack": stack, "generator": generator}
-    maps: list[Bijection] = [ActNorm(features, stack=stack)] if standardize else []
+    maps: list[Bijection] = [*_logit(logit), *_standardize(standardize, features, stack)]
     for i in range(layers):
         maps.append(
             MaskedAutoregressive(
@@ -267,18 +271,20 @@ def made(
     hidden: Sequence[int] = (64, 64),
     activation: str = "relu",
     standardize: bool = True,
+    logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,
 ) -> Flow:
     """p(x) = Π p(x_i | x_<i), each a Gaussian, or a mixture of K = ``components`` (MADE, arXiv:1502.03509; MADE MoG).
 
-    Takes ``(..., D)``. Not a flow but a density of its own, after the ActNorm that ``standardize`` puts first.
+    Takes ``(..., D)``. Not a flow but a density of its own, after the ActNorm that ``standardize`` puts first, and the
+    Logit of λ = ``logit`` before it.
     ``log_prob`` is one pass of the network, ``sample`` is D.
     """
     base = AutoregressiveMixture(
         features, components, hidden=hidden, activation=activation, stack=stack, generator=generator
     )
-    return Flow(Chain([ActNorm(features, stack=stack)] if standardize else []), base)
+    return Flow(Chain([*_logit(logit), *_standardize(standardize, features, stack)]), base)
 
 
 @_recipe
@@ -389,10 +395,54 @@ def glow(
     return _image_flow(shape, scale(*shape, levels), logit, stack)
 
 
+@_recipe
+def dequantized(
+    density: dict[str, Any],
+    levels: int = 256,
+    *,
+    noise: dict[str, Any] | None = None,
+    generator: Generator | None = None,
+) -> Dequantized:
+    """A bound on log P(v) of whole numbers v, around the density on [0, 1]^D that the recipe ``density`` builds.
+
+    With a recipe ``noise`` for a flow with context, its noise is learned: variational dequantization. Both recipes are
+    as in ``build``.
+    """
+    p = build(density, generator=generator)
+    if noise is None:
+        return Dequantized(p, levels)
+    return VariationalDequantized(p, build(noise, generator=generator), levels)
+
+
+def build(recipe: dict[str, Any], *, generator: Generator | None = None) -> Any:
+    """The model of a recipe as it stands in a card: {"name": a function of this module, "settings": its arguments}.
+
+    Raises:
+        ValueError: when no function here has that name, or it takes no such settings.
+    """
+    names = [name for name, made in globals().items() if hasattr(made, "__wrapped__")]
+    name, settings = recipe.get("name"), recipe.get("settings", {})
+    if name not in names:
+        raise ValueError(f"A recipe is one of {', '.join(names)}, but {name!r} was given.")
+    function = globals()[name]
+    try:
+        inspect.signature(function).bind(**settings)
+    except TypeError as error:
+        raise ValueError(f"The recipe {name!r} cannot be built from {settings}: {error}.") from None
+    return function(**settings, generator=generator)
+
+
 def _image_flow(shape: tuple[int, int, int], images: Bijection, logit: float | None, stack: int | None) -> Flow:
     """Rows of pixels to the logits, to images, through ``images``, to rows again."""
-    maps = ([] if logit is None else [Logit(logit)]) + [AsImage(shape, images)]
-    return Flow(Chain(maps), StandardNormal(math.prod(shape), stack=stack))
+    return Flow(Chain([*_logit(logit), AsImage(shape, images)]), StandardNormal(math.prod(shape), stack=stack))
+
+
+def _logit(lambda_: float | None) -> list[Bijection]:
+    return [] if lambda_ is None else [Logit(lambda_)]
+
+
+def _standardize(wanted: bool, features: int, stack: int | None) -> list[Bijection]:
+    return [ActNorm(features, stack=stack)] if wanted else []
 
 
 def _act_norm(channels: int, stack: int | None) -> Bijection:

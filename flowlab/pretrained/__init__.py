@@ -43,11 +43,10 @@ def trajectory(name: str) -> dict[int, Flow | FlowMixture]:
     """The flow or mixture at each step that was kept, from its start to the step that was best on validation data."""
     tensors, card = _read(name)
     recipe = card["recipe"]
-    build = getattr(models, recipe["name"])
     flows = {}
     for step in card["steps"]:
         head = f"{step}."
-        flow = build(**recipe["settings"])
+        flow = models.build(recipe)
         flow.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
         flows[step] = flow.eval()
     return flows
