@@ -65,8 +65,8 @@ def evaluate(
         }
     noise = "learned" if hasattr(model, "q") else "uniform"
     return {
-        "protocol": f"a bound: x = (v + u)/256 with {noise} noise, {draws} draw{'s' if draws > 1 else ''} an image, seed "
-        f"{seed}, float32; mean over {N:,} {split} images; standard_error is that of bits_per_dim over images; "
+        "protocol": f"a bound: x = (v + u)/256 with {noise} noise, {draws} draw{'s' if draws > 1 else ''} an image, "
+        f"seed {seed}, float32; mean over {N:,} {split} images; standard_error is that of bits_per_dim over images; "
         f"nats_unit is the density on [0, 1], nats_logit that of the logits with λ = {LAMBDA:g}",
         "metrics": {name: _rounded(value) for name, value in metrics.items()},
     }
