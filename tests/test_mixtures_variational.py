@@ -644,3 +644,14 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
 def test_what_makes_no_mixture_is_refused_in_words(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("kind", ("list", "stack", "shared"))
+def test_decode_takes_one_latent_through_each_component_and_encode_brings_it_back(kind):
+    model = mixture(kind, 3, 2, seed=1).double()
+    z = points(4, seed=1)
+    x = model.decode(z)
+    assert x.shape == (4, 3, 2)
+    assert not torch.allclose(x[:, 0], x[:, 1])
+    for k in range(3):
+        assert torch.allclose(model.encode(x[:, k])[:, k], z, rtol=1e-7, atol=1e-7)

@@ -204,6 +204,28 @@ class FlowMixture(Mixture):
             x = self.shared.inverse(x)[0]
         return (x, k) if labels else x
 
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """x_k = f_k⁻¹(z), one latent point through each component: ``(..., D)`` to ``(..., K, D)``."""
+        if self.stacked:
+            x = self.flows.bijection.inverse(z.expand(self.components, *z.shape))[0]
+        else:
+            x = torch.stack([flow.bijection.inverse(z)[0] for flow in self.flows])
+        if self.shared is not None:
+            x = self.shared.inverse(x)[0]
+        return x.movedim(0, -2)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """z_k = f_k(x), one point as each component sees it: ``(..., D)`` to ``(..., K, D)``. ``decode`` undoes each."""
+        if self.shared is not None:
+            x = self.shared(x)[0]
+        if self.stacked:
+            z = self.flows.bijection(x.expand(self.components, *x.shape))[0]
+        else:
+            z = torch.stack([flow.bijection(x)[0] for flow in self.flows])
+        return z.movedim(0, -2)
+
 
 class LatentGaussianMixture(Mixture):
     """One flow whose base has K modes: log p(x | k) = log N(f(x); μ_k, Σ_k) + log |det ∂f/∂x|.
