@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import os
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from flowlab import model_commands
 from flowlab.course import base
 
 EXAMPLES = """examples:
@@ -23,6 +25,10 @@ EXAMPLES = """examples:
   flowlab slides 04                  slides from notebook 04, one file for the browser
   flowlab book --out book            all notebooks as pages to read, for any web host or none
   flowlab experiment pinwheel        the tables of notebooks 09 and 10, on your seeds
+  flowlab models                     the trained models inside the package
+  flowlab sample glow_mnist --grid digits.png
+  flowlab evaluate glow_mnist        its likelihood, with the protocol
+  flowlab train nice_mnist           train one: a minute on a laptop, or a paper's size on a GPU
   flowlab data mnist                 fetch and verify the full MNIST
 
 'flowlab COMMAND --help' says more about each."""
@@ -153,6 +159,8 @@ def main(arguments: list[str] | None = None) -> int:
     experiment.add_argument("--json", type=Path, metavar="FILE", help="write one record a seed and recipe here")
     experiment.add_argument("--resume", action="store_true", help="keep the records in FILE, and run what is missing")
 
+    model_commands.add(functools.partial(command, commands))
+
     data = command(commands, "data", _data, "fetch a data set and verify it", "flowlab data mnist")
     data.add_argument("name", choices=["mnist"])
 
@@ -162,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read, as in flowlab progress | head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArithmeticError, MemoryError) as error:
         print(f"flowlab: {_sentence(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:

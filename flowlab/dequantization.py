@@ -53,9 +53,12 @@ class Dequantized(nn.Module):
         return self.log_prob(v, context, generator=generator)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        """n draws of v = ⌊256 x⌋, x ~ p: ``(n, D)`` int64. What p puts outside of [0, 1] goes to the nearest end."""
-        x = self.density.sample(n, generator)
+    def sample(self, n: int, generator: Generator | None = None, **settings: Any) -> Tensor:
+        """n draws of v = ⌊256 x⌋, x ~ p: ``(n, D)`` int64. What p puts outside of [0, 1] goes to the nearest end.
+
+        Further settings, such as ``temperature``, are those of the density's ``sample``.
+        """
+        x = self.density.sample(n, generator, **settings)
         return (self.levels * x).floor().clamp(0, self.levels - 1).long()
 
     def dequantize(self, v: Tensor, u: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from flowlab.bijections.base import Bijection, NotStackable, ShapeError
-from flowlab.distributions import Base
+from flowlab.distributions import Base, StandardLogistic, StandardNormal
 
 
 class Flow(nn.Module):
@@ -66,6 +66,17 @@ class Flow(nn.Module):
         return self.log_prob(x, context)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> Tensor:
-        """n draws of x = f⁻¹(z), z ~ p_Z: ``(n, D)``, or ``(K, n, D)`` in a stack."""
-        return self.bijection.inverse(self.base.sample(n, generator), context)[0]
+    def sample(
+        self, n: int, generator: Generator | None = None, context: Tensor | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """n draws of x = f⁻¹(τ z), z ~ p_Z: ``(n, D)``, or ``(K, n, D)`` in a stack.
+
+        τ = ``temperature`` below 1 keeps nearer to the middle, and the draws are of p no longer. ValueError for another
+        than 1 where the base is not a standard normal or logistic, which have their middle at 0.
+        """
+        if not temperature > 0 or (temperature != 1 and not isinstance(self.base, (StandardNormal, StandardLogistic))):
+            raise ValueError(
+                f"A temperature is above 0 and scales a standard normal or logistic base, but {temperature} came for "
+                f"{type(self.base).__name__}. Leave it at 1."
+            )
+        return self.bijection.inverse(temperature * self.base.sample(n, generator), context)[0]

@@ -39,6 +39,7 @@ from flowlab.dequantization import Dequantized, VariationalDequantized
 from flowlab.distributions import AutoregressiveMixture, Base, StandardLogistic, StandardNormal
 from flowlab.flow import Flow
 from flowlab.mixtures import FlowMixture
+from flowlab.networks import ConvClassifier
 
 PRIORS = {"normal": StandardNormal, "logistic": StandardLogistic}
 
@@ -124,6 +125,7 @@ def realnvp(
     log_scale_bound: float = 2.0,
     standardize: bool = True,
     context_features: int = 0,
+    prior: str = "normal",
     base: Base | None = None,
     logit: float | None = None,
     stack: int | None = None,
@@ -132,8 +134,8 @@ def realnvp(
     """z = affine couplings of x, the even and the odd coordinates in turn (RealNVP, arXiv:1605.08803).
 
     Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``standardize`` puts an ActNorm first,
-    so that data of any location and scale can be fitted as it is. ``base`` is the standard normal unless given, for
-    instance a Gaussian mixture. ``logit`` is the λ of a Logit before all, None for none.
+    so that data of any location and scale can be fitted as it is. ``prior`` is "normal" or "logistic"; or give a
+    ``base``, for instance a Gaussian mixture. ``logit`` is the λ of a Logit before all, None for none.
     """
     maps: list[Bijection] = [*_logit(logit), *_standardize(standardize, features, stack)]
     maps += [
@@ -148,7 +150,7 @@ def realnvp(
         )
         for i in range(layers)
     ]
-    return Flow(Chain(maps), base or StandardNormal(features, stack=stack))
+    return Flow(Chain(maps), base or _prior(prior, features, stack))
 
 
 @_recipe
@@ -216,6 +218,32 @@ def flow_mixture(
         generator=generator,
     )
     return FlowMixture(flows, learn_weights=learn_weights, hidden=posterior, generator=generator)
+
+
+@_recipe
+def image_mixture(
+    features: int,
+    components: int = 10,
+    *,
+    shared: dict[str, Any],
+    layers: int = 2,
+    hidden: Sequence[int] = (16,),
+    channels: Sequence[int] = (16, 32, 64),
+    learn_weights: bool = False,
+    generator: Generator | None = None,
+) -> FlowMixture:
+    """p(x) = Σ_k π_k p(x | k) of K RealNVPs in one stack behind layers that all share, with q(k | x) by a ConvNet.
+
+    Takes rows of pixels in [0, 1], ``(..., D)``, of square images. ``shared`` is the recipe of a flow, as in ``build``,
+    such as a glow; its bijection comes first, and what it gives goes to the small components. Each begins with a scale
+    and a shift of its own: the mean image of a component costs no more than that. Shared layers and convolutions are
+    what Pires' thesis names as future work. ``channels`` are those of the classifier.
+    """
+    first = build(shared, generator=generator).bijection
+    own = realnvp(features, layers, hidden=hidden, standardize=False, stack=components, generator=generator)
+    flows = Flow(Chain([ScaleShift(features, stack=components), *own.bijection]), own.base)
+    q = ConvClassifier(components, math.isqrt(features), channels=channels, generator=generator)
+    return FlowMixture(flows, learn_weights=learn_weights, posterior=q, shared=first)
 
 
 @_recipe

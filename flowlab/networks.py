@@ -348,3 +348,46 @@ class ResidualConvNet(nn.Module):
         for one, two in self.blocks:
             h = h + two.convolve(one.convolve(h.relu()).relu())
         return apart(self.last.convolve(h.relu()), x, self.stack)
+
+
+class ConvClassifier(nn.Module):
+    """Logits of K classes: 3×3 convolutions of stride 2 with ReLUs, then one linear layer.
+
+    Rows of pixels in [0, 1], ``(..., H·W)``, to ``(..., K)``. Each convolution halves H and W, rounded up. Weights
+    start uniform within ±√(6/in), which keeps the scale of what passes a ReLU (He et al., arXiv:1502.01852); the last
+    layer's are drawn too, as a classifier that starts at zero tells no class from another.
+
+    Args:
+        classes: K.
+        side: H = W.
+        channels: of each convolution.
+        generator: draws the starting weights.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        side: int = 28,
+        *,
+        channels: Sequence[int] = (16, 32, 64),
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.side = side
+        sizes = [1, *channels]
+        shapes = [(b, a, 3, 3) for a, b in pairwise(sizes)]
+        self.weights = nn.ParameterList(_uniform(shape, math.sqrt(6 / (9 * shape[1])), generator) for shape in shapes)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in channels)
+        for _ in channels:
+            side = -(-side // 2)
+        self.last = Linear(sizes[-1] * side**2, classes, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = 2 * x.reshape(x.shape[:-1].numel(), 1, self.side, self.side) - 1
+        for W, b in zip(self.weights, self.biases, strict=True):
+            h = F.conv2d(h, W, b, stride=2, padding=1).relu_()
+        return self.last(h.flatten(1)).reshape(*x.shape[:-1], len(self.last.bias))
+
+
+def _uniform(shape: Sequence[int], bound: float, generator: Generator | None) -> nn.Parameter:
+    return nn.Parameter(bound * (2 * torch.rand(*shape, generator=generator) - 1))

@@ -7,11 +7,9 @@ That is why a run that was killed and resumed gives, bit for bit, what it would 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
-import platform
 import signal
 import sys
 import threading
@@ -24,9 +22,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from flowlab import checkpoints, distributed
+from flowlab.checkpoints import CheckpointError, State, copy_of, load_checkpoint, read_checkpoint, save_checkpoint
+from flowlab.dequantization import Dequantized, negative_bound
 from flowlab.flow import Flow
 
-State = dict[str, Tensor]
+__all__ = [
+    "CheckpointError",
+    "CompilerMissing",
+    "History",
+    "NonFiniteLoss",
+    "Objective",
+    "OutOfMemory",
+    "Progress",
+    "Step",
+    "compiled",
+    "fit",
+    "load_checkpoint",
+    "negative_log_likelihood",
+    "read_checkpoint",
+    "save_checkpoint",
+    "train",
+]
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -37,8 +54,8 @@ class CompilerMissing(RuntimeError):
     """Compilation was asked for, but this machine has nothing to compile with."""
 
 
-class CheckpointError(ValueError):
-    """A file is no checkpoint, or the checkpoint of another model or run."""
+class OutOfMemory(MemoryError):
+    """A batch does not fit into the memory of the device; the message names the settings to lower."""
 
 
 class Step(NamedTuple):
@@ -51,7 +68,10 @@ class Step(NamedTuple):
 
 @dataclass
 class History:
-    """What a run recorded: losses in nats, one for each step; validation losses; seconds; snapshots of the weights."""
+    """What a run recorded: losses in nats, one for each step; validation losses; seconds; snapshots of the weights.
+
+    On a GPU the newest losses are tensors, fetched together later on, so that a step need not wait for its own.
+    """
 
     total: int
     loss: list[float] = field(default_factory=list)
@@ -80,23 +100,28 @@ def fit(model: nn.Module, data: Any, *, progress: bool | Progress = True, **sett
     """Train ``model`` on ``data`` by minimizing −mean log p(x), and return the History. Takes what ``train`` takes.
 
     The interrupt button, or Ctrl-C, stops after the step at hand and keeps the model; twice stops at once.
-    ``progress`` is True for a bar, False for silence, or a function of the History, called after each step.
+    ``progress`` is True for a bar, False for silence, or a function of the History, called after each step. Of several
+    processes the first reports, and all stop when one is interrupted.
     """
     with _interruptible() as interrupted:
-        report = _bar() if progress is True else (progress or (lambda history: None))
+        report = _bar(model, data, settings.get("batch_size", 512)) if progress is True else progress
+        if not report or distributed.rank() > 0:
+            report = lambda history: None  # noqa: E731
         steps = train(model, data, **settings)
-        history = None
+        history, stop = None, False
         try:
             for history in steps:
                 report(history)
-                if interrupted():
+                if stop := distributed.anyone(interrupted()):
                     break
         finally:
             steps.close()
             if progress is True:
                 report(None)
-    if interrupted() and history is not None and history.step < history.total:
+    if stop and history.step < history.total:
         history.stopped = f"interrupted after step {history.step} of {history.total}"
+        if settings.get("checkpoint") is not None:
+            history.stopped += f"; the same call goes on from there, by {settings['checkpoint']}"
     return history
 
 
@@ -112,6 +137,8 @@ def train(
     objective: Objective = negative_log_likelihood,
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
     clip: float | None = 10.0,
+    ema: float | None = None,
+    shards: int | None = None,
     validation: Any = None,
     validate_every: int = 50,
     patience: int | None = None,
@@ -120,28 +147,38 @@ def train(
     checkpoint: str | os.PathLike | None = None,
     checkpoint_every: int = 500,
     compile: bool = False,
+    tf32: bool = False,
 ) -> Iterator[History]:
     """The loop behind ``fit``, one step at a time: yields the same growing History after each step.
 
     Args:
-        data: ``(N, ...)``, an array or tensor, or a tuple of them that are cut into batches alike.
+        data: ``(N, ...)``, an array or tensor, or a tuple of them that are cut into batches alike. It is moved to the
+            model's device once, and stays there.
         steps, epochs: how long; 2,000 steps when neither is given. Batches are drawn without replacement in each epoch.
         schedule: "cosine" (down to zero), "constant", or a function of progress in [0, 1] that multiplies the rate.
         objective: a loss ``(model, batch, Step) -> ()``; the negative log-likelihood in nats unless given.
         optimizer: makes the optimizer from the parameters; Adam unless given.
         clip: the largest norm that a gradient keeps, None for no limit.
+        ema: decay d of a moving average of the weights, a ← d a + (1 − d) w after each step t, where d is at most
+            (1 + t)/(10 + t). The average is what is validated, kept, snapshotted, and what the model ends with.
+        shards: into how many parts each batch is cut, each with noise of its own, to go through one after the other:
+            the same gradient in less memory. As many as processes under torchrun, which share them; see
+            ``flowlab.distributed``.
         validation: held-out data. The weights that were best on it are the ones that the model ends with.
         patience: how many validations without a new best end the run.
         snapshots: how many copies of the weights to keep for scrubbing (denser at the start), or at which steps.
         checkpoint: a file to write every ``checkpoint_every`` steps, and to go on from if its training file is there.
         compile: translate the model's flows to machine code at the first step, which takes half a minute or so; later
             steps are faster, and their numbers differ in rounding alone. On a CPU this needs a C++ compiler.
+        tf32: let GPUs round the factors of products to 10 bits, which is faster; validation is in float32 either way.
 
     Raises:
         CompilerMissing: when ``compile`` is asked for where it cannot be done.
         ValueError: for empty data, for data with NaN or infinity (naming the row), and for settings out of range.
         NonFiniteLoss: when the loss or a gradient is not finite, naming the step and the quantity.
+        OutOfMemory: when a batch does not fit into memory, naming the settings to change.
         CheckpointError: when the checkpoint belongs to another model or run, or has no training file.
+        OSError: when the checkpoint cannot be written; what was there before is as it was.
     """
     data, alone = _prepare(data, model, "data")
     held_out = None if validation is None else _prepare(validation, model, "validation data")[0]
@@ -155,6 +192,8 @@ def train(
             raise ValueError(f"fit expected {name} to be at least 1, but came {count}.")
     if patience is not None and held_out is None:
         raise ValueError(f"patience={patience} counts validations, but no validation data came.")
+    if ema is not None and not 0 < ema < 1:
+        raise ValueError(f"ema is a decay between 0 and 1, such as 0.999, but came {ema}.")
     batch_size, learning_rate, seed = min(int(batch_size), N), float(learning_rate), int(seed)
     per_epoch = N // batch_size
     if steps is not None and epochs is not None:
@@ -170,45 +209,96 @@ def train(
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no trainable parameters, so there is nothing to fit.")
+    cut = distributed.ShardedLoss(model, objective, alone, shards)
+    if cut.shards > batch_size:
+        raise ValueError(f"A batch of {batch_size} cannot be cut into {cut.shards} shards. Lower shards.")
     if optimizer is None:
         fused = device.type in ("cpu", "cuda")  # one kernel for all parameters: a fifth of a small step's time
         adam = torch.optim.Adam(parameters, lr=learning_rate, fused=fused)
     else:
         adam = optimizer(parameters)
     base_rates = [group["lr"] for group in adam.param_groups]
+    # Steps that may be queued before one is looked at. A GPU would wait for the CPU at each look, and the CPU for it.
+    ahead = STEPS_AHEAD.get(device.type, 1) if optimizer is None else 1
+    blown = torch.zeros((), device=device)  # 1 from the first step on whose loss or gradient is not finite
 
-    history, best = History(total), None
+    history, best, average = History(total), None, None
     run = {"steps": total, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed, "samples": N}
     run["clip"], run["schedule"] = clip, schedule if isinstance(schedule, str) else "a function"
+    run |= {name: value for name, value, usual in (("ema", ema, None), ("shards", cut.shards, 1)) if value != usual}
     if checkpoint is not None:
         run |= {"dtype": str(parameters[0].dtype), "validate_every": validate_every}
-        run |= {"data": _digest(data), "validation": _digest(held_out or ())}
-        run = json.loads(json.dumps(run, default=_plain))  # as it is read back
-        if _training_file(checkpoint).exists():
-            best = _resume(checkpoint, model, adam, history, run)
+        run |= {"data": checkpoints.digest(data), "validation": checkpoints.digest(held_out or ())}
+        run = json.loads(json.dumps(run, default=checkpoints.plain))  # as it is read back
+        if checkpoints.training_file(checkpoint).exists():
+            best, average = _resume(checkpoint, model, adam, history, run)
         elif Path(checkpoint).exists():
             raise CheckpointError(
-                f"{checkpoint} exists, but not its training file {_training_file(checkpoint)}, so a run cannot go on "
-                f"from it. Load it with load_checkpoint, and give this run another file."
+                f"{checkpoint} exists, but not its training file {checkpoints.training_file(checkpoint)}, so a run "
+                f"cannot go on from it. Load it with load_checkpoint, and give this run another file."
             )
-        # A folder that cannot be written to is better known now than after the first hundred steps.
-        probe = Path(checkpoint).with_name(f".{Path(checkpoint).name}.probe")
-        _write(probe, {}, {})
-        probe.unlink()
+        if distributed.rank() == 0:
+            checkpoints.make_ready(checkpoint)
+    if not distributed.agree(history.step):
+        raise CheckpointError(
+            f"The processes found different checkpoints, here of step {history.step}: {checkpoint} should be in a "
+            f"folder that all machines share."
+        )
+    if cut.shards > 1 and not distributed.agree(int(checkpoints.digest(data)[:5], 16)):
+        raise ValueError("The processes hold different data: read the same file in each, or draw from the same seed.")
     started = time.perf_counter() - history.seconds
     order, order_epoch = None, -1
-    saved = history.step
+    saved = seen = history.step
     if 0 in keep and history.step == 0:
-        history.snapshots[0] = _copy(model)
+        history.snapshots[0] = copy_of(model)
+
+    def batch(index: int) -> tuple[Tensor, ...]:
+        """The rows of a step, drawn without replacement in each epoch."""
+        nonlocal order, order_epoch
+        if index // per_epoch != order_epoch:
+            order_epoch = index // per_epoch
+            order = torch.randperm(N, generator=_generator(seed, 2 * order_epoch)).to(device)
+        rows = order[(index % per_epoch) * batch_size :][:batch_size]
+        return tuple(d[rows] for d in data)
+
+    def at(index: int, number: int) -> Callable[[int], Step]:
+        """Where each shard of a step stands, with noise by seed, number and shard."""
+        return lambda shard: Step(index, total, _generator(seed, number, device, shard))
+
+    def gradient(index: int) -> tuple[Tensor, Tensor]:
+        """The loss of a step and the norm of its gradient, which is left in the parameters."""
+        adam.zero_grad(set_to_none=True)
+        with _products(tf32):
+            loss = cut.backward(batch(index), at(index, 2 * index + 1))
+        return loss, nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+    def look() -> None:
+        """Fetch the losses that are still on the device, and stop at the first that is not finite."""
+        nonlocal seen
+        if history.step > seen and isinstance(history.loss[-1], Tensor):
+            history.loss[seen:] = values = torch.stack(history.loss[seen:]).tolist()
+            first = next((i for i, value in enumerate(values, seen) if not math.isfinite(value)), None)
+            if first is not None:
+                del history.loss[first:]
+                raise NonFiniteLoss(_diagnose(model, first, gradient(first)[0].item()))
+        seen = history.step
+
+    def weights() -> State:
+        """A copy of those that count: the average if there is one."""
+        return copy_of(model) if average is None else {name: value.clone() for name, value in average.items()}
 
     def save() -> None:
+        look()
         history.seconds = time.perf_counter() - started
-        _save_run(checkpoint, model, adam, history, best, run)
+        if distributed.rank() == 0:
+            _save_run(checkpoint, model, adam, history, best, average, run)
 
     def validate() -> None:
         """Measure the held-out loss, and keep the best weights."""
         nonlocal best
-        loss = _evaluate(model, held_out, alone, objective, Step(history.step, total, _generator(seed, 0, device)))
+        with _weights(model, average), _products(False):
+            model.eval()
+            loss = cut.evaluate(held_out, at(history.step, 0))
         if math.isnan(loss):
             raise NonFiniteLoss(
                 f"Training stopped at step {history.step}: the validation loss is NaN. Look for held-out samples at "
@@ -216,7 +306,7 @@ def train(
             )
         history.validation[history.step] = loss
         if best is None or loss < history.validation[history.best_step]:
-            best, history.best_step = _copy(model), history.step
+            best, history.best_step = weights(), history.step
         model.train()
 
     def ends() -> bool:
@@ -230,35 +320,38 @@ def train(
         model.train()
         if history.step == total or ends():
             yield history  # a run that had ended before it was resumed
+        elif cut.shards > 1:
+            if history.step == 0:
+                cut.start(batch(0), at(0, 1)(0))
+            cut.share(unused=not _uses_all(model, objective))
         for index in range(history.step, total):
             if ends():
                 break
-            if index // per_epoch != order_epoch:
-                order_epoch = index // per_epoch
-                order = torch.randperm(N, generator=_generator(seed, 2 * order_epoch)).to(device)
-            rows = order[(index % per_epoch) * batch_size :][:batch_size]
-            batch = data[0][rows] if alone else tuple(d[rows] for d in data)
             for group, base_rate in zip(adam.param_groups, base_rates, strict=True):
                 group["lr"] = base_rate * rate(index / total)
 
-            loss = objective(model, batch, Step(index, total, _generator(seed, 2 * index + 1, device)))
-            adam.zero_grad(set_to_none=True)
-            loss.backward()
-            value = loss.item()
-            finite = math.isfinite(value)
-            try:
-                nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip, error_if_nonfinite=True)
-            except RuntimeError:  # raised before one NaN is spread over all gradients
-                finite = False
-            if not finite:
-                raise NonFiniteLoss(_diagnose(model, index, value))
+            loss, norm = gradient(index)
+            bad = ~(loss.isfinite() & norm.isfinite())
+            if ahead > 1:
+                # Adam takes no step from here on; the look that finds out why comes later.
+                adam.found_inf = blown = torch.maximum(blown, bad.float())
+                loss = loss.masked_fill(bad, math.nan)
+            elif bad:  # before one NaN is spread over all gradients
+                raise NonFiniteLoss(_diagnose(model, index, loss.item()))
+            if clip is not None:
+                nn.utils.clip_grads_with_norm_(parameters, clip, norm)
             adam.step()
 
-            history.loss.append(value)
+            history.loss.append(loss if ahead > 1 else loss.item())
             history.seconds = time.perf_counter() - started
+            if ema is not None:
+                average = _averaged(average, model, ema, history.step)
+            validating = held_out is not None and (history.step % validate_every == 0 or history.step == total)
+            if validating or history.step in keep or history.step % ahead == 0 or history.step == total:
+                look()
             if history.step in keep:
-                history.snapshots[history.step] = _copy(model)
-            if held_out is not None and (history.step % validate_every == 0 or history.step == total):
+                history.snapshots[history.step] = weights()
+            if validating:
                 validate()
             if checkpoint is not None and (history.step % checkpoint_every == 0 or history.step == total or ends()):
                 save()
@@ -268,15 +361,89 @@ def train(
         history.stopped = early if ends() else f"finished {total} steps"
     except GeneratorExit:
         # Whoever drives the loop has had enough. An error, in contrast, leaves the last good checkpoint alone.
+        look()
         history.stopped = f"stopped after step {history.step} of {total}"
         if checkpoint is not None and saved < history.step:
             save()
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not _is_memory(error):
+            raise
+        there = "" if checkpoint is None else f", which goes on from step {saved}"
+        raise OutOfMemory(
+            f"Training stopped at step {history.step}: the memory of this {device.type} is too small for "
+            f"{math.ceil(batch_size / cut.shards)} samples at once. Lower batch_size={batch_size}, or raise "
+            f"shards={cut.shards}: the same batches, in more passes. If something else fills the memory, end that, and "
+            f"repeat this call{there}."
+        ) from error
     finally:
         machine_code.close()
-        if best is not None:
-            model.load_state_dict(best)
+        if best is not None or average is not None:
+            model.load_state_dict(average if best is None else best)
         model.eval()
+
+
+# --- what a step is made of -----------------------------------------------------------------------------------------
+
+
+STEPS_AHEAD = {"cuda": 50}
+
+
+def _uses_all(model: nn.Module, objective: Objective) -> bool:
+    """Whether every weight is known to have a part in every step; a mixture may leave its q aside."""
+    density = model.density if isinstance(model, Dequantized) else model
+    return isinstance(density, Flow) and objective in (negative_log_likelihood, negative_bound)
+
+
+@torch.no_grad()
+def _averaged(average: State | None, model: nn.Module, decay: float, step: int) -> State:
+    """a ← d a + (1 − d) w, d = min(decay, (1 + t)/(10 + t)); buffers are as they are now.
+
+    It begins with the weights after the first step, where layers that start from data have started, and few steps weigh
+    about the same: a short run, or the start of a long one, is not held back by weights that have learned nothing.
+    """
+    if average is None:
+        return copy_of(model)
+    state, trained = model.state_dict(), {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    learned, rest = [n for n in state if n in trained], [n for n in state if n not in trained]
+    d = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_([average[n] for n in learned], [state[n] for n in learned], 1 - d)
+    for name in rest:
+        average[name].copy_(state[name])
+    return average
+
+
+@contextlib.contextmanager
+def _weights(model: nn.Module, state: State | None) -> Iterator[None]:
+    """While it lasts, the model has these weights."""
+    if state is None:
+        yield
+        return
+    own = copy_of(model)
+    model.load_state_dict(state)
+    try:
+        yield
+    finally:
+        model.load_state_dict(own)
+
+
+@contextlib.contextmanager
+def _products(tf32: bool) -> Iterator[None]:
+    """While it lasts, a GPU computes matrix products and convolutions in TensorFloat-32, or in float32."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether memory ran out: on a CPU this is a RuntimeError like any other, but for its words."""
+    words = ("not enough memory", "can't allocate memory")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)
 
 
 # --- compilation ----------------------------------------------------------------------------------------------------
@@ -353,28 +520,14 @@ def _prepare(data: Any, model: nn.Module, what: str) -> tuple[tuple[Tensor, ...]
     return tuple(ready), alone
 
 
-def _generator(seed: int, number: int, device: torch.device | str = "cpu") -> Generator:
-    """A CPU generator heeds 32 bits of its seed; the golden ratio keeps the numbers of two seeds apart in them."""
-    return torch.Generator(device).manual_seed((seed * 0x9E3779B1 + number) % 2**32)
+def _generator(seed: int, number: int, device: torch.device | str = "cpu", shard: int = 0) -> Generator:
+    """A CPU generator heeds 32 bits of its seed; odd factors keep the numbers of two seeds or shards apart in them."""
+    return torch.Generator(device).manual_seed((seed * 0x9E3779B1 + shard * 0x85EBCA6B + number) % 2**32)
 
 
 def _spaced(total: int, count: int) -> list[int]:
     """``count`` steps from 0 to ``total``, denser at the start, where a fit changes fastest."""
     return [round(total * (i / max(count - 1, 1)) ** 2) for i in range(count)]
-
-
-@torch.no_grad()
-def _evaluate(model: nn.Module, data: tuple[Tensor, ...], alone: bool, objective: Objective, step: Step) -> float:
-    model.eval()
-    N, total = len(data[0]), 0.0
-    for start in range(0, N, 4096):
-        part = tuple(d[start : start + 4096] for d in data)
-        total += float(objective(model, part[0] if alone else part, step)) * len(part[0])
-    return total / N
-
-
-def _copy(model: nn.Module) -> State:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
 def _diagnose(model: nn.Module, index: int, loss: float) -> str:
@@ -396,10 +549,13 @@ def _diagnose(model: nn.Module, index: int, loss: float) -> str:
 # --- progress and the interrupt button --------------------------------------------------------------------------------
 
 
-def _bar() -> Callable[[History | None], None]:
+def _bar(model: nn.Module, data: Any, batch_size: int) -> Callable[[History | None], None]:
     """A tqdm bar for notebooks, terminals and log files (there: one line every ten seconds)."""
     from tqdm.auto import tqdm
 
+    first = data[0] if isinstance(data, tuple) else data
+    batch_size, D = min(batch_size, len(first)), math.prod(getattr(first, "shape", (0, 0))[1:])
+    images = isinstance(model, Dequantized) and D > 0
     quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
     bar = None
 
@@ -414,7 +570,13 @@ def _bar() -> Callable[[History | None], None]:
         bar.update(history.step - bar.n)
         if history.step % 20 == 0 or history.step == history.total:
             recent = history.loss[-20:]
-            bar.set_postfix_str(f"loss {sum(recent) / len(recent):.3f} nats", refresh=False)
+            nats = float(sum(recent) / len(recent))
+            words = f"loss {nats:.3f} nats"
+            if images:
+                words += f", {nats / (D * math.log(2)):.3f} bits/dim"
+            rate = (bar.n - bar.initial) * batch_size / max(bar.format_dict["elapsed"], 1e-9)
+            words += f", {rate:,.0f} {'images' if images else 'samples'}/s"
+            bar.set_postfix_str(words, refresh=False)
 
     return report
 
@@ -440,127 +602,7 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
-# --- checkpoints ------------------------------------------------------------------------------------------------------
-
-
-def save_checkpoint(path: str | os.PathLike, model: nn.Module, card: dict[str, Any] | None = None) -> None:
-    """Write weights and card to one safetensors file, whole or not at all (a temporary name, then a rename)."""
-    _write(Path(path), _copy(model), _card(model) | (card or {}))
-
-
-def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:
-    """Load weights into ``model``, leave it in evaluation mode as ``fit`` does, and return the card.
-
-    Raises:
-        CheckpointError: when the file is missing, not safetensors, or holds another model's weights.
-    """
-    tensors, card = read_checkpoint(path)
-    _check_same_model(model, tensors, card.get("recipe"), path)
-    model.load_state_dict(tensors)
-    model.eval()
-    return card
-
-
-def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
-    """The tensors and the card in a safetensors file. Nothing in it is ever run.
-
-    Raises:
-        CheckpointError: when there is no such file, or it is not one that flowlab wrote.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            card = (file.metadata() or {}).get("card")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no checkpoint at {path}.") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a safetensors file ({error}). Nothing was loaded; flowlab never unpickles a file."
-        ) from None
-    try:
-        return tensors, dict(json.loads(card))
-    except (TypeError, ValueError):
-        raise CheckpointError(f"{path} has no card, so flowlab did not write it. Nothing was loaded.") from None
-
-
-def _recipe(model: nn.Module) -> dict[str, Any] | None:
-    """How to build the model again, as JSON will give it back: lists for tuples, plain numbers for numpy's."""
-    return json.loads(json.dumps(getattr(model, "recipe", None), default=_plain))
-
-
-def _plain(value: Any) -> Any:
-    """A numpy number or a tensor as plain numbers; anything else in words."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _digest(parts: Iterable[Tensor]) -> str:
-    """A fingerprint of data: the same rows in the same order, bit for bit."""
-    content = hashlib.sha256()
-    for part in parts:
-        content.update(part.cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()[:16]
-
-
-def _card(model: nn.Module) -> dict[str, Any]:
-    """What a file says of itself: which model, how to build it again, and what it was made with."""
-    from flowlab import __version__
-
-    device = next(model.parameters(), torch.zeros(())).device
-    return {
-        "model": type(model).__name__,
-        "recipe": _recipe(model),
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": {"flowlab": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    }
-
-
-def _write(path: Path, tensors: State, card: dict[str, Any]) -> None:
-    from safetensors.torch import save
-
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = save(tensors, metadata={"card": json.dumps(card, default=_plain)})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(
-            f"{path} could not be written ({error}). Make room or choose another place; what was there before is as it "
-            f"was, and the model in memory is as its last step left it."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _check_same_model(model: nn.Module, tensors: State, recipe: dict | None, path: str | os.PathLike) -> None:
-    """Refuse weights of other shapes, and weights of the same shapes that another recipe would read otherwise."""
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if own != found:
-        name = next(n for n in {**own, **found} if own.get(n) != found.get(n))
-        raise CheckpointError(
-            f"{path} holds another model: {name} is {found.get(name, 'absent')} there and {own.get(name, 'absent')} "
-            f"in this {type(model).__name__}. Build the model with the settings that the file was made with."
-        )
-    mine = _recipe(model)
-    if (
-        mine
-        and recipe
-        and (mine["name"] != recipe["name"] or not recipe["settings"].items() <= mine["settings"].items())
-    ):
-        raise CheckpointError(
-            f"{path} holds another model: {recipe}, and this one is {mine}. Build it as the file says."
-        )
-
-
-def _training_file(checkpoint: str | os.PathLike) -> Path:
-    """The second file, which holds all that a resumed run needs and can be left out once it is done."""
-    path = Path(checkpoint)
-    return path.with_name(f"{path.stem}.training{path.suffix or '.safetensors'}")
+# --- what a killed run needs ------------------------------------------------------------------------------------------
 
 
 def _save_run(
@@ -569,11 +611,13 @@ def _save_run(
     optimizer: torch.optim.Optimizer,
     history: History,
     best: State | None,
+    average: State | None,
     run: dict[str, Any],
 ) -> None:
     """The training file first and whole by itself, so that a kill between the two files loses nothing."""
-    tensors = {f"model/{name}": value for name, value in _copy(model).items()}
+    tensors = {f"model/{name}": value for name, value in copy_of(model).items()}
     tensors |= {f"best/{name}": value for name, value in (best or {}).items()}
+    tensors |= {f"average/{name}": value for name, value in (average or {}).items()}
     for step, state in history.snapshots.items():
         tensors |= {f"snapshot/{step}/{name}": value for name, value in state.items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -581,16 +625,17 @@ def _save_run(
     tensors["loss"] = torch.tensor(history.loss, dtype=torch.float64)
     record = {"seconds": history.seconds, "best_step": history.best_step}
     record["validation"] = [[step, value] for step, value in history.validation.items()]
-    _write(_training_file(path), tensors, {"run": run, "recipe": _recipe(model), **record})
+    recipe = checkpoints.recipe_of(model)
+    checkpoints.write(checkpoints.training_file(path), tensors, {"run": run, "recipe": recipe, **record})
+    which = "of the last step" if best is None else "best on validation"
     card = {
         "run": run,
         "step": history.step if best is None else history.best_step,
         "of": history.total,
-        "protocol": "mean loss a sample, in nats; weights "
-        + ("of the last step" if best is None else "best on validation"),
+        "protocol": f"mean loss a sample, in nats; weights {which}{'' if average is None else ', averaged'}",
         "metrics": {"loss": history.loss[-1], "validation_loss": history.validation.get(history.best_step)},
     }
-    _write(Path(path), best or _copy(model), _card(model) | card)
+    checkpoints.write(Path(path), best or average or copy_of(model), checkpoints.card_of(model) | card)
 
 
 def _resume(
@@ -599,17 +644,18 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     history: History,
     run: dict[str, Any],
-) -> State | None:
-    """Put model, optimizer and history back to where the training file left them; return the best weights so far."""
-    file = _training_file(path)
+) -> tuple[State | None, State | None]:
+    """Put model, optimizer and history back to where the training file left them; return best and average so far."""
+    file = checkpoints.training_file(path)
     tensors, card = read_checkpoint(file)
+    device = next(model.parameters()).device
     groups: dict[str, State] = {}
     for name, value in tensors.items():
         head, _, tail = name.partition("/")
         groups.setdefault(head, {})[tail] = value
     weights = groups.get("model", {})
     if weights:
-        _check_same_model(model, weights, card.get("recipe"), file)
+        checkpoints.check_same_model(model, weights, card.get("recipe"), file)
     if card.get("run") != run:
         raise CheckpointError(
             f"{file} is from another run: it has {card.get('run')}, and this run has {run}. Choose another file or "
@@ -628,4 +674,5 @@ def _resume(
     history.loss = tensors["loss"].tolist()
     history.validation = {int(step): value for step, value in card["validation"]}
     history.seconds, history.best_step = card["seconds"], card["best_step"]
-    return groups.get("best")
+    best, average = groups.get("best"), groups.get("average")
+    return best, average and {name: value.to(device) for name, value in average.items()}

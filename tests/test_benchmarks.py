@@ -49,6 +49,25 @@ def test_ratios_are_of_medians_and_the_floor_is_no_peer():
     assert "0.50 (zuko)" in text and "1.25" in text and "| flowlab | 4.00" in text
 
 
+def test_what_jax_compiles_stands_beside_steps_and_compiled_steps_and_is_no_torch_peer():
+    times = {
+        ("flowlab", "step_h8"): [[3.0]],
+        ("flowlab", "step_h8_compiled"): [[1.0]],
+        ("zuko", "step_h8"): [[6.0]],
+        ("flowjax", "step_h8"): [[2.0]],
+    }
+    records = compare_peers.summarize(times)
+    assert compare_peers.ratios(records, "step_h8") == {"fastest_peer": ("zuko", 0.5), "flowjax": ("flowjax", 1.5)}
+    assert compare_peers.ratios(records, "step_h8_compiled") == {"flowjax": ("flowjax", 0.5)}
+
+
+def test_flowjax_is_checked_like_the_others(one_thread):
+    pytest.importorskip("flowjax", reason='the extra "bench-jax" is not installed')
+    library = compare_peers.LIBRARIES["flowjax"]
+    assert compare_peers.check(library) == ""
+    assert "as expected" in compare_peers.sizes("flowjax", compare_peers.describe(library))
+
+
 def test_ratios_need_both_sides():
     records = compare_peers.summarize({("zuko", "step_h8"): [[1.0]]})
     assert compare_peers.ratios(records, "step_h8") == {}

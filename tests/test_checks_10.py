@@ -132,9 +132,9 @@ def test_a_click_labels_a_point_and_training_uses_the_labels():
     explorer.train_button.click()
     assert explorer.errors == [] and explorer.numbers["accuracy"] > 0.98  # q finds the rings before the flows do
     assert len(explorer.picture.snapshots) > 2 and explorer.controls["moment"].value == explorer.controls["moment"].max
-    last = explorer.view.png
+    last = explorer.picture.png()
     explorer.set(moment=0)
-    assert explorer.view.png != last
+    assert explorer.picture.png() != last
     click(explorer, next(iter(explorer.picture.clicked)))  # A becomes B
     assert list(explorer.picture.clicked.values()).count(1) == 2 and "press Train" in explorer.numbers["state"]
 

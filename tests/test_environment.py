@@ -28,8 +28,9 @@ FLOORS = [
     ["flow"],
     ["dequantization"],
     ["metrics"],
-    ["evaluation", "mixtures"],
-    ["models"],
+    ["evaluation", "mixtures", "restoration"],
+    ["models", "distributed"],
+    ["checkpoints"],
     ["training"],
     ["experiments", "recipes"],
     ["pretrained"],
@@ -38,6 +39,7 @@ FLOORS = [
     ["widgets"],
     ["course"],
     ["publish"],
+    ["model_commands"],
     ["cli"],
 ]
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}

@@ -1,5 +1,7 @@
 """Every explorer, without a browser: each control at its minimum, default and maximum draws, and makes a difference."""
 
+import json
+import threading
 import time
 
 import numpy as np
@@ -18,6 +20,12 @@ def settings(control):
     return [False, True] if isinstance(control.value, bool) else []
 
 
+def drawn(explorer):
+    """What the canvas is told to draw, whole: equal if and only if the picture is."""
+    view = explorer.view
+    return view.background, json.dumps(view.scene["steps"]), view.scene["numbers"], *view.scene["images"]
+
+
 @pytest.fixture(scope="module", params=list(explorers()))
 def explorer(request):
     return explorers()[request.param]()
@@ -25,35 +33,47 @@ def explorer(request):
 
 def test_is_made_without_trouble(explorer):
     assert explorer.errors == []
-    assert explorer.view.png.startswith(b"\x89PNG")
+    assert explorer.view.background.startswith(b"\x89PNG")
     assert explorer.numbers and all(np.isfinite(v) for v in explorer.numbers.values() if isinstance(v, float))
+
+
+def test_the_scene_is_whole(explorer):
+    """As many numbers and images as its steps ask for, all finite, so that the canvas never reads past their end."""
+    scene = explorer.view.scene
+    steps, numbers = scene["steps"], np.frombuffer(scene["numbers"], np.float32)
+    assert sum(3 * step.get("count", 0) + 2 * step.get("places", 0) for step in steps) == len(numbers)
+    assert steps and np.isfinite(numbers).all()
+    assert sum(step["kind"] == "image" for step in steps) == len(scene["images"])
+    assert {step["kind"] for step in steps} <= {"path", "markers", "image"}
 
 
 def test_each_control_draws_at_both_ends_and_makes_a_difference(explorer):
     for name, control in explorer.controls.items():
-        default, pictures = control.value, set()
+        default, pictures, scenes = control.value, set(), set()
         for value in settings(control):
             explorer.set(**{name: value})
             assert explorer.errors == [], f"{name} = {value!r}"
-            pictures.add(explorer.view.png)
+            pictures.add(explorer.picture.png())
+            scenes.add(drawn(explorer))
         explorer.set(**{name: default})
-        assert len(pictures) > 1, f"{name} changes nothing"
+        assert len(pictures) > 1, f"{name} changes nothing in the still picture"
+        assert len(scenes) > 1, f"{name} changes nothing on the canvas"
 
 
 def test_same_controls_give_the_same_picture(explorer):
-    before = explorer.view.png
+    before = drawn(explorer)
     name, control = next((n, c) for n, c in explorer.controls.items() if len(settings(c)) > 1)
     default = control.value
     other = next(v for v in settings(control) if v != default)
     explorer.set(**{name: other})
     explorer.set(**{name: default})
-    assert explorer.view.png == before
+    assert drawn(explorer) == before
 
 
 def test_has_a_still_picture_and_says_in_words_what_it_shows(explorer):
     bundle = explorer._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
-    assert data["image/png"] == explorer.view.png
+    assert data["image/png"] == explorer.picture.png()
     assert type(explorer).__name__ in data["text/plain"]
     assert len(explorer.view.alt.split()) >= 5
 
@@ -98,3 +118,24 @@ def test_an_error_of_an_inner_callback_is_not_cleared_by_the_outer_one(monkeypat
     monkeypatch.setattr(explorer.picture, "update", lambda **controls: 1 / 0)
     explorer.guard(explorer.refresh)
     assert len(explorer.errors) == 1 and "division by zero" in explorer.trouble.value
+
+
+def test_a_cell_and_a_slider_do_not_draw_at_once(monkeypatch):
+    """Lab runs cells and the callbacks of widgets in two threads; a figure is good for one of them at a time."""
+    explorer = next(iter(explorers().values()))()
+    update, started, ended = explorer.picture.update, threading.Event(), threading.Event()
+
+    def slowly(**controls):
+        started.set()
+        time.sleep(0.3)
+        numbers = update(**controls)
+        ended.set()
+        return numbers
+
+    monkeypatch.setattr(explorer.picture, "update", slowly)
+    slider = threading.Thread(target=explorer.refresh)
+    slider.start()
+    assert started.wait(5)
+    explorer._repr_mimebundle_()
+    assert ended.is_set()
+    slider.join()

@@ -655,3 +655,17 @@ def test_decode_takes_one_latent_through_each_component_and_encode_brings_it_bac
     assert not torch.allclose(x[:, 0], x[:, 1])
     for k in range(3):
         assert torch.allclose(model.encode(x[:, k])[:, k], z, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ("list", "stack", "shared"))
+@pytest.mark.parametrize("k", ([0, 2, 2, 1, 2, 0], [1, 1, 1, 1, 1, 1]), ids=("unequal shares", "all one's"))
+def test_log_prob_of_is_the_column_of_each_points_own_component(kind, k):
+    model, x, k = mixture(kind), points(6), torch.tensor(k)
+    wanted = model.log_prob_components(x).gather(1, k[:, None])[:, 0]
+    torch.testing.assert_close(model.log_prob_of(x, k), wanted)
+    weights = list(model.flows.parameters())
+    got, want = (
+        torch.autograd.grad(v.sum(), weights, allow_unused=True, materialize_grads=True)
+        for v in (model.log_prob_of(x, k), wanted)
+    )
+    torch.testing.assert_close(got, want)

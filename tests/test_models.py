@@ -31,6 +31,7 @@ from flowlab.bijections import (
     Squeeze,
 )
 from flowlab.datasets import mnist
+from flowlab.dequantization import Dequantized, VariationalDequantized
 from flowlab.distributions import AutoregressiveMixture, GaussianMixture, StandardLogistic, StandardNormal
 from flowlab.mixtures import FlowMixture
 from flowlab.models import PRESETS, glow, made, maf, nice, realnvp, realnvp_image, spline_flow
@@ -231,6 +232,104 @@ def test_a_card_says_how_to_build_the_model_again(flow, tmp_path):
     assert card["recipe"] == recipe and card["model"] == "Flow"
     x = torch.rand(*((flow.base.stack,) if flow.base.stack else ()), 6, flow.base.features, generator=generator())
     assert torch.equal(flow.eval().log_prob(x), again.eval().log_prob(x))
+
+
+LOGIT_FIRST = {"nice": nice, "realnvp": realnvp, "maf": maf, "made": made}
+
+
+@pytest.mark.parametrize("build", LOGIT_FIRST.values(), ids=LOGIT_FIRST)
+def test_a_logit_comes_before_all_else(build):
+    plain, flow = build(4, hidden=(4,)), build(4, hidden=(4,), logit=0.01)
+    assert kinds(flow) == [Logit, *kinds(plain)] and flow.bijection[0].lambda_ == 0.01
+    assert flow.recipe["settings"]["logit"] == 0.01 and plain.recipe["settings"]["logit"] is None
+
+
+def test_realnvp_takes_a_prior_by_name():
+    flow = realnvp(3, 2, hidden=(4,), prior="logistic")
+    assert isinstance(flow.base, StandardLogistic) and isinstance(realnvp(3).base, StandardNormal)
+    assert isinstance(models.build(flow.recipe).base, StandardLogistic)
+    assert isinstance(realnvp(2, base=GaussianMixture(torch.eye(2))).base, GaussianMixture)
+    with pytest.raises(ValueError, match=r"one of \['logistic', 'normal'\], but 'cauchy' was given"):
+        realnvp(2, prior="cauchy")
+
+
+def test_dequantized_is_a_bound_around_the_density_of_a_recipe():
+    density = {"name": "nice", "settings": {"features": 4, "hidden": (3,), "logit": 0.1}}
+    model = models.dequantized(density, 16, generator=generator())
+    assert type(model) is Dequantized and model.levels == 16 and kinds(model.density)[0] is Logit
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights_of(density), strict=True))
+    v = torch.randint(16, (5, 4), generator=generator(1))
+    assert model.log_prob(v, generator=generator(2)).isfinite().all()
+
+
+def weights_of(recipe: dict) -> list[torch.Tensor]:
+    return list(models.build(recipe, generator=generator()).parameters())
+
+
+def test_dequantized_with_noise_starts_as_uniform_noise():
+    density = {"name": "nice", "settings": {"features": 4, "hidden": (3,)}}
+    settings = {"features": 4, "layers": 2, "hidden": (3,), "standardize": False, "context_features": 4}
+    noise = {"name": "realnvp", "settings": {**settings, "prior": "logistic"}}
+    model = models.dequantized(density, noise=noise, generator=generator())
+    assert type(model) is VariationalDequantized and model.q.bijection[0].conditioner.context_features == 4
+    with torch.no_grad():
+        u, log_q = model.noise(torch.randint(256, (20_000, 4), generator=generator(1)), generator(2))
+    assert abs(float(log_q.mean())) < 1e-4 and abs(float(u.mean()) - 0.5) < 0.01
+    assert float(u.var()) == pytest.approx(1 / 12, rel=0.02)
+
+
+def test_a_bound_is_built_again_from_its_card(tmp_path):
+    density = {"name": "glow", "settings": {"shape": (1, 4, 4), "levels": 1, "steps": 1, "hidden": 2}}
+    settings = {"features": 16, "layers": 1, "hidden": (3,), "standardize": False, "context_features": 16}
+    model = models.dequantized(density, noise={"name": "realnvp", "settings": settings})
+    v = torch.randint(256, (6, 16), generator=generator())
+    model.log_prob(v)  # starts its ActNorm
+    save_checkpoint(tmp_path / "bound.safetensors", model)
+    recipe = json.loads(json.dumps(model.recipe))
+    again = models.build(recipe)
+    assert load_checkpoint(tmp_path / "bound.safetensors", again)["recipe"] == recipe
+    a, b = (one.eval().log_prob(v, generator=generator(1)) for one in (model, again))
+    assert torch.equal(a, b)
+
+
+def test_build_refuses_what_is_no_recipe_in_words():
+    with pytest.raises(ValueError, match=r"one of nice, realnvp, .*dequantized, but 'resnet' was given"):
+        models.build({"name": "resnet", "settings": {}})
+    with pytest.raises(ValueError, match="but None was given"):
+        models.build({})
+    for hidden_function in ("build", "_order", "math"):  # what the module holds and no recipe is
+        with pytest.raises(ValueError, match=f"but '{hidden_function}' was given"):
+            models.build({"name": hidden_function, "settings": {}})
+    with pytest.raises(ValueError, match=r"'nice' cannot be built from .*depth.*unexpected keyword"):
+        models.build({"name": "nice", "settings": {"features": 2, "depth": 3}})
+    with pytest.raises(ValueError, match=r"missing a required argument: 'features'"):
+        models.build({"name": "nice"})
+
+
+def test_a_temperature_scales_the_latent_draw_of_flow_bound_and_mixture():
+    density = {"name": "nice", "settings": {"features": 4, "hidden": (3,)}}
+    flow = models.build(density, generator=generator())
+    x = flow.sample(50, generator(1), temperature=0.25)
+    torch.testing.assert_close(flow.bijection(x)[0], 0.25 * flow.base.sample(50, generator(1)))
+    assert torch.equal(flow.sample(50, generator(1)), flow.sample(50, generator(1), temperature=1.0))
+    bound = models.dequantized(density, generator=generator())
+    assert torch.equal(bound.sample(50, generator(1), temperature=0.25), bound_of(x))
+    for mixture in (
+        models.flow_mixture(4, 3, generator=generator()),
+        FlowMixture([realnvp(4, hidden=(3,)), realnvp(4, hidden=(3,))]),
+    ):
+        wide, narrow = (mixture.sample(500, generator(2), temperature=t).std() for t in (1.0, 0.1))
+        assert float(narrow) == pytest.approx(0.1 * float(wide), rel=1e-3), "components start at the identity"
+    for refused in (realnvp(2, base=GaussianMixture(torch.eye(2))), made(2)):
+        assert refused.sample(3).shape == (3, 2)
+        with pytest.raises(ValueError, match=r"standard normal or logistic base, but 0\.5 came.*Leave it at 1"):
+            refused.sample(3, temperature=0.5)
+    with pytest.raises(ValueError, match="above 0"):
+        flow.sample(3, temperature=0.0)
+
+
+def bound_of(x: torch.Tensor) -> torch.Tensor:
+    return (256 * x).floor().clamp(0, 255).long()
 
 
 def test_a_base_of_ones_own_makes_no_recipe():

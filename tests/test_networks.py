@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from flowlab.networks import ACTIVATIONS, MLP, Convolution, Linear, MaskedMLP, ResidualConvNet
+from flowlab.networks import ACTIVATIONS, MLP, ConvClassifier, Convolution, Linear, MaskedMLP, ResidualConvNet
 
 BATCHES = ((), (5,), (2, 3), (0,))
 
@@ -393,3 +393,27 @@ def test_forward_mode_finds_the_same_derivatives(stack):
         torch.func.functional_call(f, {n: p + e * turned[n] for n, p in weights.items()}, (x,)) for e in (1e-6, -1e-6)
     ]
     torch.testing.assert_close(y, (slope[0] - slope[1]) / 2e-6, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("side", (5, 8))
+def test_conv_classifier_is_torchs_convolutions_and_a_linear_layer(batch, side):
+    f = shaken(ConvClassifier(3, side, channels=(2, 4)))
+    x = torch.rand(*batch, side**2, generator=generator())
+    before, y = x.clone(), f(x)
+    assert y.shape == (*batch, 3) and torch.equal(x, before), "the input is left as it was"
+    h = 2 * x.reshape(x.shape[:-1].numel(), 1, side, side) - 1
+    for W, b in zip(f.weights, f.biases, strict=True):
+        layer = nn.Conv2d(W.shape[1], W.shape[0], 3, stride=2, padding=1)
+        layer.load_state_dict({"weight": W, "bias": b})
+        h = layer(h).relu()
+    torch.testing.assert_close(y, (h.flatten(1) @ f.last.weight + f.last.bias).reshape(y.shape))
+
+
+def test_conv_classifier_keeps_the_scale_and_tells_classes_apart_from_the_start():
+    """He's bound: at the start, the deviation of what comes out does not fade with the depth."""
+    x = torch.rand(500, 32**2, generator=generator())
+    deep = ConvClassifier(10, 32, channels=(32,) * 5, generator=generator())
+    assert float(deep(x).detach().std(0).mean()) > 0.02
+    assert torch.equal(deep(x), ConvClassifier(10, 32, channels=(32,) * 5, generator=generator())(x))
+    assert not torch.equal(deep(x), ConvClassifier(10, 32, channels=(32,) * 5, generator=generator(1))(x))

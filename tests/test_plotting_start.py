@@ -63,13 +63,13 @@ def test_training_lowers_the_gauge_and_can_be_scrubbed(explorer):
     explorer.train_button.click()
     assert explorer.errors == [] and explorer.progress.value == 60 and not explorer.train_button.disabled
     assert explorer.numbers["trained flow"] < 0.5 * start and explorer.numbers["after training step"] == "60"
-    last = explorer.view.png
+    last = explorer.picture.png()
     explorer.scrub.value = 0
-    assert explorer.numbers["trained flow"] == start and explorer.view.png != last
+    assert explorer.numbers["trained flow"] == start and explorer.picture.png() != last
     explorer.scrub.value = explorer.scrub.max
-    assert explorer.view.png == last
+    assert explorer.picture.png() == last
     explorer.train_button.click()
-    assert explorer.view.png == last, "the same training gives the same picture"
+    assert explorer.picture.png() == last, "the same training gives the same picture"
 
 
 def test_training_stops_when_asked():

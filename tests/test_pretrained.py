@@ -5,15 +5,25 @@ import itertools
 import pytest
 import torch
 
-from flowlab import Flow, models, pretrained
+from flowlab import Flow, evaluation, models, pretrained
+from flowlab.dequantization import Dequantized
 from flowlab.mixtures import FlowMixture
-from flowlab.pretrained import make
+from flowlab.pretrained import make, pack
+from flowlab.recipes import RECIPES, Digits, Recipe, Size, Splits, splits
+from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint
 
 NAMES = list(make.PLANS)
+CARDS = pretrained.cards()
+OF_DIGITS = [name for name, card in CARDS.items() if card["data"]["name"] == "mnist"]
+MEGABYTES = 16  # that the folder may have
 
 
 def test_the_plans_and_the_files_are_the_same():
-    assert sorted(pretrained.cards()) == sorted(NAMES)
+    assert sorted(CARDS) == sorted(NAMES + OF_DIGITS) and {"nice_mnist", "maf_mnist", "glow_mnist"} <= set(OF_DIGITS)
+
+
+def test_all_of_it_is_small():
+    assert sum(file.stat().st_size for file in pretrained.FOLDER.glob("*.safetensors")) <= MEGABYTES * 1e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,3 +96,99 @@ def test_unknown_names_and_steps_are_refused_in_a_sentence():
 def test_the_command_refuses_unknown_names(capsys):
     assert make.main([]) == 2 and make.main(["ring"]) == 2
     assert "ring_affine_1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", OF_DIGITS)
+def test_a_model_of_digits_evaluates_to_its_card(name):
+    """On the test images inside the package; what the card says of the 10,000 is not computed again."""
+    card, model = CARDS[name], pretrained.load(name)
+    assert isinstance(model, Dequantized) and not model.training
+    test = splits("bundled", tuple(card["plan"]["digits"])).test
+    found, said = evaluation.evaluate(model, *test)["metrics"], card["bundled"]["metrics"]
+    assert found["bits_per_dim"] == pytest.approx(said["bits_per_dim"], abs=1e-3)
+    assert found["nats_unit"] == pytest.approx(said["nats_unit"], abs=0.6)  # nats: a thousandth of a bit, 784 times
+    assert ("accuracy" in found) == ("accuracy" in said) == hasattr(model.density, "posterior")
+    if "accuracy" in said:
+        assert found["accuracy"] == pytest.approx(said["accuracy"], abs=2e-3)
+    assert abs(card["metrics"]["bits_per_dim"] - said["bits_per_dim"]) < 4 * said["standard_error"]
+    for protocol, count in ((card["protocol"], "10,000"), (card["bundled"]["protocol"], "1,000")):
+        assert f"over {count}" in protocol if len(card["plan"]["digits"]) == 10 else "mean over" in protocol
+
+
+@pytest.mark.parametrize("name", OF_DIGITS)
+def test_a_card_of_digits_says_which_command_made_it(name):
+    card, plan = CARDS[name], CARDS[name]["plan"]
+    needed = {"commit", "data", "training", "protocol", "metrics", "rounding", "minutes", "hardware", "versions"}
+    assert needed <= set(card) and plan["size"] in RECIPES[plan["name"]].sizes
+    assert pretrained.load(name, card["steps"][-1]).recipe["name"] == card["recipe"]["name"] == "dequantized"
+    with pytest.raises(ValueError, match="images of digits, and nobody knows their density"):
+        pretrained.density(name)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A checkpoint of a tiny NICE, and few images in place of all."""
+    few = Digits(*(part[:200] for part in splits("bundled").test))
+    monkeypatch.setattr(pack, "splits", lambda data, digits: Splits(few, few, few))
+    monkeypatch.setattr(pack, "FOLDER", tmp_path)
+    size = Size(
+        {
+            "name": "dequantized",
+            "settings": {"density": {"name": "nice", "settings": {"features": 784, "hidden": [4]}}},
+        },
+        {"epochs": 1, "batch_size": 900, "learning_rate": 0.1, "validate_every": 2},
+        "bundled",
+    )
+    path = tmp_path / "tiny.safetensors"
+    Recipe("tiny_mnist", "a test", {"quick": size}).train("quick", path, progress=False)
+    return path
+
+
+def test_packing_rounds_evaluates_and_keeps_the_card(tiny, monkeypatch):
+    seen = []
+    evaluate = evaluation.evaluate
+
+    def spy(model, *images, split):
+        rounded = all(torch.equal(p, p.half().float()) for p in model.parameters())
+        seen.append((split, rounded))
+        return evaluate(model, *images, split=split)
+
+    monkeypatch.setattr(evaluation, "evaluate", spy)
+    packed = pack.pack(tiny, "packed_mnist")
+    tensors, card = read_checkpoint(packed)
+    assert {value.dtype for value in tensors.values() if value.is_floating_point()} == {torch.float16}
+    assert packed.stat().st_size < 0.7 * tiny.stat().st_size
+    model, found = pretrained.find(packed)
+    assert found == card and card["plan"]["name"] == "tiny_mnist" and list(card["steps"]) == [card["best_step"]]
+    assert next(model.parameters()).dtype == torch.float32 and not model.training
+    test = pack.splits("bundled", ()).test
+    again = evaluate(model, *test)["metrics"]
+    assert again["bits_per_dim"] == card["metrics"]["bits_per_dim"] == card["bundled"]["metrics"]["bits_per_dim"]
+    before = evaluate(pretrained.find(tiny)[0], *test)["metrics"]["bits_per_dim"]
+    assert f"costs {again['bits_per_dim'] - before:.4f} bits" in card["rounding"]
+    assert seen == [("test", False), ("test", True), ("bundled test", True)]
+
+
+def test_packing_refuses_what_it_cannot_pack(tiny, tmp_path, capsys):
+    assert pack.main([]) == 2 and "Name a checkpoint" in capsys.readouterr().err
+    assert pack.main([str(tmp_path / "none.safetensors"), "x_mnist"]) == 1
+    assert "There is no checkpoint at" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(other, models.nice(2))
+    assert pack.main([str(other), "x_mnist"]) == 1
+    assert "Expected a file that `flowlab train` wrote" in capsys.readouterr().err
+    assert pack.main([str(tiny), "x_mnist"]) == 0 and capsys.readouterr().out.startswith("x_mnist.safetensors: ")
+
+
+def test_find_takes_a_name_or_a_file_and_says_what_else_it_got(tiny, tmp_path):
+    assert pretrained.find("ring_affine_1")[1] == CARDS["ring_affine_1"]
+    model, card = pretrained.find(str(tiny))
+    assert isinstance(model, Dequantized) and card["metrics"]["bits_per_dim"] > 0
+    with pytest.raises(ValueError, match=r"no pretrained model 'ring'.*ring_affine_1.*`flowlab train` makes a file"):
+        pretrained.find("ring")
+    _, card = read_checkpoint(tiny)
+    foreign = tmp_path / "foreign.safetensors"
+    for recipe in (None, {"name": "none_of_ours"}, {"name": "nice", "settings": {"features": 3}}):
+        save_checkpoint(foreign, model, card | {"recipe": recipe})
+        with pytest.raises(CheckpointError, match=r"cannot be built again by its card .*`flowlab train`"):
+            pretrained.find(foreign)

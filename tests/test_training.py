@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,14 +21,16 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab import Flow, fit, nice, realnvp, training
+from flowlab import Flow, checkpoints, fit, nice, realnvp, training
 from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain, FullAffine, Logit, ScaleShift
+from flowlab.dequantization import Dequantized, negative_bound
 from flowlab.distributions import StandardNormal, StandardUniform
 from flowlab.training import (
     CheckpointError,
     CompilerMissing,
     History,
     NonFiniteLoss,
+    OutOfMemory,
     Step,
     compiled,
     load_checkpoint,
@@ -232,6 +235,46 @@ def test_a_count_of_snapshots_is_denser_at_the_start():
     assert quiet(small(), gaussian(), steps=5).snapshots == {}
 
 
+# --- the average of the weights ---------------------------------------------------------------------------------------
+
+
+def test_the_model_ends_with_the_average_of_its_weights():
+    flow, past = with_batchnorm(), []
+    settings = {"steps": 30, "batch_size": 64, "learning_rate": 0.05}
+    fit(flow, gaussian(), ema=0.8, progress=lambda history: past.append(state(flow)), **settings)
+    learned, average = dict(flow.named_parameters()), past[0]
+    for t, weights in enumerate(past[1:], 2):
+        d = min(0.8, (1 + t) / (10 + t))
+        average = {n: d * average[n] + (1 - d) * w if n in learned else w for n, w in weights.items()}
+    torch.testing.assert_close(state(flow), average)
+    for name in state(flow).keys() - learned.keys():  # buffers: running statistics, and whether a layer has started
+        assert torch.equal(state(flow)[name], past[-1][name]), name
+    assert not same(state(flow), past[-1]) and bool(flow.bijection[2].initialized)
+
+
+def test_an_average_changes_no_step_and_is_what_is_validated_and_kept():
+    settings = {"steps": 60, "batch_size": 64, "learning_rate": 0.05, "snapshots": range(0, 61, 5)}
+    settings |= {"validation": gaussian(seed=1), "validate_every": 5}
+    plain, averaged = small(), small()
+    without, history = quiet(plain, gaussian(), **settings), quiet(averaged, gaussian(), ema=0.9, **settings)
+    assert history.loss == without.loss and history.validation != without.validation
+    assert same(state(averaged), history.snapshots[history.best_step])
+    for step, snapshot in history.snapshots.items():
+        averaged.load_state_dict(snapshot)
+        if step:
+            held_out = -averaged.log_prob(settings["validation"]).mean().item()
+            assert held_out == pytest.approx(history.validation[step], rel=1e-6)
+
+
+def test_an_average_does_not_hold_a_short_run_back():
+    def held_out(ema: float | None) -> float:
+        flow = Flow(FullAffine(2), StandardNormal(2))
+        quiet(flow, gaussian(4000), steps=150, learning_rate=0.05, ema=ema)
+        return -flow.log_prob(gaussian(4000, seed=1)).mean().item()
+
+    assert held_out(0.9999) < held_out(None) + 0.1
+
+
 # --- stopping ---------------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +330,9 @@ def test_a_second_interrupt_stops_at_once():
 def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path):
     flow, resumed, straight = small(), small(1), small()
     settings = {"steps": 40, "batch_size": 64, "checkpoint": tmp_path / "run.safetensors"}
-    quiet(flow, gaussian(), objective=interrupt_at(17), **settings)
+    stopped = quiet(flow, gaussian(), objective=interrupt_at(17), **settings).stopped
+    assert stopped == f"interrupted after step 18 of 40; the same call goes on from there, by {settings['checkpoint']}"
+    assert same(read_checkpoint(settings["checkpoint"])[0], state(flow)), "what it had is in the file"
     history = quiet(resumed, gaussian(), **settings)
     quiet(straight, gaussian(), **{**settings, "checkpoint": None})
     assert history.step == 40 and history.stopped == "finished 40 steps" and same(state(resumed), state(straight))
@@ -337,6 +382,20 @@ def test_progress_bar_ends_full_and_silence_is_silent(capfd):
     assert "40/40" in text.err and "loss" in text.err and "nats" in text.err and text.out == ""
     fit(small(), gaussian(), steps=40, progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_progress_says_nats_and_for_whole_numbers_bits(capfd):
+    pixels = torch.randint(0, 256, (100, 6), generator=generator(), dtype=torch.uint8)
+    unit = Flow(Chain([Logit(1e-3), ScaleShift(6)]), StandardNormal(6))
+    history = quiet(Dequantized(unit), pixels, steps=20, objective=negative_bound, batch_size=10)
+    unit = Flow(Chain([Logit(1e-3), ScaleShift(6)]), StandardNormal(6))
+    fit(Dequantized(unit), pixels, steps=20, objective=negative_bound, batch_size=10)
+    nats, text = np.mean(history.loss), capfd.readouterr().err
+    assert f"loss {nats:.3f} nats, {nats / (6 * math.log(2)):.3f} bits/dim" in text
+    assert re.search(r"bits/dim, [\d,]+ images/s", text)
+    fit(small(), gaussian(), steps=20)
+    text = capfd.readouterr().err
+    assert re.search(r"nats, [\d,]+ samples/s", text) and "bits/dim" not in text
 
 
 def test_an_exception_in_a_callback_is_not_swallowed():
@@ -401,6 +460,7 @@ def test_validation_that_does_not_look_like_the_data_is_refused(held_out):
         ({"checkpoint_every": -1}, "checkpoint_every to be at least 1, but came -1"),
         ({"patience": 0}, "patience to be at least 1"),
         ({"patience": 3}, "patience=3 counts validations, but no validation data came"),
+        ({"ema": 1.0}, "decay between 0 and 1, such as 0.999, but came 1.0"),
         ({"schedule": "linear"}, "'cosine', 'constant' or a function, but came 'linear'"),
     ),
 )
@@ -489,6 +549,107 @@ def test_an_error_ends_with_the_best_weights_and_leaves_the_checkpoint_alone(tmp
     assert len(tensors["loss"]) == 20 and same(read_checkpoint(file)[0], state(flow))
 
 
+# --- on a GPU, losses are looked at later; here it is the CPU that looks later ---------------------------------------
+
+
+def test_looking_later_changes_nothing(tmp_path, monkeypatch):
+    settings = {
+        "steps": 40,
+        "batch_size": 64,
+        "validation": gaussian(seed=1),
+        "validate_every": 9,
+        "snapshots": (4, 40),
+    }
+    flow, later = small(), small()
+    history = quiet(flow, gaussian(), **settings)
+    monkeypatch.setitem(training.STEPS_AHEAD, "cpu", 7)
+    kinds = []
+    its = fit(later, gaussian(), progress=lambda history: kinds.append(type(history.loss[-1])), **settings)
+    assert kinds.count(Tensor) > 20 and its.loss == history.loss and {type(loss) for loss in its.loss} == {float}
+    assert its.validation == history.validation and same(its.snapshots[4], history.snapshots[4])
+    assert same(state(later), state(flow))
+    resumed, settings["checkpoint"] = small(1), tmp_path / "run.safetensors"
+    quiet(small(), gaussian(), objective=interrupt_at(17), **settings)
+    assert quiet(resumed, gaussian(), **settings).loss == history.loss and same(state(resumed), state(flow))
+
+
+@pytest.mark.parametrize("bad", ("loss", "gradient"))
+def test_looking_later_stops_where_looking_at_once_does(tmp_path, monkeypatch, bad):
+    def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
+        loss = negative_log_likelihood(model, batch, step)
+        bias = model.bijection[2].conditioner.last.bias
+        harm = {"loss": math.nan, "gradient": (0 * bias).sqrt().sum()}[bad]
+        return loss + harm if step.index == 17 else loss
+
+    words = {"loss": "step 17: the loss is nan", "gradient": r"step 17: the gradient of \S*conditioner\.last\.bias"}[
+        bad
+    ]
+    flow, later, file = small(), small(), tmp_path / "run.safetensors"
+    settings = {"steps": 40, "batch_size": 64, "objective": objective, "schedule": "constant"}
+    with pytest.raises(NonFiniteLoss, match=words):
+        quiet(flow, gaussian(), **settings)
+    monkeypatch.setitem(training.STEPS_AHEAD, "cpu", 7)
+    with pytest.raises(NonFiniteLoss, match=words):
+        quiet(later, gaussian(), checkpoint=file, checkpoint_every=6, **settings)
+    assert same(state(later), state(flow)), "no step was taken from the bad one on"
+    assert len(read_checkpoint(tmp_path / "run.training.safetensors")[0]["loss"]) == 12
+
+
+def test_coarse_products_are_for_steps_alone():
+    def now() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    seen, before = set(), now()
+
+    def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
+        seen.add((model.training, *now()))
+        return negative_log_likelihood(model, batch, step)
+
+    settings = {"steps": 2, "validation": gaussian(), "validate_every": 1, "objective": objective}
+    quiet(small(), gaussian(), tf32=True, **settings)
+    assert seen == {(True, "high", True), (False, "highest", False)} and now() == before
+    seen.clear()
+    quiet(small(), gaussian(), **settings)
+    assert seen == {(True, "highest", False), (False, "highest", False)} and now() == before
+
+
+# --- memory that runs out ---------------------------------------------------------------------------------------------
+
+
+def too_much() -> Tensor:
+    return torch.empty(2**50)
+
+
+def on_a_gpu() -> Tensor:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize("fill", (too_much, on_a_gpu))
+def test_memory_that_runs_out_is_said_with_what_to_lower(tmp_path, fill):
+    flow, file = small(), tmp_path / "run.safetensors"
+
+    def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
+        return fill().sum() if step.index == 8 else negative_log_likelihood(model, batch, step)
+
+    words = (
+        r"step 8: the memory of this cpu is too small for 17 samples at once. Lower batch_size=50, or raise shards=3"
+    )
+    settings = {"steps": 20, "batch_size": 50, "shards": 3, "objective": objective}
+    with pytest.raises(OutOfMemory, match=rf"{words}.* repeat this call\.$"):
+        quiet(small(), gaussian(), **settings)
+    with pytest.raises(OutOfMemory, match=rf"{words}.* repeat this call, which goes on from step 5\.$"):
+        quiet(flow, gaussian(), checkpoint=file, checkpoint_every=5, **settings)
+    assert not flow.training and read_checkpoint(file)[1]["step"] == 5
+
+
+def test_other_errors_of_a_model_are_its_own():
+    def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
+        quiet(small(), gaussian(), objective=objective)
+
+
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
@@ -571,6 +732,8 @@ def test_an_early_stopped_run_resumes_as_it_ended(tmp_path):
         {"schedule": "constant"},
         {"clip": None},
         {"validate_every": 7},
+        {"ema": 0.99},
+        {"shards": 2},
         {"validation": gaussian(seed=3)},
     ),
     ids=lambda changed: next(iter(changed)),
@@ -701,7 +864,7 @@ def test_a_disk_that_fails_leaves_the_last_checkpoint_whole(tmp_path, monkeypatc
     write, replace, calls = Path.write_bytes, os.replace, []
 
     def failing_write(path: Path, content: bytes) -> None:
-        calls.extend([path] if "probe" not in path.name else [])
+        calls.append(path)
         if where == "write" and len(calls) == 5:
             write(path, content[: len(content) // 2])
             raise OSError(28, "No space left on device")
@@ -727,6 +890,21 @@ def test_a_disk_that_fails_leaves_the_last_checkpoint_whole(tmp_path, monkeypatc
     assert same(state(resumed), state(straight))
 
 
+def test_what_killed_writers_left_is_swept_up(tmp_path):
+    file, gone = tmp_path / "run[1].safetensors", 10**9  # no process has such a number
+    swept = [
+        f".{file.name}.{gone}.part",
+        f".run[1].training.safetensors.{gone}.part",
+        f".{file.name}.{os.getpid()}.part",
+    ]
+    others = [f".{file.name}.{os.getppid()}.part", f".run2.safetensors.{gone}.part", f".{file.name}.x.part"]
+    for name in (*swept, *others):
+        (tmp_path / name).write_text("half a file")
+    quiet(small(), gaussian(), steps=2, checkpoint=file)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*others, file.name, "run[1].training.safetensors"}, "one of them may still be at work"
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_before_the_first_step(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match=r"run\.safetensors.* could not be written .* choose another place"):
@@ -747,9 +925,14 @@ def momentum(parameters) -> torch.optim.Optimizer:
 
 
 def noisy(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
-    """Takes long enough to be killed in the middle, and needs the right noise at each step."""
-    time.sleep(0.002)
+    """Needs the right noise at each step."""
     return -model(batch + 0.1 * torch.randn(batch.shape, generator=step.generator)).mean()
+
+
+def slow(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
+    """Takes long enough to be killed in the middle."""
+    time.sleep(0.002)
+    return noisy(model, batch, step)
 
 
 HELD_OUT = {"validation": gaussian(80, seed=1), "validate_every": 7, "snapshots": 6}
@@ -758,20 +941,22 @@ SCENARIOS = {
     "validation, snapshots": (small, {**HELD_OUT, "learning_rate": 0.05}),
     "early stopping": (small, {**HELD_OUT, "validation": gaussian(80, mean=1.5), "patience": 2, "learning_rate": 0.05}),
     "batch statistics, momentum": (with_batchnorm, {**HELD_OUT, "optimizer": momentum}),
+    "average, shards": (small, {"ema": 0.9, "shards": 2, "snapshots": 4}),
 }
+MANY_STEPS = {"steps": 1500, "ema": 0.9, "objective": noisy}
 
 
-def one_run(name: str, folder: Path, checkpoint: Path | None) -> None:
+def one_run(name: str, folder: Path, checkpoint: Path | None, **more) -> None:
     """Train, and write the weights and the whole history into ``folder``."""
     build, settings = SCENARIOS[name]
     model = build()
     # Three steps an epoch, and a checkpoint every four: runs go on from the middle of an epoch.
-    settings = {"steps": 60, "batch_size": 64, "objective": noisy, "checkpoint_every": 4, **settings}
+    settings = {"steps": 60, "batch_size": 64, "objective": slow, "checkpoint_every": 4, **settings, **more}
     history = quiet(model, gaussian(200), checkpoint=checkpoint, **settings)
     record = {"loss": history.loss, "validation": list(history.validation.items()), "best": history.best_step}
     save_checkpoint(folder / "final.safetensors", model, {**record, "stopped": history.stopped})
     for step, snapshot in history.snapshots.items():
-        training._write(folder / f"snapshot_{step}.safetensors", snapshot, {})
+        checkpoints.write(folder / f"snapshot_{step}.safetensors", snapshot, {})
 
 
 def die_at(write: int) -> None:
@@ -782,7 +967,7 @@ def die_at(write: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def dying_write(path: Path, content: bytes) -> None:
-        count[0] += "probe" not in path.name
+        count[0] += 1
         if count[0] == write and write % 3 == 0:
             write_bytes(path, content[: len(content) // 2])
             kill()
@@ -832,6 +1017,31 @@ def killed_runs(root: Path) -> None:
                 file = folder / "run.training.safetensors"
                 killed_after.append(len(read_checkpoint(file)[0]["loss"]) if file.exists() else 0)
             (folder / "killed_after.json").write_text(json.dumps(killed_after))
+    twenty_kills(root / "twenty")
+
+
+def twenty_kills(root: Path) -> None:
+    """A run that is killed at twenty random moments, before it may end; after each kill its files are read."""
+    chance, killed_after, life = random.Random("twenty"), [0], 0.1
+    for how in ("undisturbed", "killed"):
+        folder = root / how
+        folder.mkdir(parents=True)
+        files = [folder / "run.safetensors", folder / "run.training.safetensors"]
+        for moment in range(1 if how == "undisturbed" else 21):
+            child = os.fork()
+            if child == 0:
+                one_run("plain", folder, None if how == "undisturbed" else files[0], **MANY_STEPS)
+                os._exit(0)
+            if how == "killed" and moment < 20:
+                time.sleep(chance.uniform(0, life))
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+                taken = [len(read_checkpoint(file)[0].get("loss", ())) for file in files if file.exists()]
+                killed_after.append(max(taken, default=0))
+                life *= 0.8 if killed_after[-1] > killed_after[-2] else 1.5  # on a busy machine all takes longer
+            else:
+                assert os.waitpid(child, 0)[1] == 0
+    (root / "killed_after.json").write_text(json.dumps(killed_after[1:]))
 
 
 @pytest.fixture(scope="module")
@@ -857,6 +1067,18 @@ def test_a_killed_run_gives_bit_for_bit_what_it_would_have_given(runs, name, how
         assert same(weights, its_weights) and card == its_card, file
     stopped = read_checkpoint(killed / "final.safetensors")[1]["stopped"]
     assert stopped.startswith("stopped early" if name == "early stopping" else "finished 60")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_run_killed_at_twenty_random_moments_ends_as_if_undisturbed(runs):
+    killed_after = json.loads((runs / "twenty" / "killed_after.json").read_text())
+    assert len(killed_after) == 20 and killed_after == sorted(killed_after) and 0 < killed_after[-1] < 1500
+    assert len(set(killed_after)) > 5, f"it went on in between: {killed_after}"
+    (weights, card), (its, its_card) = (
+        read_checkpoint(runs / "twenty" / how / "final.safetensors") for how in ("undisturbed", "killed")
+    )
+    assert same(weights, its) and card == its_card and len(card["loss"]) == 1500
+    assert not list((runs / "twenty" / "killed").glob(".*")), "what killed writers left is gone"
 
 
 if __name__ == "__main__":

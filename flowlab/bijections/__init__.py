@@ -21,7 +21,7 @@ from flowlab.bijections.coupling import (
     checkerboard_mask,
 )
 from flowlab.bijections.elementwise import Logit, Monotone, MonotoneSum, PReLU, ScaleShift, SinhArcsinh
-from flowlab.bijections.image import AsImage, FactorOut, Squeeze
+from flowlab.bijections.image import AsImage, FactorOut, Squeeze, levels
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm
 
@@ -58,4 +58,5 @@ __all__ = [
     "alternating_mask",
     "channel_mask",
     "checkerboard_mask",
+    "levels",
 ]

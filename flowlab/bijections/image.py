@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowlab.bijections.base import Bijection, ImageBijection, NotStackable, ShapeError
+from flowlab.bijections.base import Bijection, Chain, ImageBijection, Inverse, NotStackable, ShapeError
 from flowlab.networks import Convolution
 
 
@@ -129,6 +129,30 @@ class AsImage(Bijection):
         self.check(z)
         x, log_det = _in_shape(self, self.bijection.inverse, z.unflatten(-1, self.shape), context)
         return x.flatten(-3), log_det
+
+
+def levels(bijection: Bijection, shape: tuple[int, ...]) -> Tensor:
+    """At which level each latent left: 0 at the first FactorOut, the finest scale, 1 at the next, and so on, int64.
+
+    ``shape`` is that of one sample, ``(D,)`` or ``(C, H, W)``, and of the answer. Only squeezes and factor-outs are
+    followed: all other maps are taken to leave each number in its place, as those that come before a FactorOut may.
+    """
+    return _levels(bijection, torch.zeros(shape)).long()
+
+
+def _levels(bijection: Bijection, level: Tensor) -> Tensor:
+    if isinstance(bijection, Chain):
+        for one in bijection:
+            level = _levels(one, level)
+    elif isinstance(bijection, AsImage):
+        level = _levels(bijection.bijection, level.unflatten(-1, bijection.shape)).flatten(-3)
+    elif isinstance(bijection.bijection if isinstance(bijection, Inverse) else bijection, Squeeze):
+        level = bijection(level)[0]
+    elif isinstance(bijection, FactorOut):
+        a, b = level.split(bijection.sizes, dim=-3)
+        a = a + 1
+        level = torch.cat((a if bijection.rest is None else _levels(bijection.rest, a), b), dim=-3)
+    return level
 
 
 def _takes_images(who: type[Bijection], bijection: Bijection) -> None:

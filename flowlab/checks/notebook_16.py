@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
+import scipy.optimize
 import torch
-from scipy.optimize import linear_sum_assignment
 
 from flowlab.checks.base import Exercise, expect, numbers
 
@@ -16,8 +16,10 @@ def matched_accuracy(counts):
     """The share of images whose component stands for their digit, when components are given to digits one to one.
 
     counts is a (C, K) array of numbers of images, digit by component; components are matched so that the share is as
-    large as it can be. scipy's linear_sum_assignment finds such a matching.
+    large as it can be. scipy.optimize.linear_sum_assignment finds such a matching.
     """
+    from scipy.optimize import linear_sum_assignment
+
     digits, components = linear_sum_assignment(-np.asarray(counts))
     return counts[digits, components].sum() / counts.sum()
 
@@ -90,7 +92,7 @@ def check_accuracy(answer: Callable) -> None:
             not gave(counts.max(1).sum()),
             "Here one component may stand for two digits, so swallowing two costs nothing. One to one, please.",
         )
-        worst = linear_sum_assignment(counts)
+        worst = scipy.optimize.linear_sum_assignment(counts)
         expect(
             not gave(counts[worst].sum()),
             "linear_sum_assignment makes its sum as small as it can. You want it large.",

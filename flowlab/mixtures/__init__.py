@@ -1,5 +1,6 @@
-"""Mixtures: Gaussian ones by EM (``gaussian.py``), and mixtures of flows by the ELBO (``variational.py``)."""
+"""Mixtures: Gaussians by EM (``gaussian.py``), flows by the ELBO (``variational.py``), images (``clustering.py``)."""
 
+from flowlab.mixtures.clustering import Invariance
 from flowlab.mixtures.gaussian import EMStep, GaussianMixture, Prior, SingularComponent
 from flowlab.mixtures.variational import (
     Elbo,
@@ -19,6 +20,7 @@ __all__ = [
     "FlowMixture",
     "GaussianMixture",
     "Interleaved",
+    "Invariance",
     "LatentGaussianMixture",
     "Mixture",
     "Objective",

@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 from flowlab.bijections import Bijection
 from flowlab.distributions import Base, GaussianMixture
 from flowlab.flow import Flow
+from flowlab.mixtures.base import check_labels, check_pairs, divergence, mutual_information
 from flowlab.networks import MLP
 
 
@@ -177,6 +178,27 @@ class FlowMixture(Mixture):
             log_p = torch.stack([flow.log_prob(x) for flow in self.flows], dim=-1)
         return log_p + log_det  # (..., K)
 
+    def log_prob_of(self, x: Tensor, k: Tensor) -> Tensor:
+        """log p(x | k) of each point under one component, its own: ``(N, D)`` and ``(N,)`` to ``(N,)``.
+
+        In a stack each component sees its own points only, so that this costs about one flow, not K. With k ~ q(k | x)
+        it is an unbiased draw of E_q[log p(x | k)].
+        """
+        log_det = torch.zeros((), device=x.device)
+        if self.shared is not None:
+            x, log_det = self.shared(x)
+        if not self.stacked:
+            log_p = x.new_zeros(len(x))
+            for j in k.unique().tolist():
+                log_p = log_p.index_put((k == j,), self.flows[j].log_prob(x[k == j]))
+            return log_p + log_det
+        counts = torch.bincount(k, minlength=self.components)
+        order = k.argsort(stable=True)
+        place = torch.empty_like(k)
+        place[order] = torch.arange(len(k), device=k.device) - (counts.cumsum(0) - counts)[k[order]]
+        sheets = x.new_zeros(self.components, int(counts.max()), x.shape[-1])  # unequal counts leave rows of zeros
+        return self.flows.log_prob(sheets.index_put((k, place), x))[k, place] + log_det
+
     def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         """log q(k | x; γ) = log_softmax(network(x) / τ), ``(..., D)`` to ``(..., K)``: τ below 1 sharpens."""
         logits = self.network(x)
@@ -188,18 +210,21 @@ class FlowMixture(Mixture):
         return (logits / _above_zero(temperature)).log_softmax(-1)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None = None, *, labels: bool = False) -> Tensor | tuple:
-        """k ~ π, then x ~ p(x | k): ``(n, D)``, and with ``labels`` also k, ``(n,)``."""
+    def sample(
+        self, n: int, generator: Generator | None = None, *, labels: bool = False, temperature: float = 1.0
+    ) -> Tensor | tuple:
+        """k ~ π, then x ~ p(x | k): ``(n, D)``, and with ``labels`` also k, ``(n,)``. ``temperature`` as in a Flow."""
+        tempered = {} if temperature == 1 else {"temperature": temperature}
         if n < 1:
             raise ValueError(f"sample expected a count of at least 1, but came {n}.")
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         if self.stacked:
-            x = self.flows.sample(n, generator)[k, torch.arange(n, device=k.device)]
+            x = self.flows.sample(n, generator, **tempered)[k, torch.arange(n, device=k.device)]
         else:
-            x = self.flows[0].sample(n, generator)
+            x = self.flows[0].sample(n, generator, **tempered)
             for j, flow in enumerate(self.flows):
                 if bool((k == j).any()):
-                    x[k == j] = flow.sample(int((k == j).sum()), generator)
+                    x[k == j] = flow.sample(int((k == j).sum()), generator, **tempered)
         if self.shared is not None:
             x = self.shared.inverse(x)[0]
         return (x, k) if labels else x
@@ -217,7 +242,7 @@ class FlowMixture(Mixture):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """z_k = f_k(x), one point as each component sees it: ``(..., D)`` to ``(..., K, D)``. ``decode`` undoes each."""
+        """z_k = f_k(x), one point as each component sees it: ``(..., D)`` to ``(..., K, D)``; ``decode`` undoes it."""
         if self.shared is not None:
             x = self.shared(x)[0]
         if self.stacked:
@@ -355,17 +380,6 @@ class Objective:
         return loss
 
 
-def mutual_information(log_q: Tensor) -> Tensor:
-    """H(mean q) − mean H(q), ``(..., N, K)`` to ``(...)`` in nats: from 0 to log K, for sure q in equal shares."""
-    q = log_q.exp()
-    return torch.special.entr(q.mean(-2)).sum(-1) + (q * log_q).sum(-1).mean(-1)
-
-
-def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
-    """KL(q ‖ p) = Σ_k q_k (log q_k − log p_k), in nats: ``(..., K)`` to ``(...)``."""
-    return (log_q.exp() * (log_q - log_p)).sum(-1)
-
-
 def consistent_posterior(
     x: Tensor,
     components: int,
@@ -418,7 +432,7 @@ def consistent_posterior(
             f"Expected finite points, at least as many as the {components} ≥ 2 components, but came {len(x)}."
         )
     if labelled is not None:
-        _check_labels(*labelled, components)
+        check_labels(*labelled, components)
         if labelled[0].shape[1:] != x.shape[1:] or not bool(labelled[0].isfinite().all()):
             raise ValueError(
                 f"Expected finite labelled points (M, {x.shape[1]}), but came some of shape "
@@ -484,7 +498,7 @@ def supervised(
     x, y = batch
     K = model.components
     if y.is_floating_point():
-        _check_pairs(x, y)
+        check_pairs(x, y)
         if y.shape != (len(x), K) or not bool((y >= 0).all() & ((y.sum(-1) - 1).abs() <= 1e-4).all()):
             raise ValueError(
                 f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with "
@@ -492,7 +506,7 @@ def supervised(
             )
         r = y.to(x.dtype)
     else:
-        _check_labels(x, y, K)
+        check_labels(x, y, K)
         r = nn.functional.one_hot(y, K).to(x)
     log_p = model.log_prob_components(x)
     if classify:
@@ -525,7 +539,7 @@ class Interleaved:
     batch_size: int = 512
 
     def __post_init__(self) -> None:
-        _check_pairs(self.points, self.labels)
+        check_pairs(self.points, self.labels)
         if not bool(self.points.isfinite().all()):
             raise ValueError("The labelled points have NaN or infinity. Remove these rows.")
         if self.first < 0 or self.every < 0 or self.batch_size < 1:
@@ -557,22 +571,6 @@ def _above_zero(temperature: float) -> float:
     if not temperature > 0:
         raise ValueError(f"A temperature is above 0, but {temperature} was given.")
     return temperature
-
-
-def _check_pairs(points: Tensor, labels: Tensor) -> None:
-    if len(points) == 0 or len(points) != len(labels):
-        raise ValueError(
-            f"Expected at least one labelled point and a label for each, but came {len(points)} and {len(labels)}."
-        )
-
-
-def _check_labels(points: Tensor, y: Tensor, K: int) -> None:
-    _check_pairs(points, y)
-    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or int(y.min()) < 0 or int(y.max()) >= K:
-        raise ValueError(
-            f"Expected whole labels (N,) from 0 to {K - 1}, one for each component, but came labels from "
-            f"{y.min().item():.4g} to {y.max().item():.4g} of shape {tuple(y.shape)} and {y.dtype}."
-        )
 
 
 def _guess(network: MLP, generator: Generator | None) -> MLP:

@@ -108,7 +108,8 @@ class LayersAndTraining(Picture):
             for color, marker in zip(COMPONENT_COLORS, COMPONENT_MARKERS, strict=True)
         ]
         frame = (-EDGE, EDGE, -EDGE, EDGE)
-        self.image = self.model.imshow(np.zeros((size, size)), origin="lower", extent=frame, cmap=DENSITY, vmin=0)
+        shading = {"cmap": DENSITY, "vmin": 0, "interpolation": "none"}
+        self.image = self.model.imshow(np.zeros((size, size)), origin="lower", extent=frame, **shading)
         self.lines = self.model.add_collection(LineCollection([], colors=COLORS["latent"], lw=0.5, alpha=0.7))
         for axes in (self.by_step, self.by_layer):
             axes.set(yscale="log", ylim=GAUGE)

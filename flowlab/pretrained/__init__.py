@@ -3,8 +3,10 @@
     flow = flowlab.pretrained.load("pinwheel_spline")    # a Flow in evaluation mode
     flowlab.pretrained.cards()                           # what there is: recipe, data, settings, metrics
     flowlab.pretrained.trajectory("pinwheel_spline")     # the same flow at some steps of its training
+    flowlab.pretrained.load("glow_mnist")                # a Dequantized model of digits; its ``density`` is the flow
 
-Each is one safetensors file beside this one, which `python -m flowlab.pretrained.make NAME` trains and writes.
+Each is one safetensors file beside this one: `python -m flowlab.pretrained.make NAME` trains and writes those of the
+plane, `flowlab train` those of digits, and `python -m flowlab.pretrained.pack` puts them here.
 """
 
 from __future__ import annotations
@@ -17,16 +19,19 @@ import torch
 
 from flowlab import models
 from flowlab.datasets import TOYS, Toy
+from flowlab.dequantization import Dequantized
 from flowlab.distributions import GaussianMixture
 from flowlab.flow import Flow
 from flowlab.mixtures import FlowMixture
-from flowlab.training import History, read_checkpoint
+from flowlab.training import CheckpointError, History, read_checkpoint
 
 FOLDER = Path(__file__).parent
 
+Model = Flow | FlowMixture | Dequantized
 
-def load(name: str, step: int | None = None) -> Flow | FlowMixture:
-    """The flow or mixture of that name as its training left it, or as it was at a ``step`` of its card's ``steps``.
+
+def load(name: str, step: int | None = None) -> Model:
+    """The model of that name as its training left it, or as it was at a ``step`` of its card's ``steps``.
 
     Raises:
         ValueError: when there is no such flow, or no copy of it from that step; the message lists what there is.
@@ -39,17 +44,36 @@ def load(name: str, step: int | None = None) -> Flow | FlowMixture:
     return flows[step]
 
 
-def trajectory(name: str) -> dict[int, Flow | FlowMixture]:
-    """The flow or mixture at each step that was kept, from its start to the step that was best on validation data."""
-    tensors, card = _read(name)
-    recipe = card["recipe"]
-    flows = {}
-    for step in card["steps"]:
-        head = f"{step}."
-        flow = models.build(recipe)
-        flow.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
-        flows[step] = flow.eval()
-    return flows
+def trajectory(name: str) -> dict[int, Model]:
+    """The model at each step that was kept, from its start to the step that was best on validation data."""
+    return _models(*_read(name))
+
+
+def find(name: str | Path) -> tuple[Model, dict[str, Any]]:
+    """The model of that name, or in a checkpoint of `flowlab train` at that path, in evaluation mode, and its card.
+
+    Raises:
+        ValueError: when there is neither.
+        CheckpointError: when the file is not one that flowlab wrote, or does not say how its model is built.
+    """
+    if (FOLDER / f"{name}.safetensors").is_file():
+        tensors, card = _read(name)
+    elif Path(name).is_file():
+        tensors, card = read_checkpoint(name)
+    else:
+        raise ValueError(
+            f"There is no pretrained model {str(name)!r}, and no file of that name. There are: {', '.join(cards())}. "
+            f"`flowlab train` makes a file."
+        )
+    try:
+        kept = _models(tensors, {"steps": [""], **card})
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        why = "its weights are another model's" if isinstance(error, RuntimeError) else error  # else a page of names
+        raise CheckpointError(
+            f"{name} cannot be built again by its card ({why}). Nothing was loaded: expected a file that "
+            f"`flowlab train` or flowlab.training.save_checkpoint wrote, with a model of flowlab.models."
+        ) from None
+    return kept[max(kept)], card
 
 
 def replay(flow: Flow, history: History) -> dict[int, Flow]:
@@ -62,8 +86,18 @@ def replay(flow: Flow, history: History) -> dict[int, Flow]:
 
 
 def density(name: str) -> Toy | GaussianMixture:
-    """The exact density of the data that the flow of that name was trained on: it has ``log_prob`` and ``sample``."""
-    return truth(_read(name)[1]["data"])
+    """The exact density of the data that the flow of that name was trained on: it has ``log_prob`` and ``sample``.
+
+    Raises:
+        ValueError: for a model of digits, whose density nobody knows, and as ``load``.
+    """
+    data = _read(name)[1]["data"]
+    if data["name"] == "mnist":
+        raise ValueError(
+            f"{name} was trained on images of digits, and nobody knows their density. "
+            f"flowlab.datasets.mnist.digits() has some of them."
+        )
+    return truth(data)
 
 
 def cards() -> dict[str, dict[str, Any]]:
@@ -77,6 +111,17 @@ def truth(data: dict[str, Any]) -> Toy | GaussianMixture:
         return TOYS[data["name"]](**data["settings"])
     means, std = torch.tensor(data["settings"]["means"]), data["settings"]["std"]
     return GaussianMixture(means, torch.eye(means.shape[1]).repeat(len(means), 1, 1) * std**2)
+
+
+def _models(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> dict[Any, Model]:
+    """A model for each of the card's steps, whose tensors are named STEP.name; for the step "" those without a head."""
+    kept = {}
+    for step in card["steps"]:
+        head = f"{step}." if step != "" else ""
+        model = models.build(card["recipe"])
+        model.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
+        kept[step] = model.eval()
+    return kept
 
 
 def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

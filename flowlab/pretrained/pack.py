@@ -16,29 +16,39 @@ from torch import nn
 
 from flowlab import evaluation, models
 from flowlab.pretrained import FOLDER
-from flowlab.recipes import splits
-from flowlab.training import read_checkpoint, save_checkpoint
+from flowlab.recipes import named, splits
+from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint
 
 
 def pack(checkpoint: str | Path, name: str) -> Path:
-    """Round the model in ``checkpoint``, evaluate it anew, and write it beside this file under ``name``."""
+    """Round the model in ``checkpoint``, evaluate it anew, and write it beside this file under ``name``.
+
+    Raises:
+        CheckpointError: when the file is not what `flowlab train` writes at the end of a run.
+        MNISTError: when the full MNIST cannot be had.
+    """
     tensors, card = read_checkpoint(checkpoint)
+    if not {"recipe", "plan", "steps_taken"} <= set(card):
+        raise CheckpointError(f"Expected a file that `flowlab train` wrote at the end of a run, but came {checkpoint}.")
     model = models.build(card["recipe"])
     model.load_state_dict(tensors)
-    model.eval()
     digits = tuple(card["plan"]["digits"])
-    full, bundled = (splits(data, digits).test for data in ("full", "bundled"))
-    before = evaluation.evaluate(model, *full)
+
+    def score(data: str) -> dict:
+        return evaluation.evaluate(model, *splits(data, digits).test, split=named(data, "test"))
+
+    before = score("full")
     model.half().float()
-    after, small = (evaluation.evaluate(model, *images) for images in (full, bundled))
+    after, bundled = score("full"), score("bundled")
     lost = after["metrics"]["bits_per_dim"] - before["metrics"]["bits_per_dim"]
+    step = card["best_step"] or card["steps_taken"]
     card |= after | {
-        "steps": [card["steps_taken"]],
-        "bundled": small,
-        "rounding": f"weights in 16 bits; it costs {lost:.5f} bits per dimension on the full test images",
+        "steps": [step],
+        "bundled": bundled,
+        "rounding": f"weights in 16 bits; it costs {lost:.4f} bits per dimension on the full test images",
     }
     path = FOLDER / f"{name}.safetensors"
-    save_checkpoint(path, nn.ModuleDict({str(card["steps_taken"]): model}).half(), card)
+    save_checkpoint(path, nn.ModuleDict({str(step): model}).half(), card)
     return path
 
 
@@ -46,7 +56,11 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("Name a checkpoint, and what it is to be called in the package.", file=sys.stderr)  # noqa: T201
         return 2
-    path = pack(*arguments)
+    try:
+        path = pack(*arguments)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
     print(f"{path.name}: {path.stat().st_size // 1024} kB")  # noqa: T201
     return 0
 

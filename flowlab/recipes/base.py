@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab import evaluation, models
+from flowlab import distributed, evaluation, models
 from flowlab.datasets import mnist
 from flowlab.dequantization import negative_bound
 from flowlab.training import History, fit, save_checkpoint
@@ -47,7 +47,7 @@ class Size:
 
     Args:
         model: what ``models.build`` builds: {"name": ..., "settings": ...}.
-        training: settings of ``training.fit``.
+        training: settings of ``training.fit``, all plain; and "betas", "eps" and "weight_decay", settings of Adam.
         data: "full", the 60,000 images, or "bundled", the 5,000 that come with the package.
         cost: what it takes, in words: where and how long.
     """
@@ -59,12 +59,16 @@ class Size:
 
 
 class Trial(NamedTuple):
-    """A model before its training: ``fit(trial.model, trial.data, **trial.settings)``; and the images it was given."""
+    """A model before its training: ``fit(trial.model, trial.data, **trial.settings)``; and the images it was given.
+
+    ``card`` says where it comes from: the recipe's name, the size, the seed and the digits; data, and plain settings.
+    """
 
     model: nn.Module
     data: Any
     settings: dict[str, Any]
     splits: Splits
+    card: dict[str, Any]
 
 
 Start = Callable[[Size, Splits, Generator], tuple[nn.Module, Any, dict[str, Any]]]
@@ -99,51 +103,84 @@ class Recipe:
             raise ValueError(f"{self.name} comes in the sizes {', '.join(self.sizes)}, but {size!r} was asked for.")
         return self.sizes[size]
 
-    def trial(self, size: str = "quick", seed: int = 0, *, device: str = "cpu") -> Trial:
-        """The untrained model, its images and its settings, all on ``device``.
+    def trial(self, size: str = "quick", seed: int = 0, *, device: str = "cpu", **changes: Any) -> Trial:
+        """The untrained model, its images and its settings, all on ``device``; ``changes`` are to the size's training.
 
         Raises:
             ValueError: for a size that does not exist.
             MNISTError: when the size needs the full MNIST and it cannot be had.
         """
         chosen = self.size(size)
+        chosen = replace(chosen, training=chosen.training | changes)
         images = splits(chosen.data, self.digits)
-        generator = Generator().manual_seed(seed)
-        model, data, more = self.start(chosen, images, generator)
-        settings = {"seed": seed, **chosen.training, **more}
-        for name in ("validation",):
-            if name in settings:
-                settings[name] = _to(settings[name], device)
-        return Trial(model.to(device), _to(data, device), settings, images)
+        model, data, more = self.start(chosen, images, Generator().manual_seed(seed))
+        model.to(device)
+        settings = {"seed": seed} | _with_optimizer(chosen.training) | more
+        if "validation" in settings:
+            settings["validation"] = _to(settings["validation"], device)
+        card = {
+            "plan": {"name": self.name, "size": size, "seed": seed, "digits": list(self.digits), "changes": changes},
+            "about": self.about,
+            "data": {"name": "mnist", "images": chosen.data, "training": len(images.train.images)},
+            "training": {"schedule": "cosine", **chosen.training},
+        }
+        return Trial(model, _to(data, device), settings, images, card)
 
     def train(
         self, size: str, path: str | Path, *, seed: int = 0, device: str = "cpu", progress: Any = True
     ) -> tuple[nn.Module, History, dict[str, Any]]:
-        """Train with a checkpoint at ``path``, from which a killed run goes on; returns model, history and card.
+        """Train with a checkpoint at ``path``, from which a killed run goes on; model, history and card.
 
-        A run that ends is evaluated on the test images, and what came out is in the card. Errors as ``trial``, and as
-        ``training.fit``.
+        Errors as ``trial``, and as ``training.fit``.
         """
         trial = self.trial(size, seed, device=device)
-        history = fit(trial.model, trial.data, checkpoint=path, progress=progress, **trial.settings)
-        card = {
-            "recipe": trial.model.recipe,
-            "plan": {"name": self.name, "size": size, "seed": seed, "digits": list(self.digits)},
-            "about": self.about,
-            "commit": commit(),
-            "data": {"name": "mnist", "images": self.sizes[size].data, "training": len(trial.splits.train.images)},
-            "training": {name: value for name, value in trial.settings.items() if isinstance(value, (int, float, str))},
-            "stopped": history.stopped,
-            "steps_taken": history.step,
-            "best_step": history.best_step,
-            "minutes": round(history.seconds / 60, 2),
-            "threads": torch.get_num_threads(),
-            "date": time.strftime("%Y-%m-%d"),
-        }
-        if history.step == history.total or "early" in history.stopped:
-            card |= evaluation.evaluate(trial.model, *trial.splits.test)
-            save_checkpoint(path, trial.model, card)
-        return trial.model, history, card
+        return trial.model, *train(trial, path, progress=progress)
+
+
+def train(trial: Trial, path: str | Path, *, progress: Any = True) -> tuple[History, dict[str, Any]]:
+    """Fit the trial's model with a checkpoint at ``path``, evaluate it on the test images; history and card.
+
+    The card goes into the file. A run that was stopped is not evaluated: its card says at which step. Errors as
+    ``training.fit``.
+    """
+    history = fit(trial.model, trial.data, checkpoint=path, progress=progress, **trial.settings)
+    chosen = len(trial.splits.validation.images) if history.best_step else 0
+    card = trial.card | {
+        "recipe": trial.model.recipe,
+        "commit": commit(),
+        "stopped": history.stopped,
+        "steps_taken": history.step,
+        "best_step": history.best_step,
+        "chosen": f"the best of {len(history.validation)} looks at {chosen:,} validation images, never at test images"
+        if chosen
+        else "the weights of the last step",
+        "minutes": round(history.seconds / 60, 2),
+        "threads": torch.get_num_threads(),
+        "processes": distributed.size(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if ended(history):
+        card |= evaluation.evaluate(trial.model, *trial.splits.test, split=named(card["data"]["images"], "test"))
+        save_checkpoint(path, trial.model, card)
+    return history, card
+
+
+def ended(history: History) -> bool:
+    """Whether a run came to its end, all its steps or its patience; else it can be resumed."""
+    return history.step == history.total or "early" in history.stopped
+
+
+def _with_optimizer(training: dict[str, Any]) -> dict[str, Any]:
+    """The same settings for ``fit``, with what belongs to Adam made into the function that it takes."""
+    adam = {name: value for name, value in training.items() if name in ("betas", "eps", "weight_decay")}
+    others = {name: value for name, value in training.items() if name not in adam}
+    if not adam:
+        return others
+
+    def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=training["learning_rate"], fused=True, **adam)
+
+    return others | {"optimizer": optimizer}
 
 
 def splits(data: str, digits: tuple[int, ...] = tuple(range(10))) -> Splits:
@@ -159,6 +196,11 @@ def splits(data: str, digits: tuple[int, ...] = tuple(range(10))) -> Splits:
     images, labels = read("train")
     parts = (images[:-held_out], labels[:-held_out]), (images[-held_out:], labels[-held_out:]), read("test")
     return Splits(*(_only(digits, *part) for part in parts))
+
+
+def named(data: str, split: str) -> str:
+    """How a protocol calls a split, so that the 1,000 bundled test images are not taken for the 10,000."""
+    return split if data == "full" else f"bundled {split}"
 
 
 def _only(digits: tuple[int, ...], images: Tensor, labels: Tensor) -> Digits:

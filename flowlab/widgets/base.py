@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ SLICE = 0.08  # seconds of a long run between two looks at the buttons
 
 
 class PictureView(anywidget.AnyWidget):
-    """An image that says what it shows, and that can be pressed and dragged.
+    """A canvas that says what it shows, and that can be pressed and dragged.
+
+    It draws ``scene``, as ``flowlab.plotting.picture.Recorder`` has written it down, over ``background``.
 
     ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left.
     """
@@ -33,23 +36,89 @@ class PictureView(anywidget.AnyWidget):
         if (e.target.matches?.(".flowlab-explorer select")) e.stopPropagation();
       }, true);
     }
+    // What Recorder has written down, step by step.
+    function draw(context, { steps, numbers }, images) {
+      const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+      const values = new Float32Array(bytes.slice().buffer);
+      let at = 0, image = 0;
+      const outline = (count) => {
+        const path = new Path2D();
+        for (const end = at + 3 * count; at < end; at += 3) {
+          if (values[at + 2] === 1) path.moveTo(values[at], values[at + 1]);
+          else if (values[at + 2] === 2) path.lineTo(values[at], values[at + 1]);
+          else if (values[at + 2] === 79) path.closePath();
+        }
+        return path;
+      };
+      for (const step of steps) {
+        context.save();
+        if (step.clip) { context.beginPath(); context.rect(...step.clip); context.clip(); }
+        if (step.kind === "image") {
+          context.imageSmoothingEnabled = false;
+          context.transform(...step.matrix);
+          context.drawImage(images[image++], 0, 0);
+        } else {
+          const path = outline(step.count);
+          if (step.face) context.fillStyle = step.face;
+          if (step.edge) {
+            Object.assign(context, { strokeStyle: step.edge, lineWidth: step.width, miterLimit: 10 });
+            Object.assign(context, { lineCap: step.cap, lineJoin: step.join, lineDashOffset: step.shift ?? 0 });
+            context.setLineDash(step.dash ?? []);
+          }
+          const ink = () => {
+            if (step.face || step.faces) context.fill(path);
+            if (step.edge) context.stroke(path);
+          };
+          if (step.kind === "path") ink();
+          for (let i = 0; i < (step.places ?? 0); i++, at += 2) {
+            if (step.faces) context.fillStyle = step.faces[i];
+            context.setTransform(1, 0, 0, 1, values[at], values[at + 1]);
+            ink();
+          }
+        }
+        context.restore();
+      }
+    }
+    const decode = (png) => createImageBitmap(new Blob([png], { type: "image/png" }));
     function render({ model, el }) {
-      const image = document.createElement("img");
+      const image = document.createElement("canvas"), context = image.getContext("2d");
       image.className = "flowlab-picture";
-      image.draggable = false;
-      image.style.maxWidth = "100%";
+      image.setAttribute("role", "img");
+      Object.assign(image.style, { maxWidth: "100%", height: "auto" });
       image.style.touchAction = model.get("draggable") ? "none" : "auto";
       image.style.cursor = model.get("draggable") ? "crosshair" : "default";
       let waiting = false, last = null, count = 0;
-      const show = () => {
-        const old = image.src;
-        image.src = URL.createObjectURL(new Blob([model.get("png")], { type: "image/png" }));
-        if (old) setTimeout(() => URL.revokeObjectURL(old), 1000);
+      let still = null, still_png = null, decoding = false, stale = false, frames = 0;
+      const paint = (scene, images) => {
+        if (image.width !== still.width || image.height !== still.height) {
+          image.width = still.width; image.height = still.height;
+        }
+        context.drawImage(still, 0, 0);
+        draw(context, scene, images);
+        image.dataset.frames = ++frames;
         waiting = false;
         if (last) { const event = last; last = null; send(event); }
       };
+      // Images take a moment to decode. What comes in the meantime waits, and only the newest of it is drawn.
+      const show = async () => {
+        stale = true;
+        if (decoding) return;
+        decoding = true;
+        try {
+          while (stale) {
+            stale = false;
+            const scene = model.get("scene"), png = model.get("background");
+            if (png !== still_png) { still = await decode(png); still_png = png; }
+            const images = scene.images.length ? await Promise.all(scene.images.map(decode)) : [];
+            paint(scene, images);
+            images.forEach((bitmap) => bitmap.close());
+          }
+        } finally {
+          decoding = false;
+        }
+      };
       const describe = () => {
-        image.alt = model.get("alt");
+        image.setAttribute("aria-label", model.get("alt"));
         image.dataset.regions = JSON.stringify(model.get("regions"));
       };
       const send = (event) => {
@@ -57,8 +126,7 @@ class PictureView(anywidget.AnyWidget):
         if (waiting && event.kind === "move") { last = event; return; }
         waiting = true;
         setTimeout(() => { waiting = false; }, 250);
-        model.set("pointer", { ...event, count: ++count });
-        model.save_changes();
+        model.send({ ...event, count: ++count });  // each by itself: changes of a trait would be merged on the way
       };
       const where = (kind, e) => {
         const box = image.getBoundingClientRect();
@@ -99,23 +167,28 @@ class PictureView(anywidget.AnyWidget):
         watch.observe(explorer, { childList: true, subtree: true, characterData: true });
         name();
       }, 100);
-      model.on("change:png", show);
+      model.on("change:scene", show);
       model.on("change:alt", describe);
       model.on("change:alt", speak);
       show(); describe();
       el.append(image, spoken);
       return () => {
         clearInterval(attached); clearTimeout(resting); watch.disconnect();
-        model.off("change:png", show); model.off("change:alt", describe); model.off("change:alt", speak);
+        model.off("change:scene", show); model.off("change:alt", describe); model.off("change:alt", speak);
       };
     }
     export default { render };
     """
-    png = traitlets.Bytes(b"").tag(sync=True)
+    background = traitlets.Bytes(b"").tag(sync=True)
+    scene = traitlets.Dict({}).tag(sync=True)
     alt = traitlets.Unicode("").tag(sync=True)
     regions = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
     draggable = traitlets.Bool(False).tag(sync=True)
-    pointer = traitlets.Dict({}).tag(sync=True)
+    pointer = traitlets.Dict({})
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(lambda view, event, buffers: self.set_trait("pointer", event))
 
 
 class Explorer(widgets.VBox):
@@ -147,6 +220,7 @@ class Explorer(widgets.VBox):
         self.trouble = widgets.HTML()
         self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
         self._held = False
+        self._drawing = threading.RLock()  # Lab runs the callbacks of widgets beside the cells, in another thread
         for control in controls.values():
             if hasattr(control, "style") and control.style.has_trait("description_width"):
                 control.style.description_width = "initial"
@@ -185,7 +259,8 @@ class Explorer(widgets.VBox):
         """Run a callback; show what went wrong instead of losing it."""
         before = len(self.errors)
         try:
-            action(*args)
+            with self._drawing:
+                action(*args)
             if len(self.errors) == before:  # a callback within this one may have failed, and has said so
                 self.trouble.value = ""
         except Exception as error:
@@ -245,11 +320,13 @@ class Explorer(widgets.VBox):
 
     def _draw(self) -> None:
         self.numbers = self.picture.update(**self.values())
-        png = self.picture.png()
-        if not self.view.regions:
-            self.view.regions = self.picture.regions()
-        self.view.png = png
-        self.view.alt = self.picture.describe(self.numbers)
+        scene = self.picture.scene()
+        with self.view.hold_sync():  # one message
+            self.view.background = self.picture.background()
+            self.view.scene = scene
+            self.view.alt = self.picture.describe(self.numbers)
+            if not self.view.regions:
+                self.view.regions = self.picture.regions()
         shown = (
             f"{html.escape(name)} <b>{value:.3f}</b>"
             if isinstance(value, float)
@@ -270,7 +347,9 @@ class Explorer(widgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and a still picture, with what it shows in words, for pages that run no code."""
-        still = {"image/png": self.view.png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
+        with self._drawing:
+            png = self.picture.png()
+        still = {"image/png": png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
         return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": self.view.alt}}
 
 

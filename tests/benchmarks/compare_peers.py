@@ -13,7 +13,9 @@ peer gets in two minutes, each library with the settings that its own documents 
 `--growth`: how flowlab's training step grows with batch, layers and flows in a stack, and what a large density costs in
 memory.
 
-`plain_torch` is the floor: the same flow written by hand with the fewest operations, as no library could.
+`plain_torch` is the floor: the same flow written by hand with the fewest operations, as no library could. `flowjax`,
+which needs the extra `bench-jax`, is no peer in PyTorch: each of its jobs is one function that JAX has compiled, and it
+stands beside flowlab's compiled steps.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
     # layout, and is up to a third of a step. For this comparison it keeps what it has, in every library's process.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
 IMPORT_ROUNDS = 5  # each starts a process that imports torch first: slow, and steady
 
@@ -73,6 +77,7 @@ class Library:
     package: str  # as pip calls it
     module: str  # what a user of its affine coupling imports
     bounded_scale: str
+    extra = "bench"  # that installs it
     difference = ""  # where its design forces another size
     # For the job `reach`: what its own documents say of a flow for points in the plane, and of its training.
     recommended: str
@@ -105,6 +110,30 @@ class Library:
 
     def sample(self, flow, n):
         return flow.sample(n)
+
+    def count(self, flow):
+        return sum(p.numel() for p in flow.parameters() if p.requires_grad)
+
+    # What is timed, each a function of no arguments.
+
+    def step(self, flow, x):
+        return training_step(flow.parameters(), lambda: -self.log_prob(flow, x).mean())
+
+    def mixture_step(self, flows, x):
+        def loss():
+            return math.log(COMPONENTS) - self.log_prob_components(flows, x).logsumexp(0).mean()
+
+        return training_step(flows.parameters(), loss)
+
+    def sampling(self, flow, n):
+        import torch
+
+        return torch.no_grad()(lambda: self.sample(flow, n))
+
+    def density(self, flow, x):
+        import torch
+
+        return torch.no_grad()(lambda: self.log_prob(flow, x))
 
     def mixture(self, count, hidden):
         from torch import nn
@@ -312,6 +341,124 @@ class Freia(Library):
         return flow(torch.randn(n, 2), rev=True, jac=False)[0]
 
 
+class Flowjax(Library):
+    """Its flows are values: a holder carries the newest, and every job is one compiled function of it."""
+
+    package = module = "flowjax"
+    bounded_scale = "softplus(h) + 0.01, bounded below"
+    extra = "bench-jax"
+
+    class Holder:
+        def __init__(self, flow):
+            self.flow = flow
+
+    def flow(self, hidden, seed=0):
+        import jax
+        from flowjax.distributions import Normal
+        from flowjax.flows import coupling_flow
+        from paramax import non_trainable
+
+        base = non_trainable(Normal(jax.numpy.zeros(2)))
+        settings = {"flow_layers": LAYERS, "nn_width": hidden, "nn_depth": 2}  # what is inverted has the fast log_prob
+        return self.Holder(coupling_flow(jax.random.key(seed), base_dist=base, **settings))
+
+    def mixture(self, count, hidden):
+        import equinox
+        import jax
+
+        flows = [self.flow(hidden, seed).flow for seed in range(count)]
+        arrays, rest = zip(*(equinox.partition(flow, equinox.is_array) for flow in flows), strict=True)
+        return self.Holder(equinox.combine(jax.tree.map(lambda *a: jax.numpy.stack(a), *arrays), rest[0]))
+
+    def count(self, held):
+        import jax
+
+        return sum(a.size for a in jax.tree.leaves(self.trainable(held.flow)[0]))
+
+    @staticmethod
+    def trainable(flow):
+        import equinox
+        from paramax import NonTrainable
+
+        return equinox.partition(flow, equinox.is_inexact_array, is_leaf=lambda leaf: isinstance(leaf, NonTrainable))
+
+    @staticmethod
+    def components(flow, x):
+        import equinox
+        from paramax import unwrap
+
+        return equinox.filter_vmap(lambda one: unwrap(one).log_prob(x))(flow)
+
+    def compiled_step(self, held, x, loss):
+        """A step of Adam that JAX has compiled whole; the holder has the new flow after it."""
+        import equinox
+        import jax
+        import optax
+
+        adam, x = optax.adam(ADAM["lr"]), jax.numpy.asarray(x.numpy())
+        parameters, rest = self.trainable(held.flow)
+        state = adam.init(parameters)
+
+        @jax.jit
+        def one(parameters, state):
+            gradient = jax.grad(lambda p: loss(equinox.combine(p, rest), x))(parameters)
+            updates, state = adam.update(gradient, state)
+            return optax.apply_updates(parameters, updates), state
+
+        def step():
+            nonlocal parameters, state
+            parameters, state = jax.block_until_ready(one(parameters, state))
+            held.flow = equinox.combine(parameters, rest)
+
+        return step
+
+    def step(self, held, x):
+        return self.compiled_step(held, x, lambda flow, x: -flow.log_prob(x).mean())
+
+    def mixture_step(self, held, x):
+        import jax
+
+        def loss(flows, x):
+            return math.log(COMPONENTS) - jax.nn.logsumexp(self.components(flows, x), axis=0).mean()
+
+        return self.compiled_step(held, x, loss)
+
+    def sampling(self, held, n):
+        import equinox
+        import jax
+
+        draw, keys = equinox.filter_jit(lambda flow, key: flow.sample(key, (n,))), [jax.random.key(0)]
+
+        def run():
+            keys[0], key = jax.random.split(keys[0])
+            return jax.block_until_ready(draw(held.flow, key))
+
+        return run
+
+    def density(self, held, x):
+        import equinox
+        import jax
+
+        log_prob, x = equinox.filter_jit(lambda flow, x: flow.log_prob(x)), jax.numpy.asarray(x.numpy())
+        return lambda: jax.block_until_ready(log_prob(held.flow, x))
+
+    def log_prob(self, held, x):
+        return self.tensor(self.density(held, x)())
+
+    def sample(self, held, n):
+        return self.tensor(self.sampling(held, n)())
+
+    def log_prob_components(self, held, x):
+        return self.tensor(self.components(held.flow, x.numpy()))
+
+    @staticmethod
+    def tensor(array):
+        import numpy as np
+        import torch
+
+        return torch.from_numpy(np.array(array))
+
+
 LIBRARIES: dict[str, Library] = {
     "flowlab": Flowlab(),
     "plain_torch": PlainTorch(),
@@ -319,9 +466,10 @@ LIBRARIES: dict[str, Library] = {
     "nflows": Nflows(),
     "zuko": Zuko(),
     "freia": Freia(),
+    "flowjax": Flowjax(),
 }
 OURS = "flowlab"
-PEERS = [name for name in LIBRARIES if name not in (OURS, "plain_torch")]
+PEERS = [name for name in LIBRARIES if name not in (OURS, "plain_torch", "flowjax")]
 
 
 @functools.cache
@@ -409,31 +557,20 @@ def training_step(parameters, loss):
 
 def task(library, job):
     """What is timed: a function of no arguments."""
-    import torch
-
     compiled, job = job in COMPILED, job.removesuffix("_compiled")
     hidden = 8 if job == "step_h8" else 64
     x = points(BATCH)
-    if job == "mixture_5":
-        flows = library.mixture(COMPONENTS, hidden)
-        if compiled:
-            library.compile(flows)
-
-        def loss():
-            log_prob = library.log_prob_components(flows, x)
-            return math.log(COMPONENTS) - log_prob.logsumexp(0).mean()
-
-        return training_step(flows.parameters(), loss)
-    flow = library.flow(hidden)
+    flow = library.mixture(COMPONENTS, hidden) if job == "mixture_5" else library.flow(hidden)
     if compiled:
         library.compile(flow)
+    if job == "mixture_5":
+        return library.mixture_step(flow, x)
     if job.startswith("step"):
-        return training_step(flow.parameters(), lambda: -library.log_prob(flow, x).mean())
+        return library.step(flow, x)
     if job == "sample_10k":
-        return torch.no_grad()(lambda: library.sample(flow, 10_000))
+        return library.sampling(flow, 10_000)
     if job == "grid_40k":
-        plane = grid(8.0)
-        return torch.no_grad()(lambda: library.log_prob(flow, plane))
+        return library.density(flow, grid(8.0))
     raise ValueError(f"expected a job among {', '.join(JOBS)}, but came {job}")
 
 
@@ -447,7 +584,7 @@ def check(library):
 
     torch.manual_seed(0)
     flow, x = library.flow(64), points(BATCH)
-    step = training_step(flow.parameters(), lambda: -library.log_prob(flow, x).mean())
+    step = library.step(flow, x)
     before = -library.log_prob(flow, x).mean().item()
     for _ in range(100):
         step()
@@ -479,7 +616,7 @@ def describe(library):
         version = importlib.metadata.version(library.package)
     except importlib.metadata.PackageNotFoundError:  # importable from a folder, but not installed
         version = "?"
-    count = {h: sum(p.numel() for p in library.flow(h).parameters() if p.requires_grad) for h in (64, 8)}
+    count = {h: library.count(library.flow(h)) for h in (64, 8)}
     return {"version": version, "parameters": count}
 
 
@@ -705,7 +842,7 @@ def measure(names, jobs, rounds, seconds=TURN, say=print):
     try:
         for name in names:
             if not installed(name):
-                failed[name] = 'not installed (pip install -e ".[bench]")'
+                failed[name] = f'not installed (pip install -e ".[{LIBRARIES[name].extra}]")'
                 continue
             with failures_of(name):
                 workers[name] = Worker(name)
@@ -713,8 +850,8 @@ def measure(names, jobs, rounds, seconds=TURN, say=print):
         for i in range(rounds):
             for job in jobs:
                 for name in workers:
-                    skipped = job == "import" and (name == "plain_torch" or i >= IMPORT_ROUNDS)
-                    skipped = skipped or (job in COMPILED and name in PEERS)
+                    skipped = job == "import" and (name in ("plain_torch", "flowjax") or i >= IMPORT_ROUNDS)
+                    skipped = skipped or (job in COMPILED and name not in (OURS, "plain_torch"))
                     if name in failed or skipped:
                         continue
                     with failures_of(name):
@@ -729,10 +866,10 @@ def reach(names, seconds=REACH_SECONDS, say=print):
     """One record a library: the seconds to the target, None where it was not reached; and {library: why it failed}."""
     curves, failed = {}, {}
     for name in names:
-        if name == "plain_torch":
-            continue  # nobody recommends settings for it
+        if name not in (OURS, *PEERS):
+            continue  # nobody recommends settings for the floor, and the question is put to torch's libraries
         if not installed(name):
-            failed[name] = 'not installed (pip install -e ".[bench]")'
+            failed[name] = f'not installed (pip install -e ".[{LIBRARIES[name].extra}]")'
             continue
         try:
             one = Worker(name)
@@ -853,6 +990,9 @@ def ratios(records, job):
         found["fastest_peer"] = (fastest, ours / peers[fastest])
     if ours and "plain_torch" in medians:
         found["plain_torch"] = ("plain_torch", ours / medians["plain_torch"])
+    jitted = [r for r in records if r["library"] == "flowjax" and r["job"] == job.removesuffix("_compiled")]
+    if ours and jitted:
+        found["flowjax"] = ("flowjax", ours / jitted[0]["median_ms"])
     return found
 
 
@@ -862,12 +1002,12 @@ def report(times, failed, jobs):
     medians = {(r["library"], r["job"]): r["median_ms"] for r in records}
     names = [name for name in LIBRARIES if any(library == name for library, _ in times)]
     lines = ["", "flowlab's time as a ratio (below 1: flowlab is faster)", ""]
-    lines.append(f"  {'job':18} {'/ fastest peer':>24} {'/ plain_torch':>14}")
+    lines.append(f"  {'job':18} {'/ fastest peer':>24} {'/ plain_torch':>14} {'/ flowjax':>10}")
     for job in jobs:
         found = ratios(records, job)
         peer = "{1:.2f} ({0})".format(*found["fastest_peer"]) if "fastest_peer" in found else "-"
-        floor = f"{found['plain_torch'][1]:.2f}" if "plain_torch" in found else "-"
-        lines.append(f"  {job:18} {peer:>24} {floor:>14}")
+        floor, jitted = (f"{found[name][1]:.2f}" if name in found else "-" for name in ("plain_torch", "flowjax"))
+        lines.append(f"  {job:18} {peer:>24} {floor:>14} {jitted:>10}")
     lines += ["", "milliseconds, median of the rounds ± half the range of its quartiles", ""]
     lines.append("| | " + " | ".join(jobs) + " |")
     lines.append("| --- |" + " --- |" * len(jobs))

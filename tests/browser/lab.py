@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -98,8 +99,8 @@ def write_notebook(path: Path, sources: list[str]) -> Path:
     return path
 
 
-def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
-    """Open a notebook in Lab, wait until its kernel answers, run all cells, and wait until they are done."""
+def open_notebook(page, address: str, path: str) -> None:
+    """Open a notebook in Lab, and wait until its kernel answers."""
     page.goto(f"{address}/lab/tree/{path}", wait_until="domcontentloaded")
     # An idle toolbar is not readiness: run-all is dropped in silence until the kernel has answered.
     page.wait_for_function(
@@ -116,6 +117,11 @@ def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
         timeout=60_000,
         polling=200,
     )
+
+
+def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
+    """Open a notebook in Lab, wait until its kernel answers, run all cells, and wait until they are done."""
+    open_notebook(page, address, path)
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
     page.wait_for_function(
         """() => {
@@ -129,16 +135,56 @@ def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
 
 def picture(explorer) -> tuple[np.ndarray, list]:
     """The picture an explorer shows now, as pixels, and where its axes are."""
-    image = explorer.locator("img.flowlab-picture")
-    data = image.evaluate("async (i) => [...new Uint8Array(await (await fetch(i.src)).arrayBuffer())]")
-    regions = json.loads(image.evaluate("i => i.dataset.regions"))
-    return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGB")), regions
+    url, regions = explorer.locator("canvas.flowlab-picture").evaluate("c => [c.toDataURL(), c.dataset.regions]")
+    return pixels_of(url.partition(",")[2]), json.loads(regions)
+
+
+def pixels_of(png: str) -> np.ndarray:
+    """The pixels, (height, width, 3), of a PNG in base 64."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
 
 
 def inside_axes(pixels: np.ndarray, regions: list) -> list[np.ndarray]:
     """The part of the pixels that lies inside each of the axes."""
     height, width = pixels.shape[:2]
     return [pixels[int(t * height) : int(b * height), int(x * width) : int(r * width)] for x, t, r, b in regions]
+
+
+def run(page, code: str, value: str = "None") -> str:
+    """Run code in the notebook's kernel; the repr of an expression after it."""
+    answer = page.evaluate(
+        """async ([code, value]) => {
+            const kernel = window.flowlabPanel.sessionContext.session.kernel;
+            const reply = await kernel.requestExecute({ code, user_expressions: { value } }).done;
+            return reply.content;
+        }""",
+        [code, value],
+    )
+    assert answer["status"] == "ok", answer
+    return answer["user_expressions"]["value"]["data"]["text/plain"]
+
+
+def kernel_png(page, expression: str) -> np.ndarray:
+    """The pixels of a PNG that this expression gives in the kernel."""
+    return pixels_of(run(page, "from base64 import b64encode", f"b64encode({expression}).decode()").strip("'"))
+
+
+def strayed(page, explorer, variable: str) -> float:
+    """How far the canvas is from the still picture of the explorer of this name in the kernel: 0 if they agree.
+
+    The unit is the ink of all that moves: whatever is drawn nowhere, or twice, counts with its share. Pixels are taken
+    in blocks of nine, since edges are smoothed in two ways.
+    """
+    still = kernel_png(page, f"{variable}._repr_mimebundle_()[0]['image/png']")
+    background = kernel_png(page, f"{variable}.view.background")
+    canvas, _ = picture(explorer)
+    return float(np.abs(blocks(canvas) - blocks(still)).sum() / np.abs(blocks(still) - blocks(background)).sum())
+
+
+def blocks(pixels: np.ndarray) -> np.ndarray:
+    """Means of 3×3 pixels."""
+    height, width = (n // 3 for n in pixels.shape[:2])
+    return pixels[: 3 * height, : 3 * width].reshape(height, 3, width, 3, 3).mean((1, 3))
 
 
 def readout(explorer) -> str:

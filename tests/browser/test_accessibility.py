@@ -70,6 +70,6 @@ def test_a_change_is_spoken_once_the_hand_rests(page):
     handle.focus()
     page.keyboard.press("ArrowRight")
     page.wait_for_function("([s, old]) => s.textContent !== old", arg=[spoken.element_handle(), before])
-    assert spoken.text_content() == explorer.locator("img").get_attribute("alt")
+    assert spoken.text_content() == explorer.get_by_role("img").get_attribute("aria-label")
     readout = handle.evaluate("h => h.closest('.widget-slider').querySelector('.widget-readout').textContent")
     assert value != handle.get_attribute("aria-valuetext") == readout

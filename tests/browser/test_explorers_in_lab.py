@@ -1,6 +1,7 @@
 """Every explorer of the course, in a real browser: each control, moved by keyboard, changes the picture."""
 
 import os
+import time
 
 import lab
 import pytest
@@ -22,6 +23,18 @@ class Deaf(ChangeOfVariables):
 Deaf()
 """
 
+# One whose drawing fails when told to: the student must read why.
+BROKEN = """
+class Broken(ChangeOfVariables):
+    whole = True
+
+    def _draw(self):
+        super()._draw() if self.whole else 1 / 0
+
+shown_Broken = Broken()
+shown_Broken
+"""
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
@@ -31,8 +44,11 @@ def page(tmp_path_factory):
         pytest.skip("no Chromium or Chrome here (name one in FLOWLAB_BROWSER)")
     root = tmp_path_factory.mktemp("lab")
     setup = "import torch\ntorch.set_num_threads(1)"
-    cells = [f"from {cls.__module__} import {name}\n{name}()" for name, cls in explorers().items()]
-    lab.write_notebook(root / "explorers.ipynb", [setup, *cells, PLANTED])
+    cells = [
+        f"from {cls.__module__} import {name}\nshown_{name} = {name}()\nshown_{name}"
+        for name, cls in explorers().items()
+    ]
+    lab.write_notebook(root / "explorers.ipynb", [setup, *cells, PLANTED, BROKEN])
     with lab.jupyterlab(root) as address, lab.chromium() as page:
         lab.open_and_run(page, address, "explorers.ipynb")
         yield page
@@ -56,7 +72,40 @@ def test_each_control_moves_the_picture(page, name):
     explorer = page.locator(f".flowlab-explorer.{name}")
     assert lab.controls(explorer), "there is nothing to move"
     assert drive(page, explorer) > 1, "no number that the model computes has changed"
-    assert explorer.locator("img.flowlab-picture").get_attribute("alt")
+    assert explorer.locator("canvas.flowlab-picture").get_attribute("aria-label")
+
+
+@pytest.mark.parametrize("name", list(explorers()))
+def test_the_canvas_agrees_with_the_still_picture(page, name):
+    """After each control has moved once: what the browser drew is what matplotlib draws."""
+    explorer = page.locator(f".flowlab-explorer.{name}")
+    deadline = time.time() + 10
+    while (far := lab.strayed(page, explorer, f"shown_{name}")) > 0.3 and time.time() < deadline:
+        time.sleep(0.2)  # the last change may be on its way
+    assert far < 0.3
+
+
+def test_a_canvas_that_shows_something_else_is_noticed(page):
+    """Planted: lines that the canvas has and the still picture has not."""
+    explorer = page.locator(".flowlab-explorer.ScrubFlow")
+    assert lab.strayed(page, explorer, "shown_ScrubFlow") < 0.3
+    lab.run(page, "shown_ScrubFlow.picture.lines.set_visible(False)")
+    assert lab.strayed(page, explorer, "shown_ScrubFlow") > 0.3
+    lab.run(page, "shown_ScrubFlow.picture.lines.set_visible(True)")
+
+
+def test_an_error_is_shown_and_goes_away(page):
+    explorer = page.locator(".flowlab-explorer.Broken")
+    handle, alert = explorer.locator(".noUi-handle").first, explorer.locator("[role=alert]")
+    lab.run(page, "shown_Broken.whole = False")
+    lab.press(page, handle)
+    alert.wait_for()
+    assert "division by zero" in alert.inner_text()
+    lab.run(page, "shown_Broken.whole = True")
+    before, _ = lab.picture(explorer)
+    lab.press(page, handle)
+    lab.wait_for_change(explorer, before)
+    alert.wait_for(state="detached")
 
 
 def test_a_dead_callback_is_noticed(page):
@@ -66,7 +115,7 @@ def test_a_dead_callback_is_noticed(page):
 
 def test_a_picture_can_be_dragged(page):
     explorer = page.locator(".flowlab-explorer.DeterminantAsArea")
-    image = explorer.locator("img.flowlab-picture")
+    image = explorer.locator("canvas.flowlab-picture")
     image.scroll_into_view_if_needed()
     before, regions = lab.picture(explorer)
     box = image.bounding_box()
@@ -93,14 +142,14 @@ def test_a_mixture_is_trained_with_the_presets_that_were_set(page):
     stop.press("Enter")
     page.wait_for_function("b => b.disabled", arg=stop.element_handle(), timeout=20_000)
     assert explorer.locator("[role=alert]").count() == 0
-    assert "of 4 components" in explorer.locator("img.flowlab-picture").get_attribute("alt")
+    assert "of 4 components" in explorer.locator("canvas.flowlab-picture").get_attribute("aria-label")
     chosen = explorer.locator("select").first.evaluate("s => s.selectedOptions[0].text")
     assert chosen.split() == ["yours,", "trained", "here"]
 
 
 def test_a_click_labels_a_point_and_training_uses_it(page):
     explorer = page.locator(".flowlab-explorer.ClickLabels")
-    image = explorer.locator("img.flowlab-picture")
+    image = explorer.locator("canvas.flowlab-picture")
     image.scroll_into_view_if_needed()
     before, regions = lab.picture(explorer)
     box, (left, top, right, bottom) = image.bounding_box(), regions[0]

@@ -1,0 +1,93 @@
+"""The explorers of notebook 12."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ipywidgets as widgets
+
+from flowlab.flow import Flow
+from flowlab.plotting.nice import COOLING, PATIENCE, YOURS, CoolSamples, D, FillIn
+from flowlab.widgets.base import Explorer, choice, slider
+
+
+class CoolDigits(Explorer):
+    """Sample a NICE at any temperature, cooled in two ways, with the widest latent directions or all of them.
+
+    Args:
+        flow: a NICE with a logistic prior on 784 pixels; the shipped one when left out.
+    """
+
+    def __init__(self, flow: Flow | None = None) -> None:
+        super().__init__(
+            CoolSamples(flow),
+            {
+                "tau": slider("temperature τ", 0.8, 0.0, 1.5),
+                "cooling": choice("cool by", COOLING),
+                "keep": widgets.IntSlider(D, 0, D, 28, description="directions drawn, the others 0"),
+                "seed": widgets.IntSlider(0, 0, 9, description="seed"),
+            },
+            caption="Lower τ: the orange outline on the right moves to the dashed line, past the real digits (blue).",
+            rows=[["tau", "cooling"], ["keep", "seed"]],
+        )
+
+
+class FillHidden(Explorer):
+    """Hide pixels of a digit by a mask or by painting, fill them in by three rules at once, scrub through the steps.
+
+    ``fill_button``, ``stop_button`` and ``clear_button`` do what they say; dragging on the left image hides pixels.
+    """
+
+    def __init__(self, flow: Flow | None = None, steps: int = PATIENCE) -> None:
+        self.stop = lambda: None
+        picture = FillIn(flow, steps)
+        first = {"digit": 8, "which": 0, "mask": "top half"}
+        for _ in picture.fill(**first):  # one run is there from the start
+            pass
+        super().__init__(
+            picture,
+            {
+                "digit": widgets.IntSlider(first["digit"], 0, 9, description="digit"),
+                "which": widgets.IntSlider(first["which"], 0, 9, description="which of ten"),
+                "mask": choice("hide", [*picture.masks, YOURS], first["mask"]),
+                "step": widgets.IntSlider(steps, 0, steps, 5, description="step"),
+            },
+            caption="Each chain starts from a sample of the flow. Compare what they fill in, and where their curves end.",
+            rows=[["digit", "which", "mask"], ["step"]],
+            draggable=True,
+        )
+        self.fill_button = widgets.Button(description="Fill in", button_style="primary")
+        self.stop_button = widgets.Button(description="Stop", disabled=True)
+        self.clear_button = widgets.Button(description="Clear my mask")
+        self.progress = widgets.IntProgress(0, 0, steps)
+        self.fill_button.on_click(lambda _: self.guard(self._fill))
+        self.stop_button.on_click(lambda _: self.stop())
+        self.clear_button.on_click(lambda _: self.guard(self._clear))
+        row = widgets.HBox([self.fill_button, self.stop_button, self.clear_button, self.progress])
+        view = self.children.index(self.view)
+        self.children = (*self.children[:view], row, *self.children[view:])
+
+    def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
+        """Pressing or dragging hides pixels; the first stroke on a mask that has a name begins a new one."""
+        if kind == "up" or axes is not self.picture.left or self.fill_button.disabled:
+            return
+        self.picture.paint(x, y)
+        self.set(mask=YOURS)
+
+    def _clear(self) -> None:
+        if not self.fill_button.disabled:
+            self.picture.painted = self.picture.painted.new_zeros(D)
+            self.set(mask=YOURS)
+
+    def _fill(self) -> None:
+        chosen = {name: self.controls[name].value for name in ("digit", "which", "mask")}
+        self.fill_button.disabled, self.stop_button.disabled = True, False
+
+        def report(step: int) -> None:
+            self.progress.value = step
+            self.set(step=step)
+
+        def finished() -> None:
+            self.fill_button.disabled, self.stop_button.disabled = False, True
+
+        self.stop = self.run(self.picture.fill(**chosen), report, finished)

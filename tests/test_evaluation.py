@@ -1,0 +1,160 @@
+"""Bits per dimension with their protocol: exact where the answer is known, and honest about what is no digit."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from flowlab import Flow, evaluation
+from flowlab.bijections import Chain, ScaleShift
+from flowlab.datasets import mnist
+from flowlab.dequantization import Dequantized
+from flowlab.distributions import StandardUniform
+from flowlab.metrics import logit_log_det
+
+D = 784
+
+
+def digits(count=200):
+    images, labels = mnist.digits("test")
+    return images[::5][:count].flatten(1), labels[::5][:count]
+
+
+def uniform():
+    return Dequantized(Flow(Chain([ScaleShift(D)]), StandardUniform(D)))
+
+
+class Bright(nn.Module):
+    """A density that rises by as many nats as there is ink, times ``slope``, and q that goes by the ink alone."""
+
+    def __init__(self, slope=1.0):
+        super().__init__()
+        self.slope, self.seen = nn.Parameter(torch.tensor(slope)), []
+
+    def log_prob(self, x):
+        return self.slope * x.sum(-1)
+
+    def posterior(self, x):
+        self.seen.append(x)
+        ink = x.mean(-1, keepdim=True)
+        return torch.cat((ink < 0.1, ink >= 0.1), -1).float()
+
+
+def test_a_uniform_model_has_eight_bits():
+    images, labels = digits()
+    result = evaluation.evaluate(uniform(), images, labels)
+    metrics = result["metrics"]
+    assert metrics["bits_per_dim"] == 8 and metrics["standard_error"] == 0
+    assert metrics["nats_unit"] == pytest.approx(0, abs=1e-3)
+    assert metrics["nats_logit"] == pytest.approx(-float(logit_log_det(images, 1e-6).mean()), abs=1e-3)
+    assert metrics["bits_per_dim_by_digit"] == dict.fromkeys(range(10), 8.0)
+
+
+def test_the_scales_the_digits_and_the_error_belong_together():
+    images, labels = digits()
+    model = Dequantized(Bright(-3.0))
+    log_P = evaluation.log_prob(model, images)
+    metrics = evaluation.evaluate(model, images, labels)["metrics"]
+    assert metrics["bits_per_dim"] == pytest.approx(-float(log_P.mean()) / D / math.log(2), abs=1e-4)
+    assert metrics["nats_unit"] == pytest.approx(float(log_P.mean()) + D * math.log(256), abs=1e-3)
+    ink = -3 * (images.double() + 0.5).sum(-1) / 256  # log p at the middle of the bins, about what a draw gives
+    assert metrics["nats_unit"] == pytest.approx(float(ink.mean()), abs=0.1)
+    error = float(ink.std()) / math.sqrt(len(images)) / D / math.log(2)
+    assert metrics["standard_error"] == pytest.approx(error, abs=2e-4) and error > 1e-3
+    by_digit = metrics["bits_per_dim_by_digit"]
+    shares = labels.bincount().double() / len(labels)
+    assert sum(float(shares[c]) * bits for c, bits in by_digit.items()) == pytest.approx(
+        metrics["bits_per_dim"], abs=1e-4
+    )
+    assert by_digit[1] < by_digit[0], "ones have the least ink, which this model likes"
+
+
+def test_more_draws_are_a_tighter_bound_and_the_seed_repeats_it():
+    images, _ = digits(50)
+    model = Dequantized(Bright(40.0))
+    one, again, other = (evaluation.log_prob(model, images, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    exact = D * math.log(math.expm1(40 / 256) / (40 / 256)) + 40 * images.double().sum(-1) / 256 - D * math.log(256)
+    few, many = (exact - evaluation.log_prob(model, images, draws=draws) for draws in (1, 300))
+    assert float(few.mean()) > 0.4 > 0.1 > abs(float(many.mean()))  # nats
+    assert "300 draws an image" in evaluation.evaluate(model, images[:2], draws=300)["protocol"]
+
+
+def test_blocks_do_not_change_what_is_measured():
+    images, _ = digits(50)
+    model = Dequantized(Bright())
+    whole, blocks = (evaluation.log_prob(model, images, batch_size=size) for size in (50, 7))
+    assert whole.shape == blocks.shape == (50,)
+    torch.testing.assert_close(whole, blocks, atol=0.2, rtol=0)  # other noise; the order of images shows
+    assert float((whole - whole.roll(1)).abs().max()) > 20
+
+
+def test_the_protocol_names_what_the_number_depends_on():
+    images, labels = digits(30)
+    protocol = evaluation.evaluate(uniform(), images, labels, seed=3, split="bundled validation")["protocol"]
+    for words in ("a bound", "(v + u)/256", "uniform noise", "1 draw an", "seed 3", "30 bundled validation images"):
+        assert words in protocol
+    assert "λ = 1e-06" in protocol and "matching" not in protocol
+
+
+def test_a_mixture_is_also_judged_by_its_clusters():
+    images, labels = digits()
+    images, labels = images[labels < 2], 7 * labels[labels < 2]  # zeros and "sevens": labels need not be 0 to K − 1
+    model = Dequantized(Bright())
+    metrics = evaluation.evaluate(model, images, labels)["metrics"]
+    x = (images.float() + 0.5) / 256
+    assert torch.equal(torch.cat(model.density.seen), x), "q reads the middle of each bin"
+    much = x.mean(-1) >= 0.1
+    right = float((much == (labels == 0)).double().mean())
+    assert right > 0.9 and metrics["accuracy"] == pytest.approx(right, abs=1e-4)
+    table = metrics["contingency"]
+    assert list(table) == [0, 7] and table[0] == [int((~much[labels == 0]).sum()), int(much[labels == 0].sum())]
+    assert 0.5 < metrics["nmi"] < 1
+    assert "matching" in evaluation.evaluate(model, images, labels)["protocol"]
+    assert "accuracy" not in evaluation.evaluate(model, images)["metrics"], "without labels nothing can be matched"
+
+
+def test_outsiders_are_what_their_names_say():
+    images, _ = digits(40)
+    kinds = evaluation.outsiders(images, seed=1)
+    assert all(of.dtype == torch.uint8 and of.shape == images.shape for of in kinds.values())
+    square = images.unflatten(-1, (28, 28))
+    assert torch.equal(kinds["test"], images)
+    assert torch.equal(255 - kinds["inverted, 255 − v"], images)
+    turned = kinds["rotated by 90°"].unflatten(-1, (28, 28))
+    assert torch.equal(turned.rot90(3, (-2, -1)), square) and not torch.equal(turned, square)
+    shifted = kinds["shifted by a quarter"].unflatten(-1, (28, 28))
+    assert torch.equal(shifted[..., 7:], square[..., :21])
+    for kind in ("shifted by a quarter", "pixels shuffled"):
+        assert torch.equal(kinds[kind].sort(-1).values, images.sort(-1).values)
+    shuffled = kinds["pixels shuffled"]
+    assert not torch.equal(shuffled, images) and torch.equal(
+        shuffled, evaluation.outsiders(images, 1)["pixels shuffled"]
+    )
+    assert abs(kinds["half the ink, v/2"].float() * 2 - images.float()).max() <= 1
+    assert kinds["blurred, 3×3"].unflatten(-1, (28, 28))[0, 14, 14] == square[0, 13:16, 13:16].float().mean().round()
+    assert kinds["all black"].max() == 0 and kinds["all one gray"].unique().tolist() == [128]
+    assert abs(float(kinds["uniform noise"].float().mean()) - 127.5) < 2
+
+
+def test_a_threshold_lets_through_what_the_model_finds_likely():
+    images, _ = digits(100)
+    found = evaluation.out_of_distribution(Dequantized(Bright(-1.0)), images)
+    assert next(iter(found)) == "test" and found["test"]["accepted"] == 0.95
+    assert found["all black"]["accepted"] == 1 and found["half the ink, v/2"]["accepted"] == 1
+    assert found["inverted, 255 − v"]["accepted"] == found["uniform noise"]["accepted"] == 0
+    assert found["all black"]["bits_per_dim"] < found["test"]["bits_per_dim"] < found["all one gray"]["bits_per_dim"]
+    assert found["pixels shuffled"]["bits_per_dim"] == pytest.approx(found["test"]["bits_per_dim"], abs=2e-3)
+    bright = evaluation.out_of_distribution(Dequantized(Bright(1.0)), images, most=60)
+    assert bright["all black"]["accepted"] == 0 and bright["inverted, 255 − v"]["accepted"] == 1
+
+
+def test_what_cannot_be_evaluated_is_refused_in_words():
+    images, _ = digits(3)
+    with pytest.raises(ValueError, match="at least one draw and one image, but came 0 and 3"):
+        evaluation.log_prob(uniform(), images, draws=0)
+    with pytest.raises(ValueError, match="but came 1 and 0"):
+        evaluation.log_prob(uniform(), images[:0])
+    with pytest.raises(TypeError, match="whole numbers"):
+        evaluation.evaluate(uniform(), images / 255)

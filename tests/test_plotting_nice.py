@@ -1,0 +1,161 @@
+"""The pictures of notebook 12: samples against exact moments, masks and runs against what they should leave alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import AxesImage
+
+from flowlab.models import nice
+from flowlab.plotting import nice as draw
+from flowlab.training import History
+from flowlab.widgets.nice import CoolDigits, FillHidden
+
+
+@pytest.fixture(scope="module")
+def flow():
+    """A small NICE whose S are not all alike."""
+    flow = nice(784, 2, hidden=(8,), generator=torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        flow.bijection[-1].log_scale.copy_(torch.linspace(2.0, 5.0, 784))
+    return flow
+
+
+@pytest.fixture(scope="module")
+def hidden_pixels(flow):
+    return FillHidden(flow, steps=10)
+
+
+def test_typical_is_what_samples_have(flow):
+    mean, spread, mode = draw.typical(flow)
+    log_p = flow.log_prob(flow.sample(2000, torch.Generator().manual_seed(1))).detach()
+    assert float(log_p.mean()) == pytest.approx(mean, abs=3 * spread / math.sqrt(2000))
+    assert float(log_p.std()) == pytest.approx(spread, rel=0.06)
+    assert mode - mean == pytest.approx(784 * (2 - 2 * math.log(2)))
+    top = flow.log_prob(flow.bijection.inverse(torch.zeros(1, 784))[0]).detach()
+    assert float(top) == pytest.approx(mode, abs=0.5)
+
+
+@pytest.mark.parametrize("temperature", [0.2, 0.7, 1.0, 2.0])
+def test_cooled_draws_have_the_moments_of_the_power(temperature):
+    u = (np.arange(200_000) + 0.5) / 200_000
+    z = draw.cooled(np.log(u / (1 - u)), temperature)
+    grid = np.linspace(-60, 60, 200_001)
+    weight = np.exp(-(np.logaddexp(0, grid) + np.logaddexp(0, -grid)) / temperature)
+    weight /= weight.sum()
+    assert (z**2).mean() == pytest.approx((weight * grid**2).sum(), rel=0.01)
+    assert np.abs(z).mean() == pytest.approx((weight * np.abs(grid)).sum(), rel=0.01)
+    assert not draw.cooled(np.ones(3), 0.0).any()
+
+
+def test_samples_cool_to_the_most_likely_image_and_drop_their_narrow_directions(flow):
+    explorer = CoolDigits(flow)
+    picture, (low, high) = explorer.picture, draw.COOLING
+    explorer.set(tau=0.0)
+    assert explorer.errors == [] and explorer.numbers["nats below f⁻¹(0)"] == pytest.approx(0, abs=0.5)
+    assert explorer.numbers["deviation of a pixel"] == pytest.approx(0, abs=1e-6)
+    explorer.set(tau=1.0)
+    assert explorer.numbers["nats below f⁻¹(0)"] == pytest.approx(481, abs=10)
+    below = {}
+    for cooling in (low, high):
+        explorer.set(tau=0.5, cooling=cooling)
+        below[cooling] = explorer.numbers["nats below f⁻¹(0)"]
+    assert below[high] < below[low] < 481
+    z = picture.latent(1.0, low, 10, 0)
+    assert set(z.any(0).nonzero().flatten().tolist()) == set(range(10)), "small S are the wide directions"
+    assert (np.diff(picture.width) <= 0).all()
+    explorer.set(keep=0)
+    assert explorer.numbers["nats below f⁻¹(0)"] == pytest.approx(0, abs=0.5)
+
+
+def test_log_p_of_the_samples_is_the_flows(flow):
+    picture = draw.CoolSamples(flow)
+    numbers = picture.update(tau=0.8, cooling=draw.COOLING[0], keep=784, seed=3)
+    x = flow.bijection.inverse(picture.latent(0.8, draw.COOLING[0], 784, 3))[0]
+    assert numbers["mean log p of these samples"] == pytest.approx(float(flow.log_prob(x).detach().mean()), abs=0.5)
+
+
+def test_masks_hide_what_their_names_say():
+    masks = {name: mask.view(28, 28) for name, mask in draw.masks().items()}
+    assert masks["top half"][:14].all() and not masks["top half"][14:].any()
+    assert masks["left half"][:, :14].all() and not masks["left half"][:, 14:].any()
+    assert torch.equal(masks["top half"], ~masks["bottom half"])
+    assert torch.equal(masks["left half"], ~masks["right half"])
+    square = masks["a square in the middle"]
+    assert square.sum() == 100 and square[9:19, 9:19].all()
+    assert abs(int(masks["three pixels in four"].sum()) - 588) < 40 and masks["everything"].all()
+
+
+def test_a_run_leaves_the_seen_pixels_alone_and_climbs(hidden_pixels):
+    picture = hidden_pixels.picture
+    ((frames, log_p),) = list(picture.runs.values())[:1]
+    x, hidden = picture.images[8, 0], picture.masks["top half"]
+    assert len(log_p) == 11 and len(frames) == 3
+    for frame in frames:
+        assert torch.equal(frame[:, ~hidden], x[~hidden].expand(5, -1))
+    assert not torch.equal(frames[0][0], frames[-1][0]), "MAP moved"
+    torch.testing.assert_close(frames[0][1], frames[0][0])  # MAP and the first chain part from one sample
+    assert not torch.equal(frames[0][1], frames[0][2])
+    torch.testing.assert_close(log_p[0], picture.flow.log_prob(frames[0]).detach())
+
+
+def test_the_steps_are_scrubbed_and_a_new_mask_waits_for_its_run(hidden_pixels):
+    explorer = hidden_pixels
+    explorer.set(digit=8, which=0, mask="top half", step=10)
+    late = explorer.numbers
+    explorer.set(step=0)
+    assert late["state"] == "step 10" and explorer.numbers["state"] == "step 0"
+    assert late["MAP"] != explorer.numbers["MAP"]
+    explorer.set(mask="left half", step=10)
+    assert explorer.numbers["state"] == "press Fill in" and explorer.numbers["hidden pixels"] == "392"
+    explorer._fill()
+    assert explorer.errors == [] and explorer.numbers["state"] == "step 10" and explorer.progress.value == 10
+    assert not explorer.fill_button.disabled and explorer.stop_button.disabled
+    explorer.set(digit=3)
+    assert explorer.numbers["state"] == "press Fill in"
+
+
+def test_painting_hides_pixels_of_the_left_image_alone(hidden_pixels):
+    explorer = hidden_pixels
+    explorer.set(digit=8, which=0, mask="top half")
+    explorer.on_pointer("down", explorer.picture.strips[0].axes, 10.0, 20.0)
+    assert explorer.controls["mask"].value == "top half"
+    explorer.on_pointer("down", explorer.picture.left, 10.2, 19.8)
+    explorer.on_pointer("move", explorer.picture.left, 0.0, 27.0)
+    hidden = explorer.picture.hidden(draw.YOURS).view(28, 28)
+    assert explorer.controls["mask"].value == draw.YOURS and explorer.errors == []
+    assert hidden[18:23, 8:13].all() and hidden[25:28, 0:3].all() and hidden.sum() == 25 + 9
+    assert explorer.numbers["hidden pixels"] == "34"
+    shown = np.asarray(explorer.picture.given.get_array())
+    assert np.ptp(shown[20, 10]) > 0.3 and np.ptp(shown[5, 5]) == 0, "hidden is orange, seen is gray"
+    explorer._clear()
+    assert explorer.numbers["hidden pixels"] == "0"
+
+
+def test_figures_show_what_they_are_given():
+    a = torch.linspace(0, 1, 11)[:, None] * torch.ones(784)
+    path = {"in z": torch.linspace(3, 5, 11), "in pixels": torch.linspace(5, 1, 11)}
+    figure = draw.interpolation({"in z": a, "in pixels": a}, path, 3.0)
+    assert [sum(isinstance(c, AxesImage) for c in axes.get_children()) for axes in figure.axes] == [1, 1, 0]
+    assert "in z 3, in pixels 1" in figure.get_label()
+    figure = draw.levels({"test": torch.arange(100.0), "samples": torch.arange(100.0) + 50}, 200.0)
+    assert "test 50, samples 100; the most likely image 200" in figure.get_label()
+    figure = draw.spectra({"one": torch.linspace(0.1, 0.001, 784), "two": torch.full((784,), 0.5)})
+    assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(0.1) and "two 0.5 to 0.5" in figure.get_label()
+
+    history = History(100, [draw.BITS * 8] * 40 + [draw.BITS * 6] * 60, {50: draw.BITS * 7, 100: draw.BITS * 5.5})
+    figure = draw.bits_falling(history, {"published": 4.36})
+    assert "from 7.00 to 5.50" in figure.get_label() and figure.axes[0].get_ylim()[0] < 4.36
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_two_ways_to_cool_are_densities(tau):
+    figure = draw.temperatures(tau)
+    p, scaled, power = (line.get_xydata() for line in figure.axes[0].lines)
+    for curve in (p, scaled, power):
+        assert curve[:, 1].sum() * (curve[1, 0] - curve[0, 0]) == pytest.approx(1, abs=2e-3)
+    if tau == 1:
+        np.testing.assert_allclose(scaled, power, atol=1e-3)
+    else:
+        assert power[1000, 1] > scaled[1000, 1] and power[200, 1] < scaled[200, 1]

@@ -1,0 +1,205 @@
+"""The pictures of notebook 14: where the levels lie, what is measured on digits, and what the explorers move."""
+
+import math
+
+import pytest
+import torch
+
+from flowlab import models
+from flowlab.bijections import Chain, FactorOut, Inverse, Squeeze, levels
+from flowlab.datasets import mnist
+from flowlab.plotting import scales
+from flowlab.widgets.scales import AlongAttribute, ResampleLevels
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- where the levels lie ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flow", "counts"),
+    [
+        (models.glow((1, 28, 28), 2, steps=1, hidden=4), [392, 392]),
+        (models.glow((2, 8, 8), 3, steps=1, hidden=4), [64, 32, 32]),
+        (models.realnvp_image((1, 28, 28), 3, layers=1, hidden=4), [392, 196, 196]),
+        (models.realnvp(6), [6]),
+    ],
+    ids=["glow", "glow of three levels", "RealNVP", "no levels"],
+)
+def test_each_level_has_its_share(flow, counts):
+    D = flow.base.features
+    assert levels(flow.bijection, (D,)).bincount().tolist() == counts
+
+
+def test_levels_of_a_small_image_lie_in_stripes():
+    inner = Chain([Squeeze(), FactorOut(8), Inverse(Squeeze())])
+    image = Chain([Squeeze(), FactorOut(4, inner), Inverse(Squeeze())])
+    rows = levels(image, (1, 4, 4))[0]
+    assert rows.dtype == torch.int64 and rows[1::2].eq(0).all()
+    assert rows[0].tolist() == rows[2].tolist() and sorted(rows[::2].flatten().tolist()) == [1] * 4 + [2] * 4
+
+
+def test_a_level_is_what_leaves_there():
+    """Latents of level 0 do not reach what went on, and those of the levels after it do."""
+    g = seeded(0)
+    inner = Chain([Squeeze(), FactorOut(8), Inverse(Squeeze())])
+    image = Chain([Squeeze(), FactorOut(4, inner), Inverse(Squeeze())])
+    for p in image.parameters():
+        p.data += 0.5 * torch.randn(p.shape, generator=g)
+    level = levels(image, (1, 4, 4))
+    z, e = torch.randn(2, 1, 4, 4, generator=g).unsqueeze(1)
+    with torch.no_grad():
+        x, *new = (image.inverse(torch.where(level == k, e, z))[0] for k in (9, 0, 1, 2))
+    went_on = torch.cat([Squeeze()(one)[0][:, :2] for one in (x, *new)])  # the channels that did not leave at once
+    assert torch.equal(went_on[0], went_on[1])
+    assert not torch.equal(went_on[0], went_on[2]) and not torch.equal(went_on[0], went_on[3])
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def stroke(shift):
+    """A line of ink through the middle that goes ``shift`` columns to the right for each row up."""
+    x = torch.zeros(28, 28)
+    for i in range(8, 20):
+        x[i, round(14 - shift * (i - 14))] = 1
+    return x.flatten()
+
+
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
+def test_slant_is_the_slope_of_a_stroke(shift):
+    assert float(scales.slant(stroke(shift))) == pytest.approx(shift, abs=1e-5)
+    assert float(scales.slant(0.3 * stroke(shift))) == pytest.approx(shift, abs=1e-5), "not a matter of how dark it is"
+
+
+def test_slant_of_no_ink_is_a_number_and_thickness_is_mean_ink():
+    assert float(scales.slant(torch.zeros(784))) == 0
+    assert float(scales.thickness(stroke(0.0))) == pytest.approx(12 / 784)
+
+
+def test_the_extremes_are_those_of_each_digit():
+    labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    low, high = scales.extremes(torch.tensor([3.0, 30, 1, 10, 2, 20]), labels, each=1)
+    assert (low.tolist(), high.tolist()) == ([2, 3], [0, 1])
+
+
+def test_nearest_agrees_with_distances_and_reads_its_own_digit():
+    v, labels = mnist.digits("test")
+    x = (v[:20].flatten(1) + 0.5) / 256
+    row, distance = scales.nearest(x)
+    every = torch.cdist(x, scales.training()[0])
+    torch.testing.assert_close(distance, every.min(-1).values, rtol=1e-3, atol=1e-3)
+    assert torch.equal(row, every.argmin(-1))
+    assert float((scales.read((v.flatten(1) + 0.5) / 256) == labels).float().mean()) > 0.9
+
+
+# --- latents ----------------------------------------------------------------------------------------------------------
+
+
+def test_decode_undoes_encode():
+    v = mnist.digits("test")[0][:4].flatten(1)
+    x = scales.decode(scales.encode(v, seed=1))
+    assert float((256 * x).floor().sub(v.float()).abs().max()) <= 1
+    assert not torch.equal(scales.encode(v, seed=1), scales.encode(v, seed=2))
+
+
+@pytest.mark.parametrize("attribute", list(scales.ATTRIBUTES))
+def test_a_direction_moves_its_attribute_on_test_digits(attribute):
+    measure, z = scales.ATTRIBUTES[attribute], scales.encode(mnist.digits("test")[0][:50].flatten(1))
+    low, middle, high = (
+        measure(scales.decode(z + amount * scales.direction(attribute))).mean() for amount in (-0.5, 0.0, 0.5)
+    )
+    assert low < middle < high
+
+
+def test_ways_lead_from_end_to_end_and_the_arc_stays_normal():
+    z0, z1 = torch.randn(2, 3, 784, generator=seeded(0))
+    for arc, spread in ((False, math.sqrt(0.5)), (True, 1.0)):
+        way = scales.way(z0, z1, 5, arc=arc).view(3, 5, 784)
+        torch.testing.assert_close((way[:, 0], way[:, -1]), (z0, z1), atol=1e-6, rtol=1e-6)
+        assert float(way[:, 2].std()) == pytest.approx(spread, abs=0.05)
+
+
+def test_strangers_are_what_their_names_say():
+    v = mnist.digits("test")[0][:3].flatten(1)
+    sets = scales.strangers(v)
+    assert all(images.dtype == torch.uint8 and images.shape[1] == 784 for images in sets.values())
+    assert torch.equal(sets["inverted"] + v, torch.full_like(v, 255)) and int(sets["empty"].max()) == 0
+    assert torch.equal(sets["turned"].sort(-1).values, v.sort(-1).values) and not torch.equal(sets["turned"], v)
+    assert int((sets["one dot"] > 0).sum()) == 4 * len(sets["one dot"])
+    assert float(sets["noise"].float().mean()) == pytest.approx(127.5, abs=2)
+
+
+# --- explorers --------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_new_gives_the_digit_and_each_slider_its_own_level():
+    explorer = ResampleLevels()
+    explorer.set(coarse=0.0, fine=0.0, digit=7)
+    assert explorer.errors == []
+    assert explorer.numbers["mean change of a pixel, in gray levels"] < 1
+    assert explorer.numbers["still read as the digit it was"] == "5 of 5"
+    assert "5 of 5 still read" in explorer.picture.describe(explorer.numbers)
+    new = {}
+    for name in ("fine", "coarse"):
+        explorer.set(fine=float(name == "fine"), coarse=float(name == "coarse"))
+        shown = torch.tensor(explorer.picture.map.get_array())
+        assert torch.equal(shown.flatten() == 1, explorer.picture.coarse == (name == "coarse"))
+        new[name] = explorer.numbers["mean change of a pixel, in gray levels"]
+    assert new["coarse"] > 2 * new["fine"] > 2
+
+
+def test_half_way_latents_stay_normal():
+    """What the explorer hands to the flow, caught on its way."""
+    explorer, seen = ResampleLevels(), []
+    explorer.picture.z = torch.randn(10, 784, generator=seeded(1))
+    real = scales.decode
+    try:
+        scales.decode = lambda z: seen.append(z) or real(z)
+        explorer.set(coarse=0.5, fine=0.3, temperature=1.0)
+        explorer.set(coarse=1.0, fine=1.0, temperature=0.5)
+    finally:
+        scales.decode = real
+    assert float(seen[0].std()) == pytest.approx(1, abs=0.04) and float(seen[1].std()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_attribute_explorer_measures_what_it_shows():
+    explorer = AlongAttribute()
+    for attribute in scales.ATTRIBUTES:
+        explorer.set(attribute=attribute, digit=1, amount=0.0)
+        n = explorer.numbers
+        assert n["after"] == pytest.approx(n[f"mean {attribute} before"], abs=0.03)
+        assert n["moved by, in standard deviations of z"] == 0
+        explorer.set(amount=0.6)
+        assert explorer.numbers["after"] > n["after"] and f"along {attribute}" in explorer.picture.describe(
+            explorer.numbers
+        )
+        marks = [line.get_xdata() for line in (explorer.picture.before, explorer.picture.after)]
+        assert float(marks[1].mean()) > float(marks[0].mean())
+    assert explorer.errors == []
+    assert float(explorer.picture.kind.get_data().values.max()) == 1
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_numbered_pixels_stand_in_their_places():
+    x = torch.arange(8.0).view(2, 2, 2)
+    figure = scales.numbered({"two channels": (x, torch.tensor([0, 1]).view(2, 1, 1))})
+    axes = figure.axes[0]
+    places = {text.get_text(): text.get_position() for text in axes.texts}
+    assert sorted(places) == list("01234567") and places["1"][0] > places["0"][0] and places["2"][1] > places["0"][1]
+    assert places["4"][0] > places["1"][0] + 1
+    assert "0: 0, 1, 2, 3; 1: 4, 5, 6, 7" in figure.get_label()
+
+
+def test_histograms_of_bits_share_one_axis():
+    sets = {"in": (torch.zeros(784), torch.tensor([1.0, 1.2, 1.4])), "out": (torch.ones(784), torch.tensor([0.1, 0.2]))}
+    figure = scales.bits_of_sets(sets)
+    histograms = figure.axes[1::2]
+    assert len({axes.get_xlim() for axes in histograms}) == 1
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in histograms] == [3, 2]
+    assert "in 1.20, out 0.1" in figure.get_label()
