@@ -337,3 +337,11 @@ def test_of_several_processes_one_speaks(of_digits, tmp_path, capsys, monkeypatc
     monkeypatch.setattr(recipes, "train", lambda trial, path: (History(5), {}))
     assert cli.main(["train", "tiny_mnist", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().out == ""
+
+
+def test_ablation_prints_what_the_package_holds_and_refuses_what_it_does_not_know(capsys):
+    assert cli.main(["ablation", "--known"]) == 0
+    printed = capsys.readouterr().out
+    assert "mixture_mnist" in printed and "without neighbors" in printed and "ELBO alone" in printed
+    assert cli.main(["ablation", "--variants", "without hope"]) == 1
+    assert "The variants are 'all', 'without neighbors'" in capsys.readouterr().err

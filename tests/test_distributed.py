@@ -96,6 +96,8 @@ def worker(folder: Path, name: str) -> None:
     # Adam divides a gradient by its size. One that is zero but for rounding, as ActNorm's after its start, then moves
     # weights by float32's rounding a thousandfold; so its runs are in float64.
     model, record, reports = build() if "optimizer" in settings else build().double(), {}, []
+    written, write = [], checkpoints.write
+    checkpoints.write = lambda path, *content: written.append(path.name) or write(path, *content)
     with distributed.launched():
         rank = distributed.rank()
         if rank:  # the first process has the last word on where to start
@@ -103,7 +105,12 @@ def worker(folder: Path, name: str) -> None:
         try:
             history = fit(model, x, progress=reports.append, **settings)
             record = {"loss": history.loss, "validation": list(history.validation.values()), "reports": len(reports)}
-            record |= {"stopped": history.stopped, "files": sorted(p.name for p in folder.glob("run*"))}
+            checkpoints.save_checkpoint(folder / f"{rank}_saved.safetensors", model)
+            record |= {
+                "stopped": history.stopped,
+                "written": written,
+                "files": sorted(p.name for p in folder.glob("run*")),
+            }
         except NonFiniteLoss as error:
             record = {"error": str(error)}
     checkpoints.write(folder / f"{rank}.safetensors", checkpoints.copy_of(model), record)
@@ -156,7 +163,7 @@ def all_runs(root: Path) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    done = subprocess.run([sys.executable, __file__, root], capture_output=True, text=True, timeout=120, env=where())
+    done = subprocess.run([sys.executable, __file__, root], capture_output=True, text=True, timeout=300, env=where())
     assert done.returncode == 0, done.stderr
     return root
 
@@ -186,6 +193,7 @@ def test_two_processes_learn_what_one_does(runs, name):
     for what in ("loss", "validation"):
         assert its[what] == pytest.approx(record[what], rel=1e-6, abs=1e-6) and its[what] == others[what]
     assert its["stopped"] == record["stopped"] and others["reports"] == 0
+    assert others["written"] == [] and its["written"][-1] == "0_saved.safetensors", "the first process writes alone"
     assert its["reports"] == len(its["loss"]) - (8 if name == "resumed" else 0)
 
 

@@ -595,10 +595,13 @@ def test_looking_later_stops_where_looking_at_once_does(tmp_path, monkeypatch, b
     assert len(read_checkpoint(tmp_path / "run.training.safetensors")[0]["loss"]) == 12
 
 
-def test_coarse_products_are_for_steps_alone():
+def test_coarse_products_are_for_steps_alone(request):
     def now() -> tuple[str, bool]:
         return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
 
+    usual, _ = now()
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision(usual))
+    torch.set_float32_matmul_precision("medium")  # as neither steps nor validations have it
     seen, before = set(), now()
 
     def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:

@@ -50,12 +50,10 @@ def clusters(model: Dequantized, v: Tensor) -> Tensor:
     return model.density.posterior(middle(v)).argmax(-1)
 
 
-@functools.lru_cache
-def taken(name: str) -> np.ndarray:
-    """Share of each digit (row) in what a component takes (column), of the bundled test digits: columns sum to one."""
-    v, labels = test_digits(name)
-    counts = np.zeros((int(labels.max()) + 1, model_named(name).density.components))
-    found = contingency(labels, clusters(model_named(name), v))
+def taken(model: Dequantized, v: Tensor, labels: Tensor) -> np.ndarray:
+    """Share of each digit (row) in what a component takes (column) of the images: columns sum to one, or are 0."""
+    counts = np.zeros((int(labels.max()) + 1, model.density.components))
+    found = contingency(labels, clusters(model, v))
     counts[:, : found.shape[1]] = found
     return counts / counts.sum(0).clip(1)
 
@@ -83,6 +81,8 @@ class OneStyle(Picture):
     def __init__(self, name: str = MODELS[0]) -> None:
         super().__init__(10.4, 3.9)
         self.model = model_named(name)
+        self.v, self.labels = test_digits(name)
+        shares = taken(self.model, self.v, self.labels)
         K = self.model.density.components
         self.columns = math.ceil(K / 2) if K > 5 else K
         self.rows = math.ceil(K / self.columns)
@@ -113,14 +113,13 @@ class OneStyle(Picture):
             self.right.text(
                 column * (SIDE + 2) + 1.5,
                 row * (SIDE + 2) + 1.5,
-                title_of(taken(name)[:, k]),
+                title_of(shares[:, k]),
                 fontsize=9,
                 weight="bold",
                 va="top",
                 color="#8a5a00",
                 zorder=5,
             )
-        self.v, self.labels = test_digits(name)
         self.moves(*self.corners, self.here, self.page, *self.right.texts)
 
     @functools.lru_cache(8)  # noqa: B019 - the picture lives as long as its page
@@ -162,19 +161,30 @@ def _around(y: float, size: float) -> tuple[float, float]:
 
 
 class InsideAComponent(Picture):
-    """Left, the digits that a component takes; middle, real images it takes; right, images that it makes."""
+    """Left, the digits that a component takes; middle, real images it takes; right, images that it makes.
+
+    Of a shipped model by name with the bundled test digits, or of any ``model`` with ``images`` and ``labels``.
+    """
 
     COLUMNS, ROWS = 5, 4
 
-    def __init__(self, name: str = MODELS[0]) -> None:
+    def __init__(
+        self,
+        name: str = MODELS[0],
+        *,
+        model: Dequantized | None = None,
+        images: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> None:
         super().__init__(10.4, 3.4)
-        self.name, self.model = name, model_named(name)
-        self.v, self.labels = test_digits(name)
+        if model is None:
+            model, (images, labels) = model_named(name), test_digits(name)
+        self.model, self.v, self.labels = model, images, labels
         q = self.model.density.posterior(middle(self.v)).detach()
         self.cluster, self.sure = q.argmax(-1), q.max(-1).values
         self.left, self.middle, self.right = self.figure.subplots(1, 3, width_ratios=(1.15, 1, 1))
-        shares = taken(name)
-        digits = np.arange(len(shares))
+        self.shares = taken(model, images, labels)
+        digits = np.arange(len(self.shares))
         tidy(self.left, "what it takes", "digit", "share of what it takes").set(ylim=(0, 1.03), xticks=digits)
         self.bars = self.left.bar(digits, np.zeros(len(digits)))
         self.pages = []
@@ -187,7 +197,7 @@ class InsideAComponent(Picture):
 
     @torch.no_grad()
     def update(self, component: int, temperature: float, unsure: bool) -> dict[str, float | str]:
-        shares = taken(self.name)[:, component]
+        shares = self.shares[:, component]
         for bar, share in zip(self.bars, shares, strict=True):
             bar.set_height(share)
             bar.set_color(COMPONENT_COLORS[component])
@@ -217,7 +227,7 @@ def table(counts: np.ndarray, title: str, names: Sequence[Any] | None = None) ->
     """A contingency table ``(digits, K)``: each row as shares of its digit, the number of images written in."""
     shares = counts / counts.sum(1, keepdims=True).clip(1)
     C, K = counts.shape
-    figure = Figure(figsize=(1.6 + 0.5 * K, 1.3 + 0.34 * C), dpi=80, layout="constrained")
+    figure = Figure(figsize=(max(4.8, 1.6 + 0.5 * K), 1.3 + 0.34 * C), dpi=80, layout="constrained")
     axes = tidy(figure.subplots(), title, "component", "digit")
     axes.imshow(shares, cmap=DENSITY, vmin=0, vmax=1, aspect="auto")
     for c in range(C):

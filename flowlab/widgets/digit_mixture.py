@@ -33,17 +33,22 @@ class OneStyleTenDigits(Explorer):
 
 
 class LookInside(Explorer):
-    """Choose a component: which digits it takes, which real images, and what it draws by itself."""
+    """Choose a component: which digits it takes, which real images, and what it draws by itself.
 
-    def __init__(self, name: str = MODELS[0]) -> None:
-        picture = InsideAComponent(name)
+    Takes the name of a shipped model, or ``model``, ``images`` and ``labels``. It begins with the component that takes
+    most.
+    """
+
+    def __init__(self, name: str = MODELS[0], **own: Any) -> None:
+        picture = InsideAComponent(name, **own)
         K = picture.model.density.components
+        most = int(picture.cluster.bincount(minlength=K).argmax())
         super().__init__(
             picture,
             {
-                "component": choice("component", [(str(k), k) for k in range(K)]),
+                "component": choice("component", [(str(k), k) for k in range(K)], most),
                 "temperature": slider("temperature", 0.8, 0.0, 1.0),
                 "unsure": choice("show those it is", [("most sure of", False), ("least sure of", True)]),
             },
-            caption="Is a component one digit? Find the one that took two, and the digit that needed two.",
+            caption="Is a component one digit? Look also at those that it is least sure of.",
         )

@@ -52,7 +52,7 @@ class FillHidden(Explorer):
                 "mask": choice("hide", [*picture.masks, YOURS], first["mask"]),
                 "step": widgets.IntSlider(steps, 0, steps, 5, description="step"),
             },
-            caption="Each chain starts from a sample of the flow. Compare what they fill in, and where their curves end.",
+            caption="Each chain starts from a sample. Compare what they fill in, and where their curves end.",
             rows=[["digit", "which", "mask"], ["step"]],
             draggable=True,
         )
