@@ -112,7 +112,12 @@ def test_the_table_of_ingredients_is_written_as_it_goes_and_resumed(monkeypatch,
 def test_each_variant_leaves_out_what_it_says(monkeypatch):
     small(monkeypatch)
     seen = {}
-    monkeypatch.setattr(mixtures, "fit", lambda model, data, objective, **rest: seen.update(loss=objective))
+
+    def keep(model, data, objective, **rest):
+        seen.clear()
+        seen.update(rest, loss=objective)
+
+    monkeypatch.setattr(mixtures, "fit", keep)
     for variant in VARIANTS:
         with pytest.raises(AttributeError):  # no history came back
             run(TEN, variant)
@@ -121,9 +126,9 @@ def test_each_variant_leaves_out_what_it_says(monkeypatch):
         assert (loss.start is None) == (variant in ("without neighbors", "ELBO alone"))
         assert torch.equal(loss.change(x, generator()), x) == (variant == "without augmentation")
         assert (loss.balance == 0) == (variant in ("without balance", "ELBO alone"))
-        assert (loss.flows == 1) == (variant == "without flows") and (loss.consistency == 0) == (
-            variant == "ELBO alone"
-        )
+        assert (loss.consistency == 0) == (variant == "ELBO alone")
+        assert (loss.flows == 1) == (variant == "without flows")
+        assert ("validation" in seen) == (variant != "without flows"), "an unlearned density chooses no step"
 
 
 def test_a_variant_that_is_none_is_refused_in_words():

@@ -90,6 +90,8 @@ def cluster(
         labelled = (images[rows], splits.train.labels[rows])
     start = by_neighbors(images, K, labelled, generator=generator) if neighbors else None
     loss = Invariance(**{"change": affine, "start": start, "labelled": labelled} | objective)
+    if loss.flows == 1:  # no density is learned, so none can say which step was best
+        return model, images, {"objective": loss}
     return model, images, {"objective": loss, "validation": splits.validation.images}
 
 
@@ -191,10 +193,7 @@ def run(recipe: Recipe, variant: str = "all", seed: int = 0, *, size: str = "qui
     began = time.perf_counter()
     own = Recipe(recipe.name, recipe.about, recipe.sizes, recipe.digits, partial(recipe.start, **VARIANTS[variant]))
     trial = own.trial(size, seed, **changes)
-    settings = trial.settings
-    if settings["objective"].flows == 1:  # no flow learns, so their likelihood cannot choose the step
-        settings = {name: value for name, value in settings.items() if name != "validation"}
-    history = fit(trial.model, trial.data, progress=False, **settings)
+    history = fit(trial.model, trial.data, progress=False, **trial.settings)
     if history.step < history.total:  # a run that was stopped says nothing of its recipe
         raise KeyboardInterrupt
     return Record(
