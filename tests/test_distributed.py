@@ -108,7 +108,7 @@ def worker(folder: Path, name: str) -> None:
             checkpoints.save_checkpoint(folder / f"{rank}_saved.safetensors", model)
             record |= {
                 "stopped": history.stopped,
-                "written": written,
+                "written": list(written),
                 "files": sorted(p.name for p in folder.glob("run*")),
             }
         except NonFiniteLoss as error:

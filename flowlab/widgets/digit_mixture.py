@@ -29,7 +29,7 @@ class OneStyleTenDigits(Explorer):
 
     def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
         if axes is self.picture.left and kind != "up":
-            self.set(across=min(max(x, 0.0), 1.0), up=min(max(y, 0.0), 1.0))
+            self.set(across=x, up=y)  # a slider stops at its ends
 
 
 class LookInside(Explorer):
