@@ -253,16 +253,16 @@ def known() -> list[Record]:
 
 
 def table(records: Sequence[Record]) -> str:
-    """Mean and spread over seeds of each recipe and variant."""
-    lines = [f"{'recipe':21} {'variant':21} seeds  accuracy of q, %  (least)    NMI    by Bayes, %  bits/dim  seconds"]
+    """Mean and spread over seeds of each recipe, size and variant, in percent where it says so."""
+    lines = [f"{'recipe':20} {'size':8} {'variant':20} seeds  accuracy of q, % (least)   NMI    by Bayes, %  bits/dim"]
     for key in dict.fromkeys(record[:3] for record in records):
         own = [record for record in records if record[:3] == key]
-        columns = torch.tensor([(r.accuracy, r.nmi, r.by_bayes, r.bits_per_dim, r.seconds) for r in own])
-        a, n, b, bits, seconds = columns.mean(0).tolist()
-        spread = columns.std(0).tolist() if len(own) > 1 else [float("nan")] * 5
+        columns = torch.tensor([(r.accuracy, r.nmi, r.by_bayes, r.bits_per_dim) for r in own])
+        a, n, b, bits = columns.mean(0).tolist()
+        spread = columns.std(0).tolist() if len(own) > 1 else [float("nan")] * 4
+        recipe, variant, size = key
         lines.append(
-            f"{key[0]:21} {key[1]:21} {len(own):5}  {100 * a:7.2f} ± {100 * spread[0]:5.2f}  "
-            f"({100 * float(columns[:, 0].min()):6.2f})  {n:.3f}  {100 * b:5.1f} ± {100 * spread[2]:4.1f}  "
-            f"{bits:8.3f}  {seconds:7.0f}"
+            f"{recipe:20} {size:8} {variant:20} {len(own):5}  {100 * a:6.2f} ± {100 * spread[0]:5.2f}  "
+            f"({100 * float(columns[:, 0].min()):6.2f})  {n:.3f}  {100 * b:5.1f} ± {100 * spread[2]:4.1f}  {bits:8.3f}"
         )
     return "\n".join(lines)
