@@ -102,7 +102,7 @@ class ShuffleReverseRotate(Explorer):
         self.progress = widgets.IntProgress(0, 0, steps)
         self.race_button.on_click(lambda _: self.guard(self._race))
         self.stop_button.on_click(lambda _: self.stop())
-        settings = widgets.HBox([self.data, self.couplings, self.seed])
+        settings = widgets.HBox([self.data, self.couplings, self.seed]).add_class("flowlab-preset")
         buttons = widgets.HBox([self.race_button, self.stop_button, self.progress])
         view = self.children.index(self.view)
         self.children = (*self.children[:view], settings, buttons, *self.children[view:])

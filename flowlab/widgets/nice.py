@@ -53,7 +53,7 @@ class FillHidden(Explorer):
                 "step": widgets.IntSlider(steps, 0, steps, 5, description="step"),
             },
             caption="Each chain starts from a sample. Compare what they fill in, and where their curves end.",
-            rows=[["digit", "which", "mask"], ["step"]],
+            rows=[["step"], ["digit", "which", "mask"]],
             draggable=True,
         )
         self.fill_button = widgets.Button(description="Fill in", button_style="primary")
