@@ -2,6 +2,9 @@
 
     loss = Σ_s (n_s / N) · loss_s        and so is its gradient, summed over the shards of all processes
 
+For a loss that is a mean over samples this is the loss of the batch. One that compares the samples of a batch, such as
+the balance of a mixture, compares those of a shard.
+
 Each shard has noise of its own, drawn from the seed, the step and its number. So what is learned depends on how many
 shards there are, and not on how many processes share them.
 

@@ -41,10 +41,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     train.add_argument("--out", dest="folder", type=Path, default=Path(), help="folder for the file (default: here)")
     train.add_argument("--resume", action="store_true", help="go on where the file there stands")
     train.add_argument("--seed", type=int, default=0, help="of starting weights, batches and noise (default: 0)")
-    train.add_argument("--epochs", type=int, help="in place of the size's own, as are the next two")
-    train.add_argument("--batch-size", type=int)
+    train.add_argument("--epochs", type=_count, help="in place of the size's own, as are the next two")
+    train.add_argument("--batch-size", type=_count)
     train.add_argument("--learning-rate", type=float)
-    train.add_argument("--shards", type=int, help="send each batch through in so many parts: the same, in less memory")
+    train.add_argument("--shards", type=_count, help="send each batch through in so many parts, in less memory")
     _device(train)
 
     evaluate = command(
@@ -110,6 +110,13 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     models.add_argument(
         "--json", action="store_true", help="print the cards: recipe, data, training, protocol, metrics"
     )
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but came {text!r}")
+    return int(text)
 
 
 def _device(parser: argparse.ArgumentParser) -> None:
@@ -292,8 +299,14 @@ def _sample(options: argparse.Namespace) -> int:
     if options.grid.suffix.lower() != ".png":
         raise ValueError(f"The picture is a PNG, but {options.grid} was to be written. Name it FILE.png.")
     model, _ = _of_digits(options.model, options.device)
+    new = not options.grid.exists()
     options.grid.touch()  # a folder that is not there is better known now than after the draw
-    digits = draw(model, options.n, options.temperature, options.seed)
+    try:
+        digits = draw(model, options.n, options.temperature, options.seed)
+    except BaseException:
+        if new:
+            options.grid.unlink()
+        raise
     images.save_sheet(options.grid, digits.cpu() / 255, scale=SIDE)
     at = f" at temperature {options.temperature:g}" if options.temperature != 1 else ""
     print(f"{_plural(options.n, 'digit')} drawn from {options.model}{at}: {options.grid}")  # noqa: T201

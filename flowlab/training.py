@@ -162,8 +162,9 @@ def train(
         ema: decay d of a moving average of the weights, a ← d a + (1 − d) w after each step t, where d is at most
             (1 + t)/(10 + t). The average is what is validated, kept, snapshotted, and what the model ends with.
         shards: into how many parts each batch is cut, each with noise of its own, to go through one after the other:
-            the same gradient in less memory. As many as processes under torchrun, which share them; see
-            ``flowlab.distributed``.
+            the same gradient in less memory, for losses that are means over samples. What an objective takes from a
+            whole batch, such as the balance of a mixture, it then takes from a shard. As many as processes under
+            torchrun, which share them; see ``flowlab.distributed``.
         validation: held-out data. The weights that were best on it are the ones that the model ends with.
         patience: how many validations without a new best end the run.
         snapshots: how many copies of the weights to keep for scrubbing (denser at the start), or at which steps.

@@ -345,3 +345,19 @@ def test_ablation_prints_what_the_package_holds_and_refuses_what_it_does_not_kno
     assert "mixture_mnist" in printed and "without neighbors" in printed and "ELBO alone" in printed
     assert cli.main(["ablation", "--variants", "without hope"]) == 1
     assert "The variants are 'all', 'without neighbors'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--epochs", "--shards"])
+def test_counts_of_zero_are_refused_before_anything_is_announced(option, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "nice_mnist", option, "0"])
+    heard = capsys.readouterr()
+    assert "expected a whole number of at least 1, but came '0'" in heard.err and not heard.out
+
+
+def test_a_draw_that_fails_leaves_no_picture(tmp_path, capsys):
+    fail = lambda *_: (_ for _ in ()).throw(ValueError("no draw today"))  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_commands, "draw", fail)
+        assert cli.main(["sample", "nice_mnist", "--grid", str(tmp_path / "b.png")]) == 1
+    assert "no draw today" in capsys.readouterr().err and not (tmp_path / "b.png").exists()
