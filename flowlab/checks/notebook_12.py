@@ -265,8 +265,8 @@ EXERCISES = [
         answer=excess_of_the_mode,
         check=check_excess,
         praise=(
-            "right. 481 nats for D = 784, whatever the data. Typical samples lie where there is room, and not where the "
-            "density is highest."
+            "right. 481 nats for D = 784, whatever the data. Typical samples lie where there is room, not where "
+            "the density is highest."
         ),
         hints=(
             "log p = log p_Z(z) + log |det J|, and the second term is the same for both. What does one dimension give?",
