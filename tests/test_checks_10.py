@@ -129,7 +129,7 @@ def test_a_click_labels_a_point_and_training_uses_the_labels():
             click(explorer, row)
     assert list(explorer.picture.clicked.values()) == [0, 1] and explorer.values()["labels"] == YOURS
     assert "press Train" in explorer.numbers["state"]
-    explorer.train_button.click()
+    explorer.start_button.click()
     assert explorer.errors == [] and explorer.numbers["accuracy"] > 0.98  # q finds the rings before the flows do
     assert len(explorer.picture.snapshots) > 2 and explorer.controls["moment"].value == explorer.controls["moment"].max
     last = explorer.picture.png()

@@ -81,7 +81,7 @@ def test_hand_and_training_agree():
     explorer.set(turn=50, angle=20)
     assert explorer.numbers["nats to the truth at your angle"] == pytest.approx(first)
     assert explorer.numbers["at"] == "50°"
-    explorer.train_button.click()
+    explorer.start_button.click()
     assert explorer.errors == [] and explorer.numbers["step"] == "150"
     last = explorer.picture.fits[-1]
     assert -0.05 < last.gauge < 0.4 and abs(last.angle - 50) < 12
@@ -127,9 +127,9 @@ def test_the_race_can_be_run_scrubbed_and_left():
     explorer = ShuffleReverseRotate(steps=20)
     short = explorer.numbers
     explorer.couplings.value = 1
-    explorer.race_button.click()
+    explorer.start_button.click()
     assert explorer.errors == [] and explorer.numbers["after step"] == "20" != short["after step"]
-    assert explorer.controls["banana"].max == 4 and not explorer.race_button.disabled
+    assert explorer.controls["banana"].max == 4 and not explorer.start_button.disabled
     explorer.set(lap=0, banana=4)
     first = {kind: laps[0].gauge for kind, laps in explorer.picture.laps.items()}
     assert {kind: explorer.numbers[kind] for kind in first} == first

@@ -106,12 +106,12 @@ def test_a_mixture_trained_here_joins_the_list_and_can_be_stopped():
     explorer = MixtureTraining(epochs=2)
     explorer.recipe.value, explorer.count.value = "elbo", 3
     explorer.heat.value = explorer.heat.options[1][1]
-    explorer.train_button.click()
+    explorer.start_button.click()
     assert explorer.errors == []
     assert explorer.controls["run"].value == YOURS
     assert [frame.step for frame in explorer.picture.runs[YOURS]][-1] == 10
     assert explorer.numbers["components that claim over 1 %"].endswith("of 3")
-    assert not explorer.train_button.disabled and explorer.stop_button.disabled
+    assert not explorer.start_button.disabled and explorer.stop_button.disabled
     explorer.set(run="the ELBO alone", snapshot=0)
     assert explorer.errors == [] and explorer.controls["snapshot"].max == 4
 

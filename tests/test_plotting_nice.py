@@ -111,7 +111,7 @@ def test_the_steps_are_scrubbed_and_a_new_mask_waits_for_its_run(hidden_pixels):
     assert explorer.numbers["state"] == "press Fill in" and explorer.numbers["hidden pixels"] == "392"
     explorer._fill()
     assert explorer.errors == [] and explorer.numbers["state"] == "step 10" and explorer.progress.value == 10
-    assert not explorer.fill_button.disabled and explorer.stop_button.disabled
+    assert not explorer.start_button.disabled and explorer.stop_button.disabled
     explorer.set(digit=3)
     assert explorer.numbers["state"] == "press Fill in"
 

@@ -60,15 +60,15 @@ def test_a_gripped_point_of_the_grid_follows_the_hand(explorer):
 def test_training_lowers_the_gauge_and_can_be_scrubbed(explorer):
     assert "snapshot" not in explorer.controls
     start = explorer.numbers["trained flow"]
-    explorer.train_button.click()
-    assert explorer.errors == [] and explorer.progress.value == 60 and not explorer.train_button.disabled
+    explorer.start_button.click()
+    assert explorer.errors == [] and explorer.progress.value == 60 and not explorer.start_button.disabled
     assert explorer.numbers["trained flow"] < 0.5 * start and explorer.numbers["after training step"] == "60"
     last = explorer.picture.png()
     explorer.scrub.value = 0
     assert explorer.numbers["trained flow"] == start and explorer.picture.png() != last
     explorer.scrub.value = explorer.scrub.max
     assert explorer.picture.png() == last
-    explorer.train_button.click()
+    explorer.start_button.click()
     assert explorer.picture.png() == last, "the same training gives the same picture"
 
 
@@ -76,7 +76,8 @@ def test_training_stops_when_asked():
     explorer = BendTheGaussian(steps=100_000)
 
     async def press():
-        explorer.train_button.click()
+        explorer.start_button.click()
+        assert explorer.start_button.disabled and not explorer.stop_button.disabled, "one run at a time"
         await asyncio.sleep(0.6)
         explorer.controls["swirl"].value = 0.5  # the sliders stay alive meanwhile
         explorer.stop_button.click()
@@ -84,4 +85,4 @@ def test_training_stops_when_asked():
 
     asyncio.run(press())
     assert explorer.errors == [] and 0 < explorer.progress.value < 100_000
-    assert explorer.stop_button.disabled and not explorer.train_button.disabled
+    assert explorer.stop_button.disabled and not explorer.start_button.disabled

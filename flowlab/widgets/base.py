@@ -215,6 +215,7 @@ class Explorer(widgets.VBox):
     ) -> None:
         self.picture, self.controls, self.numbers = picture, controls, {}
         self.errors: list[BaseException] = []
+        self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
         self.view = PictureView(draggable=draggable)
         self.readout = widgets.HTML()
         self.trouble = widgets.HTML()
@@ -268,14 +269,48 @@ class Explorer(widgets.VBox):
             where = html.escape(traceback.format_exc(limit=-2))
             self.trouble.value = f'<div role="alert"><b>{html.escape(str(error))}</b><pre>{where}</pre></div>'
 
+    def runner(
+        self, description: str, start: Callable[[], None], steps: int = 1, *beside: widgets.Widget
+    ) -> widgets.HBox:
+        """A row to place: a button that starts a ``run``, one that stops it, others, and a progress bar."""
+        self.start_button = widgets.Button(description=description, button_style="primary")
+        self.stop_button = widgets.Button(description="Stop", disabled=True)
+        self.progress = widgets.IntProgress(0, 0, steps)
+        self.start_button.on_click(lambda _: self.guard(start))
+        self.stop_button.on_click(lambda _: self.stop())
+        self.runner_row = widgets.HBox([self.start_button, self.stop_button, *beside, self.progress])
+        return self.runner_row
+
+    def insert(self, *rows: widgets.Widget) -> None:
+        """Put widgets right above the picture."""
+        view = self.children.index(self.view)
+        self.children = (*self.children[:view], *rows, *self.children[view:])
+
+    def scrubber(self) -> widgets.IntSlider:
+        """A slider for the moments of a training to come, to be named among the controls once there are some."""
+        scrub = widgets.IntSlider(0, 0, 0, description="scrub through training", readout=False)
+        scrub.style.description_width = "initial"
+        scrub.observe(self._changed, names="value")
+        return scrub
+
+    def show_last(self, name: str, count: int) -> None:
+        """Give a slider ``count`` places, put it at the last, and draw once."""
+        self._held = True
+        self.controls[name].max = count - 1
+        self.controls[name].value = count - 1
+        self._held = False
+        self.refresh()
+
     def run(
-        self, steps: Iterator[Any], report: Callable[[Any], None], finished: Callable[[], None]
-    ) -> Callable[[], None]:
-        """Draw from a long-running iterator in slices, so that buttons stay alive; returns the function that stops it.
+        self, steps: Iterator[Any], report: Callable[[Any], None], finished: Callable[[], None] = lambda: None
+    ) -> None:
+        """Draw from a long-running iterator in slices, so that buttons stay alive; ``stop`` ends it.
 
         In a kernel this is a task on its event loop; where no loop runs (a plain script, a test) it runs to the end.
+        Needs a ``runner``, whose buttons say whether it is under way.
         """
         stopped = False
+        self.start_button.disabled, self.stop_button.disabled = True, False
 
         def stop() -> None:
             nonlocal stopped
@@ -294,6 +329,7 @@ class Explorer(widgets.VBox):
 
         def end() -> None:
             steps.close()
+            self.start_button.disabled, self.stop_button.disabled = False, True
             finished()
 
         async def in_slices() -> None:
@@ -312,11 +348,11 @@ class Explorer(widgets.VBox):
             else:
                 end()  # without clearing away what went wrong
 
+        self.stop = stop
         try:
             asyncio.get_running_loop().create_task(in_slices())
         except RuntimeError:
             asyncio.run(in_slices())
-        return stop
 
     def _draw(self) -> None:
         self.numbers = self.picture.update(**self.values())

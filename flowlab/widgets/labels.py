@@ -21,12 +21,11 @@ NEAR = 0.06  # how far from a point a click may be
 class ClickLabels(Explorer):
     """Choose which points are labelled, or click them; then train a mixture of two flows and scrub through it.
 
-    A click turns a point from unlabelled to A, to B, and back. ``train_button`` and ``stop_button`` do what they say.
+    A click turns a point from unlabelled to A, to B, and back. ``start_button`` and ``stop_button`` do what they say.
     """
 
     def __init__(self, epochs: int = 200) -> None:
         self.epochs = epochs
-        self.stop = lambda: None
         picture = ClickedCircles()
         super().__init__(
             picture,
@@ -37,23 +36,14 @@ class ClickLabels(Explorer):
             caption="Color: the class that q gives a place. Large marks: labelled points, A a circle, B a triangle.",
             draggable=True,
         )
-        self.scrub = widgets.IntSlider(0, 0, 0, description="scrub through training", readout=False)
-        self.scrub.style.description_width = "initial"
-        self.scrub.observe(self._changed, names="value")
-        self.train_button = widgets.Button(description="Train", button_style="primary")
-        self.stop_button = widgets.Button(description="Stop", disabled=True)
+        self.scrub = self.scrubber()
         self.clear_button = widgets.Button(description="Clear labels")
-        self.progress = widgets.IntProgress(0, 0, 1)
-        self.train_button.on_click(lambda _: self.guard(self._train))
-        self.stop_button.on_click(lambda _: self.stop())
         self.clear_button.on_click(lambda _: self.guard(self._take, {}))
-        row = widgets.HBox([self.train_button, self.stop_button, self.clear_button, self.progress])
-        view = self.children.index(self.view)
-        self.children = (*self.children[:view], row, *self.children[view:])
+        self.insert(self.runner("Train", self._train, 1, self.clear_button))
 
     def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
         """A click on a point gives it the next class: none, A, B, none. Labels of a set are yours from then on."""
-        if kind != "down" or axes is not self.picture.left or self.train_button.disabled:
+        if kind != "down" or axes is not self.picture.left or self.start_button.disabled:
             return
         distance = (self.picture.x - torch.tensor([x, y])).norm(dim=-1)
         row = int(distance.argmin())
@@ -74,7 +64,7 @@ class ClickLabels(Explorer):
     def _train(self) -> None:
         if self.controls["labels"].value != YOURS:
             self._take(dict(self.picture.labels_of(self.controls["labels"].value)))
-        self.train_button.disabled, self.clear_button.disabled, self.stop_button.disabled = True, True, False
+        self.clear_button.disabled = True
         given, x = self.picture.clicked, self.picture.x
         rows, labels = torch.tensor(list(given), dtype=torch.long), torch.tensor(list(given.values()), dtype=torch.long)
         seen = {"look": None, "shown": 0}
@@ -98,17 +88,13 @@ class ClickLabels(Explorer):
             self._show_last()
 
         def finished() -> None:
-            self.train_button.disabled, self.clear_button.disabled, self.stop_button.disabled = False, False, True
+            self.clear_button.disabled = False
 
-        self.stop = self.run(steps(), report, finished)
+        self.run(steps(), report, finished)
 
     def _show_last(self) -> None:
         """Put the scrubber, which is there from now on, at the newest snapshot, and draw."""
         if "moment" not in self.controls:
             self.controls["moment"] = self.scrub
-            view = self.children.index(self.view)
-            self.children = (*self.children[:view], self.scrub, *self.children[view:])
-        self._held = True
-        self.scrub.max = len(self.picture.snapshots) - 1
-        self._held = False
-        self.set(moment=self.scrub.max)
+            self.insert(self.scrub)
+        self.show_last("moment", len(self.picture.snapshots))

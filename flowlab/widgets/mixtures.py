@@ -29,13 +29,12 @@ TEMPERATURES = {
 class MixtureTraining(Explorer):
     """Scrub through the training of a mixture of flows on the pinwheel; or train one here, with other presets.
 
-    The two shipped runs are there at once. ``train_button`` trains with ``recipe``, ``count`` components and ``heat``,
+    The two shipped runs are there at once. ``start_button`` trains with ``recipe``, ``count`` components and ``heat``,
     and the run joins the list; ``stop_button`` ends it early.
     """
 
     def __init__(self, epochs: int = 300) -> None:
         self.epochs = epochs
-        self.stop = lambda: None
         picture = TrainingFilm()
         first, frames = next(iter(picture.runs.items()))
         controls = {
@@ -55,23 +54,17 @@ class MixtureTraining(Explorer):
         self.recipe = choice("train with", RECIPES.items())
         self.count = widgets.IntSlider(5, 2, 8, description="components K")
         self.heat = choice("temperature", TEMPERATURES.items(), TEMPERATURES["τ = 1 throughout"])
-        self.train_button = widgets.Button(description="Train a mixture", button_style="primary")
-        self.stop_button = widgets.Button(description="Stop", disabled=True)
-        self.progress = widgets.IntProgress(0, 0, 1, layout=widgets.Layout(width="30%"))
+        buttons = self.runner("Train a mixture", self._train)
+        self.progress.layout.width, buttons.layout.flex_flow = "30%", "row wrap"
         for preset in (self.recipe, self.count, self.heat, self.progress):
             preset.style.description_width = "initial"
             preset.add_class("flowlab-preset")  # of a training to come: the picture changes only then
-        self.train_button.on_click(lambda _: self.guard(self._train))
-        self.stop_button.on_click(lambda _: self.stop())
-        wrap = widgets.Layout(flex_flow="row wrap")
-        presets = widgets.HBox([self.recipe, self.count, self.heat], layout=wrap)
-        buttons = widgets.HBox([self.train_button, self.stop_button, self.progress], layout=wrap)
+        presets = widgets.HBox([self.recipe, self.count, self.heat], layout=widgets.Layout(flex_flow="row wrap"))
         self.children = (*self.children, presets, buttons)
 
     def _train(self) -> None:
         K = self.count.value
         look = flow_mixture(2, K, generator=Generator())  # one to look at while the other is trained
-        self.train_button.disabled, self.stop_button.disabled = True, False
         self.progress.description = "q first …" if self.recipe.value == "consistent" else ""
 
         def steps() -> Iterator[History]:
@@ -94,21 +87,17 @@ class MixtureTraining(Explorer):
             self._show_last()
 
         def finished() -> None:
-            self.train_button.disabled, self.stop_button.disabled = False, True
-            self.train_button.description = "Train another"
+            self.start_button.description = "Train another"
 
-        self.stop = self.run(steps(), report, finished)
+        self.run(steps(), report, finished)
 
     def _show_last(self) -> None:
         """Choose the run that was trained here, at its newest snapshot, and draw."""
-        run, snapshot = self.controls["run"], self.controls["snapshot"]
+        run = self.controls["run"]
         self._held = True
         run.options = list(self.picture.runs)
         run.value = YOURS
-        snapshot.max = len(self.picture.runs[YOURS]) - 1
-        snapshot.value = snapshot.max
-        self._held = False
-        self.refresh()
+        self.show_last("snapshot", len(self.picture.runs[YOURS]))
 
     def _fit_slider(self, change: Any) -> None:
         held, self._held = self._held, True  # a shorter slider may move its value: draw once, when the run has changed

@@ -35,11 +35,10 @@ class CoolDigits(Explorer):
 class FillHidden(Explorer):
     """Hide pixels of a digit by a mask or by painting, fill them in by three rules at once, scrub through the steps.
 
-    ``fill_button``, ``stop_button`` and ``clear_button`` do what they say; dragging on the left image hides pixels.
+    ``start_button``, ``stop_button`` and ``clear_button`` do what they say; dragging on the left image hides pixels.
     """
 
     def __init__(self, flow: Flow | None = None, steps: int = PATIENCE) -> None:
-        self.stop = lambda: None
         picture = FillIn(flow, steps)
         first = {"digit": 8, "which": 0, "mask": "top half"}
         for _ in picture.fill(**first):  # one run is there from the start
@@ -56,38 +55,27 @@ class FillHidden(Explorer):
             rows=[["step"], ["digit", "which", "mask"]],
             draggable=True,
         )
-        self.fill_button = widgets.Button(description="Fill in", button_style="primary")
-        self.stop_button = widgets.Button(description="Stop", disabled=True)
         self.clear_button = widgets.Button(description="Clear my mask")
-        self.progress = widgets.IntProgress(0, 0, steps)
-        self.fill_button.on_click(lambda _: self.guard(self._fill))
-        self.stop_button.on_click(lambda _: self.stop())
         self.clear_button.on_click(lambda _: self.guard(self._clear))
-        row = widgets.HBox([self.fill_button, self.stop_button, self.clear_button, self.progress])
-        view = self.children.index(self.view)
-        self.children = (*self.children[:view], row, *self.children[view:])
+        self.insert(self.runner("Fill in", self._fill, steps, self.clear_button))
 
     def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
         """Pressing or dragging hides pixels; the first stroke on a mask that has a name begins a new one."""
-        if kind == "up" or axes is not self.picture.left or self.fill_button.disabled:
+        if kind == "up" or axes is not self.picture.left or self.start_button.disabled:
             return
         self.picture.paint(x, y)
         self.set(mask=YOURS)
 
     def _clear(self) -> None:
-        if not self.fill_button.disabled:
+        if not self.start_button.disabled:
             self.picture.painted = self.picture.painted.new_zeros(D)
             self.set(mask=YOURS)
 
     def _fill(self) -> None:
         chosen = {name: self.controls[name].value for name in ("digit", "which", "mask")}
-        self.fill_button.disabled, self.stop_button.disabled = True, False
 
         def report(step: int) -> None:
             self.progress.value = step
             self.set(step=step)
 
-        def finished() -> None:
-            self.fill_button.disabled, self.stop_button.disabled = False, True
-
-        self.stop = self.run(self.picture.fill(**chosen), report, finished)
+        self.run(self.picture.fill(**chosen), report)
