@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forking import momentum, ready_to_fork
 from torch import Generator, Tensor, nn
 
 from flowlab import Flow, checkpoints, distributed, fit, training
@@ -58,10 +59,6 @@ def on_rank(rank: int, index: int, what: str) -> training.Objective:
         return loss
 
     return objective
-
-
-def momentum(parameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
 
 
 PIXELS = (points(300).clamp(0, 5) * 51).to(torch.uint8)
@@ -139,14 +136,7 @@ def forked(folder: Path, name: str, processes: int) -> None:
 
 
 def all_runs(root: Path) -> None:
-    import safetensors.torch  # noqa: F401
-
-    torch.set_num_threads(1)
-    # What torch imports at its first step is imported here, once, and not in each fork.
-    p = nn.Parameter(torch.zeros(1))
-    p.grad = torch.zeros(1)
-    for optimizer in (torch.optim.Adam([p], fused=True), momentum([p])):
-        optimizer.step()
+    ready_to_fork()
     for name in SCENARIOS:
         for processes in (1, 2):
             if name in ("nan", "interrupt") and processes == 1:

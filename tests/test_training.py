@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forking import momentum, ready_to_fork
 from torch import Generator, Tensor, nn
 
 from flowlab import Flow, checkpoints, fit, nice, realnvp, training
@@ -923,10 +924,6 @@ def with_batchnorm() -> Flow:
     return Flow(Chain(maps), StandardNormal(2))
 
 
-def momentum(parameters) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
-
-
 def noisy(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
     """Needs the right noise at each step."""
     return -model(batch + 0.1 * torch.randn(batch.shape, generator=step.generator)).mean()
@@ -988,14 +985,7 @@ def die_at(write: int) -> None:
 
 def killed_runs(root: Path) -> None:
     """Run each scenario undisturbed, killed at random moments, and killed at its writes, in forked processes."""
-    import safetensors.torch  # noqa: F401
-
-    torch.set_num_threads(1)
-    # What torch imports at its first step is imported here, once, and not in each fork.
-    p = nn.Parameter(torch.zeros(1))
-    p.grad = torch.zeros(1)
-    for optimizer in (torch.optim.Adam([p], fused=True), momentum([p])):
-        optimizer.step()
+    ready_to_fork()
     for name in SCENARIOS:
         chance = random.Random(name)
         for how in ("undisturbed", "at random", "at writes"):
