@@ -12,4 +12,5 @@ def explorers() -> dict[str, type]:
 
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return {cls.__name__: cls for cls in Explorer.__subclasses__() if cls.__module__.startswith(__name__)}
+    found = (cls for cls in Explorer.__subclasses__() if cls.__module__.startswith(__name__))
+    return {cls.__name__: cls for cls in sorted(found, key=lambda cls: (cls.__module__, cls.__name__))}
