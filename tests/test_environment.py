@@ -39,7 +39,7 @@ FLOORS = [
     ["widgets"],
     ["course"],
     ["publish"],
-    ["model_commands"],
+    ["model_commands", "jupyter"],
     ["cli"],
 ]
 HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}

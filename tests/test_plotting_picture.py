@@ -85,13 +85,29 @@ def test_an_image_keeps_its_place_and_its_side_up(interpolation):
     image = sheet.axes.imshow(
         values, "gray", extent=(20, 60, 10, 50), origin="lower", interpolation=interpolation, aspect="auto"
     )
-    [step], _, [png] = sheet.record(image)
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
+    [step], _, [sent] = sheet.record(image)
+    width, height = step["size"]
+    pixels = np.frombuffer(sent, np.uint8).reshape(height, width, 4)[:, :, 0]
     a, b, c, d, e, f = step["matrix"]
     rows, columns = np.nonzero(pixels < 128)
     x, y = columns.mean() + 0.5, rows.mean() + 0.5
     assert (a * x + c * y + e, b * x + d * y + f) == pytest.approx((30, 80), abs=1)
     assert (interpolation == "none") == (pixels.shape == (2, 2))
+
+
+@pytest.mark.parametrize(("columns", "small"), [(300, True), (400, False)])  # 24 rows, 4 bytes a pixel: 32 KB between
+def test_a_small_image_travels_as_its_pixels_and_a_large_one_as_a_png(columns, small):
+    sheet = Sheet()
+    values = np.linspace(0, 1, 24 * columns).reshape(24, columns)
+    image = sheet.axes.imshow(values, interpolation="none", origin="lower", extent=(0, 200, 0, 100))
+    [step], _, [sent] = sheet.record(image)
+    if small:
+        assert step["size"] == (columns, 24)
+        got = np.frombuffer(sent, np.uint8).reshape(24, columns, 4)
+    else:
+        assert "size" not in step
+        got = np.asarray(Image.open(io.BytesIO(sent)))
+    np.testing.assert_allclose(got.astype(int), image.to_rgba(values, bytes=True), atol=3)  # a color of the map
 
 
 def test_the_background_holds_what_stands_still_and_is_made_anew_only_when_told():

@@ -16,6 +16,7 @@ from matplotlib.transforms import Affine2D, Transform
 from PIL import Image
 
 CAPS = {"projecting": "square"}  # what a canvas calls otherwise
+FEW_BYTES = 1 << 15  # a browser sends a PNG to another thread and waits; up to here, plain pixels are sooner there
 
 
 class Recorder(RendererBase):
@@ -24,7 +25,8 @@ class Recorder(RendererBase):
     Every artist of matplotlib draws itself by calls of the four ``draw_`` methods below, and letters come as outlines.
     Each call becomes a step with its ``kind``, style and counts. Coordinates follow in ``numbers``, float32 in the
     order of the steps: the ``count`` corners of an outline as (x, y, code), where code 1 moves the pen, 2 draws a line
-    and 79 closes; then for markers their ``places`` (x, y). Images are PNGs, in the order of their steps.
+    and 79 closes; then for markers their ``places`` (x, y). Images are PNGs, or red, green, blue, alpha of each
+    pixel if their step has a ``size``, in the order of their steps.
     """
 
     def __init__(self, width: int, height: int, dpi: float) -> None:
@@ -107,8 +109,10 @@ class Recorder(RendererBase):
         if height and width:
             place = Affine2D() if transform is None else Affine2D().scale(1 / width, 1 / height) + transform
             place = place + Affine2D().translate(x, y) + self.from_top
-            self.images.append(_png(Image.fromarray(np.ascontiguousarray(im))))
-            self._step("image", gc, matrix=[float(v) for v in place.frozen().to_values()])
+            few = im.nbytes <= FEW_BYTES
+            self.images.append(im.tobytes() if few else _png(Image.fromarray(np.ascontiguousarray(im))))
+            size = {"size": (width, height)} if few else {}
+            self._step("image", gc, matrix=[float(v) for v in place.frozen().to_values()], **size)
 
     def _snap(self, gc: GraphicsContextBase) -> dict[str, Any]:
         return {"snap": gc.get_snap(), "stroke_width": self.points_to_pixels(gc.get_linewidth())}

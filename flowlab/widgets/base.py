@@ -20,9 +20,10 @@ SLICE = 0.08  # seconds of a long run between two looks at the buttons
 
 
 class PictureView(anywidget.AnyWidget):
-    """A canvas that says what it shows, and that can be pressed and dragged.
+    """A canvas with a line of numbers below, that says what it shows, and that can be pressed and dragged.
 
-    It draws ``scene``, as ``flowlab.plotting.picture.Recorder`` has written it down, over ``background``.
+    It draws ``scene``, as ``flowlab.plotting.picture.Recorder`` has written it down, over ``background``. The numbers
+    are part of it and no widget of their own, since each message to a browser costs as much as many points.
 
     ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left.
     """
@@ -80,6 +81,12 @@ class PictureView(anywidget.AnyWidget):
       }
     }
     const decode = (png) => createImageBitmap(new Blob([png], { type: "image/png" }));
+    function unpack(pixels, [width, height]) {
+      const bitmap = new OffscreenCanvas(width, height), bytes = new Uint8ClampedArray(width * height * 4);
+      bytes.set(new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength));
+      bitmap.getContext("2d").putImageData(new ImageData(bytes, width), 0, 0);
+      return bitmap;
+    }
     function render({ model, el }) {
       const image = document.createElement("canvas"), context = image.getContext("2d");
       image.className = "flowlab-picture";
@@ -99,7 +106,7 @@ class PictureView(anywidget.AnyWidget):
         waiting = false;
         if (last) { const event = last; last = null; send(event); }
       };
-      // Images take a moment to decode. What comes in the meantime waits, and only the newest of it is drawn.
+      // A PNG takes a moment to decode. What comes in the meantime waits, and only the newest of it is drawn.
       const show = async () => {
         stale = true;
         if (decoding) return;
@@ -109,15 +116,21 @@ class PictureView(anywidget.AnyWidget):
             stale = false;
             const scene = model.get("scene"), png = model.get("background");
             if (png !== still_png) { still = await decode(png); still_png = png; }
-            const images = scene.images.length ? await Promise.all(scene.images.map(decode)) : [];
+            const sizes = scene.steps.filter((step) => step.kind === "image").map((step) => step.size);
+            let images = scene.images.map((image, i) => sizes[i] ? unpack(image, sizes[i]) : decode(image));
+            if (!sizes.every(Boolean)) images = await Promise.all(images);
             paint(scene, images);
-            images.forEach((bitmap) => bitmap.close());
+            images.forEach((bitmap) => bitmap.close?.());
           }
         } finally {
           decoding = false;
         }
       };
+      const numbers = document.createElement("div");
+      numbers.className = "flowlab-readout";
+      numbers.style.margin = "4px 2px";
       const describe = () => {
+        numbers.innerHTML = model.get("readout");
         image.setAttribute("aria-label", model.get("alt"));
         image.dataset.regions = JSON.stringify(model.get("regions"));
       };
@@ -171,7 +184,7 @@ class PictureView(anywidget.AnyWidget):
       model.on("change:alt", describe);
       model.on("change:alt", speak);
       show(); describe();
-      el.append(image, spoken);
+      el.append(image, numbers, spoken);
       return () => {
         clearInterval(attached); clearTimeout(resting); watch.disconnect();
         model.off("change:scene", show); model.off("change:alt", describe); model.off("change:alt", speak);
@@ -181,6 +194,7 @@ class PictureView(anywidget.AnyWidget):
     """
     background = traitlets.Bytes(b"").tag(sync=True)
     scene = traitlets.Dict({}).tag(sync=True)
+    readout = traitlets.Unicode("").tag(sync=True)  # in HTML
     alt = traitlets.Unicode("").tag(sync=True)
     regions = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
     draggable = traitlets.Bool(False).tag(sync=True)
@@ -217,7 +231,6 @@ class Explorer(widgets.VBox):
         self.errors: list[BaseException] = []
         self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
         self.view = PictureView(draggable=draggable)
-        self.readout = widgets.HTML()
         self.trouble = widgets.HTML()
         self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
         self._held = False
@@ -231,7 +244,7 @@ class Explorer(widgets.VBox):
         rows = rows or [names[i : i + 3] for i in range(0, len(names), 3)]
         wrap = widgets.Layout(flex_flow="row wrap")
         boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
-        super().__init__([*boxes, self.view, self.readout, self.caption, self.trouble])
+        super().__init__([*boxes, self.view, self.caption, self.trouble])
         self.add_class("flowlab-explorer").add_class(type(self).__name__)
         self.refresh()
 
@@ -357,19 +370,19 @@ class Explorer(widgets.VBox):
     def _draw(self) -> None:
         self.numbers = self.picture.update(**self.values())
         scene = self.picture.scene()
-        with self.view.hold_sync():  # one message
-            self.view.background = self.picture.background()
-            self.view.scene = scene
-            self.view.alt = self.picture.describe(self.numbers)
-            if not self.view.regions:
-                self.view.regions = self.picture.regions()
         shown = (
             f"{html.escape(name)} <b>{value:.3f}</b>"
             if isinstance(value, float)
             else f"{html.escape(name)} <b>{html.escape(str(value))}</b>"
             for name, value in self.numbers.items()
         )
-        self.readout.value = '<div class="flowlab-readout">' + " &nbsp;·&nbsp; ".join(shown) + "</div>"
+        with self.view.hold_sync():  # one message
+            self.view.background = self.picture.background()
+            self.view.scene = scene
+            self.view.readout = " &nbsp;·&nbsp; ".join(shown)
+            self.view.alt = self.picture.describe(self.numbers)
+            if not self.view.regions:
+                self.view.regions = self.picture.regions()
 
     def _changed(self, change: Any) -> None:
         if not self._held:

@@ -21,6 +21,8 @@ import numpy as np
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
+import flowlab
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -49,6 +51,7 @@ def jupyterlab(root: Path) -> Iterator[str]:
         "JUPYTERLAB_WORKSPACES_DIR": str(root / ".lab" / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(root / ".lab" / "runtime"),
         "JUPYTER_CONFIG_DIR": str(root / ".lab" / "config"),
+        "JUPYTER_CONFIG_PATH": str(Path(flowlab.__file__).parent / "jupyter"),  # as `flowlab lab` sets it
         "OMP_NUM_THREADS": "1",
     }
     options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1"]
