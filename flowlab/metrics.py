@@ -64,7 +64,7 @@ def logit_log_det(images: Tensor, lambda_: float = 1e-6, *, levels: int = 256) -
     """E_u log |det ∂z/∂x| of z = logit(λ + (1 − 2λ) x), x = (v + u)/256: whole numbers ``(..., D)`` to ``(...)``, nats.
 
     LL on [0, 1] = LL on the logits + its mean over the images. The mean over u is exact, bin by bin, from
-    ∫ log y dy = y log y − y. On MNIST's 10,000 test images with λ = 1e-6 it is 4620.06 nats.
+    ∫ log y dy = y log y − y. On MNIST's 10,000 test images with λ = 1e-6 it is 4619.95 nats.
     """
     if images.is_floating_point():
         raise TypeError(f"logit_log_det expected whole numbers, such as uint8 pixels, but came {images.dtype}.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -245,19 +247,36 @@ def _of_digits(name: str, device: str) -> tuple[Dequantized, dict[str, Any]]:
     return model.to(_chosen(device)), card
 
 
+@contextlib.contextmanager
+def _reserved(file: Path | None) -> Iterator[None]:
+    """OSError now, and not after minutes of work, for a file that cannot be written; work that fails leaves none."""
+    if file is None:
+        yield
+        return
+    new = not file.exists()
+    file.touch()
+    try:
+        yield
+    except BaseException:
+        if new:
+            file.unlink()
+        raise
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     model, card = _of_digits(options.model, options.device)
     digits = tuple(card.get("plan", {}).get("digits", range(10)))
-    images = getattr(recipes.splits(options.data, digits), options.split)
     how = {"draws": options.draws, "seed": options.seed}
-    result = {
-        "model": options.model,
-        "about": card.get("about", ""),
-        "chosen": card.get("chosen", ""),
-        **evaluation.evaluate(model, *images, split=recipes.named(options.data, options.split), **how),
-    }
-    if options.ood:
-        result["out_of_distribution"] = evaluation.out_of_distribution(model, images.images, **how)
+    with _reserved(options.json):
+        images = getattr(recipes.splits(options.data, digits), options.split)
+        result = {
+            "model": options.model,
+            "about": card.get("about", ""),
+            "chosen": card.get("chosen", ""),
+            **evaluation.evaluate(model, *images, split=recipes.named(options.data, options.split), **how),
+        }
+        if options.ood:
+            result["out_of_distribution"] = evaluation.out_of_distribution(model, images.images, **how)
     print(_report(result))  # noqa: T201
     if options.json:
         options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -293,20 +312,14 @@ def _report(result: dict[str, Any]) -> str:
 def _sample(options: argparse.Namespace) -> int:
     from flowlab.plotting import images
 
-    if options.n < 1 or not options.temperature > 0:
+    if options.n < 1 or not 0 < options.temperature < math.inf:
         raise ValueError(f"Expected --n of at least 1 and --temperature above 0, but came {options.n} and "
                          f"{options.temperature:g}.")  # fmt: skip
     if options.grid.suffix.lower() != ".png":
         raise ValueError(f"The picture is a PNG, but {options.grid} was to be written. Name it FILE.png.")
     model, _ = _of_digits(options.model, options.device)
-    new = not options.grid.exists()
-    options.grid.touch()  # a folder that is not there is better known now than after the draw
-    try:
+    with _reserved(options.grid):
         digits = draw(model, options.n, options.temperature, options.seed)
-    except BaseException:
-        if new:
-            options.grid.unlink()
-        raise
     images.save_sheet(options.grid, digits.cpu() / 255, scale=SIDE)
     at = f" at temperature {options.temperature:g}" if options.temperature != 1 else ""
     print(f"{_plural(options.n, 'digit')} drawn from {options.model}{at}: {options.grid}")  # noqa: T201

@@ -88,8 +88,8 @@ def wander(
         x, value = x.detach(), value.detach()
         yield x, value
         a = rate(step)
-        c = torch.tensor([[RULES[name](a)] for name in names], dtype=x.dtype)
-        eps = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        c = x.new_tensor([[RULES[name](a)] for name in names])
+        eps = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         x = torch.where(free, x + a * widths**2 * score + c * widths * eps, x)
 
 

@@ -229,6 +229,7 @@ def train(
     run |= {name: value for name, value, usual in (("ema", ema, None), ("shards", cut.shards, 1)) if value != usual}
     if checkpoint is not None:
         run |= {"dtype": str(parameters[0].dtype), "validate_every": validate_every}
+        run |= {"objective": _named(objective), "optimizer": {"name": _named(type(adam)), **_hyperparameters(adam)}}
         run |= {"data": checkpoints.digest(data), "validation": checkpoints.digest(held_out or ())}
         run = json.loads(json.dumps(run, default=checkpoints.plain))  # as it is read back
         if checkpoints.training_file(checkpoint).exists():
@@ -388,6 +389,18 @@ def train(
 
 
 STEPS_AHEAD = {"cuda": 50}
+
+
+def _named(thing: Any) -> str:
+    """A function or a class, by where it is defined."""
+    thing = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimizer was told that changes where it goes; not how, such as ``fused``, which hangs on the device."""
+    how = {"foreach", "fused", "capturable", "differentiable", "lr"}  # lr is in the run already, and falls
+    return {name: value for name, value in optimizer.defaults.items() if value and name not in how}
 
 
 def _uses_all(model: nn.Module, objective: Objective) -> bool:

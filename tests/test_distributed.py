@@ -4,6 +4,7 @@ Run as a script, ``python test_distributed.py FOLDER`` trains each scenario on o
 one import of torch; ``torchrun test_distributed.py FOLDER SCENARIO`` is one of the processes of a real launch.
 """
 
+import functools
 import os
 import signal
 import socket
@@ -50,6 +51,7 @@ def mixture() -> FlowMixture:
 def on_rank(rank: int, index: int, what: str) -> training.Objective:
     """Something that happens in one process only, in the middle of a step."""
 
+    @functools.wraps(negative_log_likelihood)  # by its name, so that a run without the event goes on from this one
     def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
         loss = negative_log_likelihood(model, batch, step)
         if model.training and step.index == index and distributed.rank() == rank:

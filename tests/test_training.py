@@ -3,6 +3,7 @@
 Run as a script, ``python test_training.py FOLDER`` trains models in processes that it kills over and over.
 """
 
+import functools
 import json
 import math
 import os
@@ -282,6 +283,7 @@ def test_an_average_does_not_hold_a_short_run_back():
 def interrupt_at(*indices: int) -> training.Objective:
     """Press Ctrl-C in the middle of these steps."""
 
+    @functools.wraps(negative_log_likelihood)  # by its name, so that a run without interrupts goes on from this one
     def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
         if step.index in indices:
             os.kill(os.getpid(), signal.SIGINT)
@@ -739,6 +741,9 @@ def test_an_early_stopped_run_resumes_as_it_ended(tmp_path):
         {"ema": 0.99},
         {"shards": 2},
         {"validation": gaussian(seed=3)},
+        {"objective": lambda model, batch, step: -model(batch).mean()},
+        {"optimizer": torch.optim.SGD},
+        {"optimizer": lambda parameters: torch.optim.Adam(parameters, weight_decay=1e-6)},
     ),
     ids=lambda changed: next(iter(changed)),
 )

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         path = pack(*arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     print(f"{path.name}: {path.stat().st_size // 1024} kB")  # noqa: T201

@@ -84,6 +84,11 @@ REALNVP_DENSE = Recipe(
         "quick": Size(
             _of("realnvp", D, layers=5, hidden=(128,), **LOGIT), _training(40, 100, 3e-3, **QUICK), "bundled", MINUTE
         ),
+        "compact": Size(
+            _of("realnvp", D, layers=5, hidden=(256, 256), **LOGIT),
+            _training(40, 100, 1e-3, **FULL),
+            cost="CPU, half an hour",
+        ),
         "full": Size(
             _of("realnvp", D, layers=5, hidden=(1024, 1024), **LOGIT), _training(1000, 100, 1e-4, **PAPER), cost=GPU
         ),
@@ -96,6 +101,11 @@ MADE_MOG = Recipe(
     {
         "quick": Size(
             _of("made", D, components=10, hidden=(64,), **LOGIT), _training(15, 100, 3e-3, **QUICK), "bundled", MINUTE
+        ),
+        "compact": Size(
+            _of("made", D, components=10, hidden=(256,), **LOGIT),
+            _training(20, 100, 1e-3, **FULL),
+            cost="CPU, an hour",
         ),
         "full": Size(
             _of("made", D, **PRESETS["made_mog_mnist"], **LOGIT), _training(1000, 100, 1e-4, **PAPER), cost=GPU
