@@ -65,7 +65,7 @@ class MaskedAutoregressive(Bijection):
             stack=stack,
             generator=generator,
         )
-        self.log_scale_bound = float(log_scale_bound)
+        self.register_buffer("log_scale_bound", torch.tensor(float(log_scale_bound)), persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)

@@ -192,7 +192,8 @@ class AffineCoupling(_Coupling):
         **settings,
     ) -> None:
         super().__init__(mask, hidden, **settings)
-        self.log_scale_bound = float(log_scale_bound)
+        # A tensor, since multiplying by one is measurably faster than by a Python number.
+        self.register_buffer("log_scale_bound", torch.tensor(float(log_scale_bound)), persistent=False)
 
     def move(self, x_a: Tensor, x_b: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s, t = self._scale_and_shift(x_a, context)
