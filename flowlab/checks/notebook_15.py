@@ -386,7 +386,8 @@ EXERCISES = [
         check=check_flickers,
         praise="right. Only a common order keeps the triangle; one reversal, and everything may feel everything.",
         hints=(
-            "One layer: the changed input and all behind it. Behind in *this layer's* order.",
+            "In one layer: x_j itself and all that come later in *that layer's* order. In the next layer, start from "
+            "all of them.",
             "Keep the set of what has moved. In each layer find the smallest order.index(i) over it; the new set is "
             "order[first:].",
         ),
@@ -433,7 +434,8 @@ EXERCISES = [
         ),
         hints=(
             "A network can be asked at once if all that it reads is known. What do MAF's networks read, what IAF's?",
-            "One pass a layer where it is known, D where it is not. A sample's own density takes no second journey.",
+            "What it reads is known: one pass a layer. It is not: D passes a layer. Whoever has drawn a sample has met "
+            "its s on the way, and needs no second journey for the density.",
         ),
         aims=("predict",),
     ),
