@@ -55,17 +55,20 @@ def test_what_jax_compiles_stands_beside_steps_and_compiled_steps_and_is_no_torc
         ("flowlab", "step_h8_compiled"): [[1.0]],
         ("zuko", "step_h8"): [[6.0]],
         ("flowjax", "step_h8"): [[2.0]],
+        ("distrax", "step_h8"): [[5.0]],
     }
     records = compare_peers.summarize(times)
-    assert compare_peers.ratios(records, "step_h8") == {"fastest_peer": ("zuko", 0.5), "flowjax": ("flowjax", 1.5)}
-    assert compare_peers.ratios(records, "step_h8_compiled") == {"flowjax": ("flowjax", 0.5)}
+    jitted = {"fastest_jitted": ("flowjax", 1.5)}
+    assert compare_peers.ratios(records, "step_h8") == {"fastest_peer": ("zuko", 0.5), **jitted}
+    assert compare_peers.ratios(records, "step_h8_compiled") == {"fastest_jitted": ("flowjax", 0.5)}
 
 
-def test_flowjax_is_checked_like_the_others(one_thread):
-    pytest.importorskip("flowjax", reason='the extra "bench-jax" is not installed')
-    library = compare_peers.LIBRARIES["flowjax"]
+@pytest.mark.parametrize("name", compare_peers.JITTED)
+def test_peers_in_jax_are_checked_like_the_others(one_thread, name):
+    pytest.importorskip(name, reason='the extra "bench-jax" is not installed')
+    library = compare_peers.LIBRARIES[name]
     assert compare_peers.check(library) == ""
-    assert "as expected" in compare_peers.sizes("flowjax", compare_peers.describe(library))
+    assert "as expected" in compare_peers.sizes(name, compare_peers.describe(library))
 
 
 def test_ratios_need_both_sides():
