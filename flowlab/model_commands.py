@@ -337,9 +337,9 @@ def draw(model: Dequantized, n: int, temperature: float, seed: int) -> torch.Ten
 
 
 def _models(options: argparse.Namespace) -> int:
-    cards = pretrained.cards()
+    cards, left_out = pretrained.cards(), pretrained.left_out()
     if options.json:
-        print(json.dumps(cards, indent=1, ensure_ascii=False))  # noqa: T201
+        print(json.dumps(cards | left_out, indent=1, ensure_ascii=False))  # noqa: T201
         return 0
     sizes = {name: (pretrained.FOLDER / f"{name}.safetensors").stat().st_size for name in cards}
     rows = [(name, *_summary(card), f"{sizes[name] / 1000:,.0f} kB") for name, card in cards.items()]
@@ -351,6 +351,14 @@ def _models(options: argparse.Namespace) -> int:
         f"below that of the exact density. {sum(sizes.values()) / 1e6:.1f} MB in all. The whole protocol of each: "
         "flowlab models --json."
     )
+    if left_out:
+        print("\nMeasured like these, and too large to be inside:")  # noqa: T201
+    for name, card in left_out.items():
+        metrics = card["metrics"]
+        print(  # noqa: T201
+            f"{name}: {metrics['bits_per_dim']:.3f} bits/dim, {metrics['nats_logit']:.1f} nats of the logits; "
+            f"{card['minutes']:.0f} minutes by {card['command']}"
+        )
     return 0
 
 

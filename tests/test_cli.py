@@ -329,7 +329,12 @@ def test_models_lists_what_ships(capsys):
         assert number in line
     assert "a bound by dequantization" in "\n".join(lines)
     assert cli.main(["models", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == cards
+    left_out = pretrained.left_out()
+    assert json.loads(capsys.readouterr().out) == cards | left_out and left_out
+    for name, card in left_out.items():
+        (line,) = [line for line in lines if line.startswith(f"{name}:")]
+        assert f"{card['metrics']['nats_logit']:.1f} nats of the logits" in line and card["command"] in line
+        assert f"There was no room for {name}" in refused(capsys, "sample", name, "--grid", "digits.png")
 
 
 def test_of_several_processes_one_speaks(of_digits, tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """The flows that come with the package are what their cards say, and what their command makes."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -125,6 +126,21 @@ def test_a_card_of_digits_says_which_command_made_it(name):
         pretrained.density(name)
 
 
+@pytest.mark.parametrize("name", pretrained.left_out())
+def test_a_model_that_is_left_out_has_a_card_and_a_command(name):
+    card = pretrained.left_out()[name]
+    needed = {"commit", "data", "training", "protocol", "metrics", "minutes", "hardware", "versions", "chosen"}
+    assert needed <= set(card) and name not in CARDS and "10,000 test images" in card["protocol"]
+    plan = card["plan"]
+    assert card["command"] == f"flowlab train {plan['name']} --size {plan['size']} --out runs"
+    trained, size = card["training"], RECIPES[plan["name"]].sizes[plan["size"]]
+    assert {key: trained[key] for key in size.training} == json.loads(json.dumps(size.training))
+    assert card["recipe"]["settings"]["density"] == json.loads(json.dumps(size.model["settings"]["density"]))
+    for ask in (pretrained.load, pretrained.find, pretrained.density):
+        with pytest.raises(ValueError, match=f"no room for {name} .* 'flowlab train {plan['name']} --size"):
+            ask(name)
+
+
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """A checkpoint of a tiny NICE, and few images in place of all."""
@@ -178,6 +194,14 @@ def test_packing_refuses_what_it_cannot_pack(tiny, tmp_path, capsys):
     assert pack.main([str(other), "x_mnist"]) == 1
     assert "Expected a file that `flowlab train` wrote" in capsys.readouterr().err
     assert pack.main([str(tiny), "x_mnist"]) == 0 and capsys.readouterr().out.startswith("x_mnist.safetensors: ")
+    assert pack.main(["--card", str(other), "y_mnist"]) == 1 and pack.main(["--card", str(tiny)]) == 2
+
+
+def test_a_card_alone_is_kept_with_its_command(tiny):
+    assert pack.main(["--card", str(tiny), "left_mnist"]) == 0
+    card = json.loads((pack.FOLDER / "left_mnist.json").read_text(encoding="utf-8"))
+    assert card["command"] == "flowlab train tiny_mnist --size quick --out runs"
+    assert card["metrics"] == pretrained.find(tiny)[1]["metrics"]
 
 
 def test_find_takes_a_name_or_a_file_and_says_what_else_it_got(tiny, tmp_path):

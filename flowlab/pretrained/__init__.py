@@ -6,12 +6,14 @@
     flowlab.pretrained.load("glow_mnist")                # a Dequantized model of digits; its ``density`` is the flow
 
 Each is one safetensors file beside this one: `python -m flowlab.pretrained.make NAME` trains and writes those of the
-plane, `flowlab train` those of digits, and `python -m flowlab.pretrained.pack` puts them here.
+plane, `flowlab train` those of digits, and `python -m flowlab.pretrained.pack` puts them here. Of models for which
+there is no room, the cards alone are here: ``left_out``.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ def find(name: str | Path) -> tuple[Model, dict[str, Any]]:
     elif Path(name).is_file():
         tensors, card = read_checkpoint(name)
     else:
+        _explain_absence(str(name))
         raise ValueError(
             f"There is no pretrained model {str(name)!r}, and no file of that name. There are: {', '.join(cards())}. "
             f"`flowlab train` makes a file."
@@ -105,6 +108,11 @@ def cards() -> dict[str, dict[str, Any]]:
     return {path.stem: read_checkpoint(path)[1] for path in sorted(FOLDER.glob("*.safetensors"))}
 
 
+def left_out() -> dict[str, dict[str, Any]]:
+    """The cards of models for which there is no room in the package: what they reached, and their ``command``."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
+
+
 def truth(data: dict[str, Any]) -> Toy | GaussianMixture:
     """The exact density that a card's ``data`` names: a toy and its settings, or Gaussians and their ``std``."""
     if data["name"] in TOYS:
@@ -124,8 +132,18 @@ def _models(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> dict[Any,
     return kept
 
 
+def _explain_absence(name: str) -> None:
+    """ValueError, with the command that makes it, for a model that is too large for the package."""
+    if card := left_out().get(name):
+        raise ValueError(
+            f"There was no room for {name} in the package, which has its card alone. {card['command']!r} trains it in "
+            f"{card['minutes']:.0f} minutes or so on one core; then name the file that it writes."
+        )
+
+
 def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
+        _explain_absence(name)
         raise ValueError(f"There is no pretrained flow {name!r}. There are: {', '.join(cards())}.")
     return read_checkpoint(path)

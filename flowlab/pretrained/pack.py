@@ -2,13 +2,16 @@
 
     flowlab train glow_mnist --size compact --out runs
     python -m flowlab.pretrained.pack runs/glow_mnist_compact.safetensors glow_mnist
+    python -m flowlab.pretrained.pack --card runs/made_mog_mnist_compact.safetensors made_mog_mnist
 
 Weights are rounded to 16 bits, which halves the file. What the rounding costs on the full test images is in the card,
-and so are the numbers on the 1,000 test images inside the package, which a test computes again.
+and so are the numbers on the 1,000 test images inside the package, which a test computes again. With `--card` the card
+alone is kept, of a model for which there is no room.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -27,9 +30,7 @@ def pack(checkpoint: str | Path, name: str) -> Path:
         CheckpointError: when the file is not what `flowlab train` writes at the end of a run.
         MNISTError: when the full MNIST cannot be had.
     """
-    tensors, card = read_checkpoint(checkpoint)
-    if not {"recipe", "plan", "steps_taken"} <= set(card):
-        raise CheckpointError(f"Expected a file that `flowlab train` wrote at the end of a run, but came {checkpoint}.")
+    tensors, card = _trained(checkpoint)
     model = models.build(card["recipe"])
     model.load_state_dict(tensors)
     digits = tuple(card["plan"]["digits"])
@@ -52,12 +53,37 @@ def pack(checkpoint: str | Path, name: str) -> Path:
     return path
 
 
+def keep_card(checkpoint: str | Path, name: str) -> Path:
+    """Write the card of the model in ``checkpoint`` beside this file, with the command that makes the model again.
+
+    Raises:
+        CheckpointError: as ``pack``.
+    """
+    card = _trained(checkpoint)[1]
+    plan = card["plan"]
+    seed = f" --seed {plan['seed']}" if plan["seed"] else ""
+    card["command"] = f"flowlab train {plan['name']} --size {plan['size']}{seed} --out runs"
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _trained(checkpoint: str | Path) -> tuple[dict, dict]:
+    tensors, card = read_checkpoint(checkpoint)
+    if not {"recipe", "plan", "steps_taken"} <= set(card):
+        raise CheckpointError(f"Expected a file that `flowlab train` wrote at the end of a run, but came {checkpoint}.")
+    return tensors, card
+
+
 def main(arguments: list[str]) -> int:
+    write = keep_card if arguments[:1] == ["--card"] else pack
+    if write is keep_card:
+        arguments = arguments[1:]
     if len(arguments) != 2:
         print("Name a checkpoint, and what it is to be called in the package.", file=sys.stderr)  # noqa: T201
         return 2
     try:
-        path = pack(*arguments)
+        path = write(*arguments)
     except (OSError, ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
