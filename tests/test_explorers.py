@@ -37,6 +37,16 @@ def test_is_made_without_trouble(explorer):
     assert explorer.numbers and all(np.isfinite(v) for v in explorer.numbers.values() if isinstance(v, float))
 
 
+def test_each_list_shows_what_is_chosen(explorer):
+    def below(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from below(child)
+
+    lists = [widget for widget in below(explorer) if hasattr(widget, "options")]
+    assert all(widget.index is not None for widget in lists), [widget.description for widget in lists]
+
+
 def test_the_scene_is_whole(explorer):
     """As many numbers and images as its steps ask for, all finite, so that the canvas never reads past their end."""
     scene = explorer.view.scene

@@ -105,7 +105,7 @@ def test_the_three_fits_are_level_and_part_the_circles_three_ways():
 def test_a_mixture_trained_here_joins_the_list_and_can_be_stopped():
     explorer = MixtureTraining(epochs=2)
     explorer.recipe.value, explorer.count.value = "elbo", 3
-    explorer.heat.value = explorer.heat.options[1][1]
+    explorer.heat.value = explorer.heat.options[1]
     explorer.start_button.click()
     assert explorer.errors == []
     assert explorer.controls["run"].value == YOURS

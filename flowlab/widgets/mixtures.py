@@ -53,7 +53,7 @@ class MixtureTraining(Explorer):
         )
         self.recipe = choice("train with", RECIPES.items())
         self.count = widgets.IntSlider(5, 2, 8, description="components K")
-        self.heat = choice("temperature", TEMPERATURES.items(), TEMPERATURES["τ = 1 throughout"])
+        self.heat = choice("temperature", TEMPERATURES)
         buttons = self.runner("Train a mixture", self._train)
         self.progress.layout.width, buttons.layout.flex_flow = "30%", "row wrap"
         for preset in (self.recipe, self.count, self.heat, self.progress):
@@ -73,7 +73,7 @@ class MixtureTraining(Explorer):
             nothing = Points(x, x[:0], torch.zeros(0, dtype=torch.long))
             plan = PINWHEEL.recipes[self.recipe.value](nothing, K, generator)
             settings = {**plan.settings, "epochs": self.epochs}
-            settings["objective"] = dataclasses.replace(settings["objective"], temperature=self.heat.value)
+            settings["objective"] = dataclasses.replace(settings["objective"], temperature=TEMPERATURES[self.heat.value])
             self.picture.add(YOURS, 0, plan.model.eval())  # forgets an earlier training
             plan.model.train()
             yield from train(plan.model, x, snapshots=10, **settings)
