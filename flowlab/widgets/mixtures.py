@@ -73,7 +73,8 @@ class MixtureTraining(Explorer):
             nothing = Points(x, x[:0], torch.zeros(0, dtype=torch.long))
             plan = PINWHEEL.recipes[self.recipe.value](nothing, K, generator)
             settings = {**plan.settings, "epochs": self.epochs}
-            settings["objective"] = dataclasses.replace(settings["objective"], temperature=TEMPERATURES[self.heat.value])
+            temperature = TEMPERATURES[self.heat.value]
+            settings["objective"] = dataclasses.replace(settings["objective"], temperature=temperature)
             self.picture.add(YOURS, 0, plan.model.eval())  # forgets an earlier training
             plan.model.train()
             yield from train(plan.model, x, snapshots=10, **settings)
