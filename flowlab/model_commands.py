@@ -254,7 +254,7 @@ def _reserved(file: Path | None) -> Iterator[None]:
         yield
         return
     new = not file.exists()
-    file.touch()
+    file.open("ab").close()
     try:
         yield
     except BaseException:
@@ -277,9 +277,10 @@ def _evaluate(options: argparse.Namespace) -> int:
         }
         if options.ood:
             result["out_of_distribution"] = evaluation.out_of_distribution(model, images.images, **how)
+        if options.json:
+            options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(_report(result))  # noqa: T201
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"Written to {options.json}.")  # noqa: T201
     return 0
 
@@ -313,14 +314,14 @@ def _sample(options: argparse.Namespace) -> int:
     from flowlab.plotting import images
 
     if options.n < 1 or not 0 < options.temperature < math.inf:
-        raise ValueError(f"Expected --n of at least 1 and --temperature above 0, but came {options.n} and "
-                         f"{options.temperature:g}.")  # fmt: skip
+        raise ValueError(f"Expected --n of at least 1 and --temperature above 0, and finite, but came "
+                         f"{options.n} and {options.temperature:g}.")  # fmt: skip
     if options.grid.suffix.lower() != ".png":
         raise ValueError(f"The picture is a PNG, but {options.grid} was to be written. Name it FILE.png.")
     model, _ = _of_digits(options.model, options.device)
     with _reserved(options.grid):
         digits = draw(model, options.n, options.temperature, options.seed)
-    images.save_sheet(options.grid, digits.cpu() / 255, scale=SIDE)
+        images.save_sheet(options.grid, digits.cpu() / 255, scale=SIDE)
     at = f" at temperature {options.temperature:g}" if options.temperature != 1 else ""
     print(f"{_plural(options.n, 'digit')} drawn from {options.model}{at}: {options.grid}")  # noqa: T201
     return 0
@@ -339,7 +340,8 @@ def draw(model: Dequantized, n: int, temperature: float, seed: int) -> torch.Ten
 def _models(options: argparse.Namespace) -> int:
     cards, left_out = pretrained.cards(), pretrained.left_out()
     if options.json:
-        print(json.dumps(cards | left_out, indent=1, ensure_ascii=False))  # noqa: T201
+        inside = {name: {"inside": name in cards, **card} for name, card in (cards | left_out).items()}
+        print(json.dumps(inside, indent=1, ensure_ascii=False))  # noqa: T201
         return 0
     sizes = {name: (pretrained.FOLDER / f"{name}.safetensors").stat().st_size for name in cards}
     rows = [(name, *_summary(card), f"{sizes[name] / 1000:,.0f} kB") for name, card in cards.items()]

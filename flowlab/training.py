@@ -7,6 +7,8 @@ That is why a run that was killed and resumed gives, bit for bit, what it would 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import json
 import math
 import os
@@ -230,7 +232,8 @@ def train(
     run |= {name: value for name, value, usual in (("ema", ema, None), ("shards", cut.shards, 1)) if value != usual}
     if checkpoint is not None:
         run |= {"dtype": str(parameters[0].dtype), "validate_every": validate_every}
-        run |= {"objective": _named(objective), "optimizer": {"name": _named(type(adam)), **_hyperparameters(adam)}}
+        moves = [_told(type(adam)), *map(_hyperparameters, adam.param_groups)]
+        run |= {"objective": _told(objective), "optimizer": moves}
         run |= {"data": checkpoints.digest(data), "validation": checkpoints.digest(held_out or ())}
         run = json.loads(json.dumps(run, default=checkpoints.plain))  # as it is read back
         if checkpoints.training_file(checkpoint).exists():
@@ -392,16 +395,32 @@ def train(
 STEPS_AHEAD = {"cuda": 50}
 
 
-def _named(thing: Any) -> str:
-    """A function or a class, by where it is defined."""
-    thing = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{thing.__module__}.{thing.__qualname__}"
+def _told(thing: Any) -> Any:
+    """What a run remembers of its objective: where it is defined, and what a dataclass or a partial holds.
+
+    Of what a function has around it, a closure, nothing is known.
+    """
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, Tensor):
+        return checkpoints.digest([thing])
+    if isinstance(thing, (list, tuple)):
+        return [_told(part) for part in thing]
+    if isinstance(thing, dict):
+        return {str(name): _told(part) for name, part in thing.items()}
+    if isinstance(thing, functools.partial):
+        return [_told(thing.func), _told(thing.args), _told(thing.keywords)]
+    name = thing if hasattr(thing, "__qualname__") else type(thing)
+    name = f"{name.__module__}.{name.__qualname__}"
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        return {"name": name} | {field.name: _told(getattr(thing, field.name)) for field in dataclasses.fields(thing)}
+    return name
 
 
-def _hyperparameters(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _hyperparameters(group: dict[str, Any]) -> dict[str, Any]:
     """What an optimizer was told that changes where it goes; not how, such as ``fused``, which hangs on the device."""
-    how = {"foreach", "fused", "capturable", "differentiable", "lr"}  # lr is in the run already, and falls
-    return {name: value for name, value in optimizer.defaults.items() if value and name not in how}
+    how = {"params", "foreach", "fused", "capturable", "differentiable"}
+    return {name: _told(value) for name, value in group.items() if value and name not in how}
 
 
 def _uses_all(model: nn.Module, objective: Objective) -> bool:
@@ -499,7 +518,7 @@ def compiled(model: nn.Module) -> Iterator[None]:
 def _compiled_for_training(flow: Flow) -> Callable[..., Tensor]:
     plain = flow.log_prob
     # On a CPU the calls of its kernels are compiled too: from Python, those of a small flow cost a tenth of a step.
-    options = {"cpp_wrapper": True} if next(flow.parameters()).device.type == "cpu" else None
+    options = {"cpp_wrapper": True} if flow.base.anchor.device.type == "cpu" else None
     fast = torch.compile(plain, dynamic=False, options=options)
 
     def log_prob(x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -673,10 +692,12 @@ def _resume(
     weights = groups.get("model", {})
     if weights:
         checkpoints.check_same_model(model, weights, card.get("recipe"), file)
-    if card.get("run") != run:
+    was = {name: run[name] for name in ("objective", "optimizer")} | (card.get("run") or {})  # older files lack the two
+    if other := [name for name in {**was, **run} if was.get(name) != run.get(name)]:
+        there, here = ({name: of.get(name) for name in other} for of in (was, run))
         raise CheckpointError(
-            f"{file} is from another run: it has {card.get('run')}, and this run has {run}. Choose another file or "
-            f"delete it to start anew."
+            f"{file} is from another run: it has {there}, and this run has {here}. Choose another file or delete it to "
+            f"start anew."
         )
 
     model.load_state_dict(weights)

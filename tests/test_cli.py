@@ -306,9 +306,11 @@ def test_sample_and_evaluate_refuse_in_words(trained, tmp_path, capsys, monkeypa
     assert not picture.exists()
     assert "--n of at least 1" in refused(capsys, "sample", trained, "--grid", picture, "--n", 0)
     assert "--temperature above 0" in refused(capsys, "sample", trained, "--grid", picture, "--temperature", 0)
+    assert "and finite" in refused(capsys, "sample", trained, "--grid", picture, "--temperature", "inf")
     assert "FILE.png" in refused(capsys, "sample", trained, "--grid", tmp_path / "a.pdf")
     assert "name another place" in refused(capsys, "sample", trained, "--grid", tmp_path / "none" / "a.png")
     assert "name another place" in refused(capsys, "evaluate", trained, "--json", tmp_path / "none" / "a.json")
+    assert "name another place" in refused(capsys, "evaluate", trained, "--json", tmp_path)
     assert "at least one draw" in refused(capsys, "evaluate", trained, "--draws", 0)
     monkeypatch.setitem(recipes.RECIPES, "tiny_mnist", tiny("made"))
     assert cli.main(["train", "tiny_mnist", "--out", str(tmp_path / "made")]) == 0
@@ -330,7 +332,9 @@ def test_models_lists_what_ships(capsys):
     assert "a bound by dequantization" in "\n".join(lines)
     assert cli.main(["models", "--json"]) == 0
     left_out = pretrained.left_out()
-    assert json.loads(capsys.readouterr().out) == cards | left_out and left_out
+    printed = json.loads(capsys.readouterr().out)
+    assert {name for name, card in printed.items() if card.pop("inside")} == set(cards)
+    assert printed == cards | left_out and left_out
     for name, card in left_out.items():
         (line,) = [line for line in lines if line.startswith(f"{name}:")]
         assert f"{card['metrics']['nats_logit']:.1f} nats of the logits" in line and card["command"] in line

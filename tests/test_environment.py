@@ -12,6 +12,8 @@ import pytest
 import torch
 import yaml
 
+import flowlab
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -86,11 +88,27 @@ def test_heavy_imports_stay_on_their_floor(path):
 
 
 def test_import_loads_nothing_heavier_than_torch_and_numpy():
-    code = "import sys, torch; before = set(sys.modules); import flowlab; print(*sorted(set(sys.modules) - before))"
+    code = "import sys, torch; before = set(sys.modules); import flowlab; flowlab.realnvp, flowlab.fit; "
+    code += "print(*sorted(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "flowlab.flow" in loaded
     heavy = {"matplotlib", "scipy", "sklearn", "ipywidgets", "tqdm", "pooch", "safetensors", "PIL"}
     assert not heavy & {name.split(".")[0] for name in loaded}
+
+
+def test_jupyters_server_goes_without_torch():
+    code = "import sys, flowlab.jupyter.prompt; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "False"]
+
+
+def test_every_door_of_the_package_opens():
+    for name in dir(flowlab):
+        assert getattr(flowlab, name) is not None
+    for name in flowlab.ROOMS:
+        assert (ROOT / "flowlab" / name).is_dir() or (ROOT / "flowlab" / f"{name}.py").is_file()
+    with pytest.raises(AttributeError, match="flowlab has no 'sofa'"):
+        _ = flowlab.sofa
 
 
 def requirements(lines):

@@ -30,7 +30,9 @@ def test_messages_of_a_kernel_are_not_held_back():
     calls = []
 
     class Connection:
-        websocket_handler = SimpleNamespace(set_nodelay=lambda value: calls.append(("nodelay", value)))
+        websocket_handler = SimpleNamespace(
+            set_nodelay=lambda value: calls.append(("nodelay", value)), ws_connection="one"
+        )
 
         def connect(self):
             calls.append("connect")
@@ -41,3 +43,5 @@ def test_messages_of_a_kernel_are_not_held_back():
     made = app.web_app.settings["kernel_websocket_connection_class"]()
     assert isinstance(made, Connection) and made.connect() == "a future"
     assert calls == [("nodelay", True), "connect"]
+    made.websocket_handler.ws_connection = None
+    assert made.connect() == "a future" and calls[2:] == ["connect"]

@@ -27,6 +27,7 @@ from flowlab import Flow, checkpoints, fit, nice, realnvp, training
 from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain, FullAffine, Logit, ScaleShift
 from flowlab.dequantization import Dequantized, negative_bound
 from flowlab.distributions import StandardNormal, StandardUniform
+from flowlab.mixtures import Objective
 from flowlab.training import (
     CheckpointError,
     CompilerMissing,
@@ -742,7 +743,11 @@ def test_an_early_stopped_run_resumes_as_it_ended(tmp_path):
         {"shards": 2},
         {"validation": gaussian(seed=3)},
         {"objective": lambda model, batch, step: -model(batch).mean()},
+        {"objective": Objective("likelihood", consistency=5.0)},
+        {"objective": functools.partial(negative_log_likelihood, step=None)},
         {"optimizer": torch.optim.SGD},
+        {"optimizer": lambda parameters: torch.optim.Adam(parameters, lr=2e-3)},
+        {"optimizer": lambda parameters: torch.optim.Adam([{"params": parameters, "weight_decay": 10.0}])},
         {"optimizer": lambda parameters: torch.optim.Adam(parameters, weight_decay=1e-6)},
     ),
     ids=lambda changed: next(iter(changed)),

@@ -137,7 +137,8 @@ def _explain_absence(name: str) -> None:
     if card := left_out().get(name):
         raise ValueError(
             f"There was no room for {name} in the package, which has its card alone. {card['command']!r} trains it in "
-            f"{card['minutes']:.0f} minutes or so on one core; then name the file that it writes."
+            f"{card['minutes']:.0f} minutes or so ({card['hardware']}, threads: {card['threads']}); then name the file "
+            f"that it writes."
         )
 
 

@@ -50,6 +50,7 @@ def pack(checkpoint: str | Path, name: str) -> Path:
     }
     path = FOLDER / f"{name}.safetensors"
     save_checkpoint(path, nn.ModuleDict({str(step): model}).half(), card)
+    path.with_suffix(".json").unlink(missing_ok=True)  # a card from when there was no room
     return path
 
 
@@ -62,7 +63,8 @@ def keep_card(checkpoint: str | Path, name: str) -> Path:
     card = _trained(checkpoint)[1]
     plan = card["plan"]
     seed = f" --seed {plan['seed']}" if plan["seed"] else ""
-    card["command"] = f"flowlab train {plan['name']} --size {plan['size']}{seed} --out runs"
+    changes = "".join(f" --{name.replace('_', '-')} {value}" for name, value in plan["changes"].items())
+    card["command"] = f"flowlab train {plan['name']} --size {plan['size']}{seed}{changes} --out runs"
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

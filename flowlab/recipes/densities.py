@@ -87,7 +87,7 @@ REALNVP_DENSE = Recipe(
         "compact": Size(
             _of("realnvp", D, layers=5, hidden=(256, 256), **LOGIT),
             _training(40, 100, 1e-3, **FULL),
-            cost="CPU, half an hour",
+            cost="CPU, ten minutes",
         ),
         "full": Size(
             _of("realnvp", D, layers=5, hidden=(1024, 1024), **LOGIT), _training(1000, 100, 1e-4, **PAPER), cost=GPU
@@ -105,7 +105,7 @@ MADE_MOG = Recipe(
         "compact": Size(
             _of("made", D, components=10, hidden=(256,), **LOGIT),
             _training(20, 100, 1e-3, **FULL),
-            cost="CPU, an hour",
+            cost="CPU, half an hour",
         ),
         "full": Size(
             _of("made", D, **PRESETS["made_mog_mnist"], **LOGIT), _training(1000, 100, 1e-4, **PAPER), cost=GPU

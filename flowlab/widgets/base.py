@@ -129,8 +129,8 @@ class PictureView(anywidget.AnyWidget):
       const numbers = document.createElement("div");
       numbers.className = "flowlab-readout";
       numbers.style.margin = "4px 2px";
+      const tell = () => { numbers.innerHTML = model.get("readout"); };
       const describe = () => {
-        numbers.innerHTML = model.get("readout");
         image.setAttribute("aria-label", model.get("alt"));
         image.dataset.regions = JSON.stringify(model.get("regions"));
       };
@@ -181,13 +181,15 @@ class PictureView(anywidget.AnyWidget):
         name();
       }, 100);
       model.on("change:scene", show);
+      model.on("change:readout", tell);
       model.on("change:alt", describe);
       model.on("change:alt", speak);
-      show(); describe();
+      show(); tell(); describe();
       el.append(image, numbers, spoken);
       return () => {
         clearInterval(attached); clearTimeout(resting); watch.disconnect();
-        model.off("change:scene", show); model.off("change:alt", describe); model.off("change:alt", speak);
+        model.off("change:scene", show); model.off("change:readout", tell);
+        model.off("change:alt", describe); model.off("change:alt", speak);
       };
     }
     export default { render };

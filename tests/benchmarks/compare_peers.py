@@ -147,7 +147,7 @@ class Library:
 
 
 class Flowlab(Library):
-    package = module = "flowlab"
+    package, module = "flowlab", "flowlab.models"  # `flowlab` itself loads nothing until it is asked
     bounded_scale = "2 tanh(h)"
     recommended = "notebook 00: four spline couplings, fit's defaults (2,000 steps of 512 points, Adam 1e-3, cosine)"
 
@@ -199,7 +199,8 @@ class PlainTorch(Library):
     def compile(self, flow):
         import torch
 
-        flow.log_prob = torch.compile(flow.log_prob, dynamic=False)
+        # As flowlab's switch has it: called from Python, the floor's kernels would be no floor.
+        flow.log_prob = torch.compile(flow.log_prob, dynamic=False, options={"cpp_wrapper": True})
 
 
 class Normflows(Library):

@@ -195,6 +195,11 @@ def readout(explorer) -> str:
     return explorer.locator(".flowlab-readout").inner_text()
 
 
+def numbers(explorer) -> str:
+    """The values in that line, without their names."""
+    return " ".join(explorer.locator(".flowlab-readout b").all_inner_texts())
+
+
 def wait_for_change(explorer, before: np.ndarray, seconds: float = 10.0) -> np.ndarray:
     """The next picture that differs inside the axes; AssertionError when none comes."""
     deadline = time.time() + seconds

@@ -1,5 +1,6 @@
 """Every explorer of the course, in a real browser: each control, moved by keyboard, changes the picture."""
 
+import html
 import os
 import time
 
@@ -83,6 +84,18 @@ def test_the_canvas_agrees_with_the_still_picture(page, name):
     while (far := lab.strayed(page, explorer, f"shown_{name}")) > 0.3 and time.time() < deadline:
         time.sleep(0.2)  # the last change may be on its way
     assert far < 0.3
+
+
+@pytest.mark.parametrize("name", list(explorers()))
+def test_the_numbers_are_those_of_the_kernel(page, name):
+    """Also where the sentence for those who do not see the picture stays as it was."""
+    explorer = page.locator(f".flowlab-explorer.{name}")
+    deadline = time.time() + 10
+    values = f"' '.join(re.findall('<b>(.*?)</b>', shown_{name}.view.readout))"
+    known = html.unescape(lab.run(page, "import re", values).strip("'\""))
+    while (shown := lab.numbers(explorer)) != known:
+        assert time.time() < deadline, f"{shown} is shown, and {known} was computed"
+        time.sleep(0.2)
 
 
 def test_a_canvas_that_shows_something_else_is_noticed(page):
