@@ -22,8 +22,9 @@ __all__ = ["Flow", "__version__", "fit", "nice", "realnvp", "spline_flow"]
 # Doors open when they are asked for: `flowlab.plotting` loads matplotlib only then, and Jupyter's server, which needs
 # nothing but `flowlab.jupyter`, goes without torch.
 HOMES = {"Flow": "flow", "fit": "training", "nice": "models", "realnvp": "models", "spline_flow": "models"}
-ROOMS = {"bijections", "checks", "datasets", "distributions", "evaluation", "experiments", "metrics", "mixtures"}
-ROOMS |= {"models", "networks", "plotting", "pretrained", "recipes", "restoration", "training", "widgets"}
+ROOMS = {"bijections", "checkpoints", "checks", "datasets", "dequantization", "distributed", "distributions"}
+ROOMS |= {"evaluation", "experiments", "flow", "metrics", "mixtures", "models", "networks", "plotting", "pretrained"}
+ROOMS |= {"recipes", "restoration", "training", "widgets"}
 
 
 def __getattr__(name: str) -> Any:
