@@ -402,8 +402,8 @@ def _told(thing: Any) -> Any:
     """
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
-    if isinstance(thing, Tensor):
-        return checkpoints.digest([thing])
+    if isinstance(thing, Tensor):  # what was computed, such as the shares q starts from, may be rounded otherwise here
+        return [list(thing.shape), None if thing.is_floating_point() else checkpoints.digest([thing])]
     if isinstance(thing, (list, tuple)):
         return [_told(part) for part in thing]
     if isinstance(thing, dict):

@@ -27,7 +27,7 @@ from flowlab import Flow, checkpoints, fit, nice, realnvp, training
 from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain, FullAffine, Logit, ScaleShift
 from flowlab.dequantization import Dequantized, negative_bound
 from flowlab.distributions import StandardNormal, StandardUniform
-from flowlab.mixtures import Objective
+from flowlab.mixtures import Interleaved, Objective
 from flowlab.training import (
     CheckpointError,
     CompilerMissing,
@@ -763,6 +763,13 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, changed):
     with pytest.raises(CheckpointError, match="another run"):
         quiet(flow, gaussian(seed=3), **settings)
     assert file.read_bytes() == before and same(state(flow), kept)
+
+
+def test_what_an_objective_computed_may_be_rounded_otherwise_where_a_run_goes_on():
+    x, y = gaussian()[:20], torch.arange(20) % 3
+    told = training._told(Interleaved(x, y))
+    assert told == training._told(Interleaved(x * (1 + 1e-6), y))
+    assert told != training._told(Interleaved(x, y.flip(0))) and told != training._told(Interleaved(x[:19], y[:19]))
 
 
 def test_the_checkpoint_of_another_model_is_refused(tmp_path):
