@@ -12,28 +12,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flowlab.flow import Flow
+    from flowlab.densities.flow import Flow
     from flowlab.models import nice, realnvp, spline_flow
     from flowlab.training import fit
 
 __version__ = "0.1.0"
 __all__ = ["Flow", "__version__", "fit", "nice", "realnvp", "spline_flow"]
 
-# Doors open when they are asked for: `flowlab.plotting` loads matplotlib only then, and Jupyter's server, which needs
-# nothing but `flowlab.jupyter`, goes without torch.
-HOMES = {"Flow": "flow", "fit": "training", "nice": "models", "realnvp": "models", "spline_flow": "models"}
-ROOMS = {"bijections", "checkpoints", "checks", "datasets", "dequantization", "distributed", "distributions"}
-ROOMS |= {"evaluation", "experiments", "flow", "metrics", "mixtures", "models", "networks", "plotting", "pretrained"}
-ROOMS |= {"recipes", "restoration", "training", "widgets"}
+# Loaded when first asked for: `flowlab.plotting` brings matplotlib only then, and Jupyter's server, which needs nothing
+# but `flowlab.jupyter`, goes without torch.
+EXPORTS = {
+    "Flow": "densities.flow",
+    "fit": "training",
+    "nice": "models",
+    "realnvp": "models",
+    "spline_flow": "models",
+}
+MODULES = {
+    "bijections",
+    "course",
+    "datasets",
+    "densities",
+    "evaluation",
+    "experiments",
+    "lessons",
+    "metrics",
+    "models",
+    "networks",
+    "plotting",
+    "pretrained",
+    "recipes",
+    "restoration",
+    "training",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in HOMES:
-        return getattr(importlib.import_module(f"flowlab.{HOMES[name]}"), name)
-    if name in ROOMS:
+    if name in EXPORTS:
+        return getattr(importlib.import_module(f"flowlab.{EXPORTS[name]}"), name)
+    if name in MODULES:
         return importlib.import_module(f"flowlab.{name}")
     raise AttributeError(f"flowlab has no {name!r}.")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *ROOMS})
+    return sorted({*__all__, *MODULES})

@@ -253,7 +253,7 @@ def _progress(options: argparse.Namespace) -> int:
 
 
 def _inventory(options: argparse.Namespace) -> int:
-    from flowlab.checks import inventory
+    from flowlab.course import inventory
 
     if options.answers:
         print(inventory.answers())  # noqa: T201

@@ -23,10 +23,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab import distributions
+from flowlab import densities
 from flowlab.datasets import Pinwheel, Toy, TwoCircles
-from flowlab.metrics import accuracy, ari
-from flowlab.mixtures import (
+from flowlab.densities.mixtures import (
     GaussianMixture,
     Interleaved,
     LatentGaussianMixture,
@@ -34,6 +33,7 @@ from flowlab.mixtures import (
     consistent_posterior,
     falling_temperature,
 )
+from flowlab.metrics import accuracy, ari
 from flowlab.models import flow_mixture, realnvp
 from flowlab.training import fit
 
@@ -268,7 +268,7 @@ def flowgmm(points: Points, K: int, generator: Generator) -> Plan:
     The paper adds the two in each step. Here labels have the first 300 steps and then one in nine, as in the others.
     """
     angle = 2 * math.pi / K * torch.arange(K)
-    base = distributions.GaussianMixture(3 * torch.stack((angle.cos(), angle.sin()), -1))
+    base = densities.GaussianMixture(3 * torch.stack((angle.cos(), angle.sin()), -1))
     mixture = LatentGaussianMixture(
         realnvp(2, 12, hidden=(32,), activation="tanh", generator=generator).bijection, base
     )

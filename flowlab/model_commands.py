@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Generator
 
-from flowlab import distributed, evaluation, pretrained, recipes
-from flowlab.dequantization import Dequantized
-from flowlab.flow import Flow
-from flowlab.mixtures import FlowMixture
+from flowlab import evaluation, pretrained, recipes
+from flowlab.densities import Dequantized, Flow
+from flowlab.densities.mixtures import FlowMixture
 from flowlab.recipes import RECIPES, Recipe, Trial, mixtures
+from flowlab.training import distributed
 
 DEVICES = ("auto", "cpu", "cuda")
 SIDE = 3  # screen pixels for each pixel of a digit

@@ -21,7 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from flowlab.bijections import Chain, ScaleShift
-from flowlab.flow import Flow
+from flowlab.densities import Flow
 
 RULES: dict[str, Callable[[float], float]] = {
     "map": lambda a: 0.0,

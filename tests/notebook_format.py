@@ -6,8 +6,8 @@
     python tests/notebook_format.py --time --write 04      measure the seconds that it states, and write them
 
 Normal form: kernelspec and language as the only metadata, no timings, no widget state, cell ids by position, execution
-counts by position, the exercise cells as `flowlab.checks` has them, no path of any machine, no error output, and for
-each picture its alternative in words. A question stands as `flowlab.checks` has it; the table of the teacher's guide
+counts by position, the exercise cells as `flowlab.lessons` has them, no path of any machine, no error output, and for
+each picture its alternative in words. A question stands as `flowlab.lessons` has it; the table of the teacher's guide
 says what the notebooks say.
 
 Seconds are stated for a machine on which `reference()` takes REFERENCE seconds, so that any machine can measure them.
@@ -31,8 +31,8 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import flowlab
-from flowlab.checks import exercises
 from flowlab.course.progress import show
+from flowlab.lessons import exercises
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 GUIDE = NOTEBOOKS / "README.md"
@@ -48,7 +48,7 @@ import numpy as np
 import torch
 
 import flowlab
-from flowlab.checks import check
+from flowlab.lessons import check
 
 os.environ["FLOWLAB_PROGRESS"] = "off\""""
 CLOSE = """from flowlab.course.progress import show
@@ -115,7 +115,7 @@ def problems(path: Path) -> list[str]:
                 number = tag.removeprefix("exercise-")
                 before = notebook.cells[notebook.cells.index(cell) - 1]
                 if exercises(number[:2])[number].question not in before.source:
-                    found.append(f"asks exercise {number} in other words than flowlab.checks")
+                    found.append(f"asks exercise {number} in other words than flowlab.lessons")
     if not MINUTES.search(notebook.cells[0].source):
         found.append("does not state how many minutes to study")
     if stated_seconds(path) is None:
@@ -124,7 +124,7 @@ def problems(path: Path) -> list[str]:
 
 
 def solutions(number: str, title: str) -> NotebookNode:
-    """The worked answers of one notebook, from `flowlab.checks`."""
+    """The worked answers of one notebook, from `flowlab.lessons`."""
     cells = [
         new_markdown_cell(f"# {title}: worked answers\n\nEach answer below passes the check that yours is given."),
         new_code_cell(SOLUTIONS_START),

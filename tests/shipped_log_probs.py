@@ -1,4 +1,4 @@
-"""Log-likelihoods of every shipped model at fixed points, written once: `python tests/shipped_log_probs.py` checks them.
+"""Log-likelihoods of every shipped model at fixed points: `python tests/shipped_log_probs.py` compares them.
 
 The numbers in ``data/shipped_log_probs.json`` were computed before the package was reordered. A change that moves one
 of them has changed what a shipped file means.

@@ -48,8 +48,7 @@ from flowlab.bijections import (
     channel_mask,
     checkerboard_mask,
 )
-from flowlab.distributions import StandardNormal
-from flowlab.flow import Flow
+from flowlab.densities import Flow, StandardNormal
 
 # --- the battery ------------------------------------------------------------------------------------------------------
 

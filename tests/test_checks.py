@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flowlab import checks
-from flowlab.checks import exercises
+from flowlab import lessons
+from flowlab.lessons import exercises
 
 FILES = sorted(Path(__file__).parent.glob("test_checks_[0-9][0-9].py"))
 MODULES = [importlib.import_module(path.stem) for path in FILES]
@@ -38,12 +38,12 @@ def test_three_wrong_answers_are_known_with_three_different_hints(number):
 
 
 def test_what_is_no_function_and_what_is_no_number_get_a_sentence(capsys):
-    checks.check("00.1", 3)
+    lessons.check("00.1", 3)
     assert 'give the function itself, without brackets: check("00.1", undo)' in capsys.readouterr().out
     with pytest.raises(TypeError, match=r'named by a string, as in check\("02.1", f\), but 2\.1 came'):
-        checks.check(2.1, lambda: 0)
+        lessons.check(2.1, lambda: 0)
     with pytest.raises(ValueError, match=r"There is no exercise '02\.9'\. There are: 00\.1, "):
-        checks.hint("02.9")
+        lessons.hint("02.9")
 
 
 # What TEACHING calls misconceptions worth an exercise, and its bug museum, with the exercises that meet each.

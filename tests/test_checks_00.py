@@ -6,7 +6,7 @@ from importlib import metadata
 import torch
 
 import flowlab
-from flowlab.checks import installation
+from flowlab.course import installation
 
 LOG3 = math.log(3)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from flowlab.checks import notebook_01
+from flowlab.lessons.change_of_variables_1d import exercises as notebook_01
 
 
 def log_p_z(x, a, b):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import notebook_02
+from flowlab.lessons.change_of_variables_2d import exercises as notebook_02
 
 TWO_PI = 2 * math.pi
 

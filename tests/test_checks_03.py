@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import exercises
+from flowlab.lessons import exercises
 
 C = 0.5 * math.log(2 * math.pi)
 

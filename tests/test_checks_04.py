@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import notebook_04
-from flowlab.plotting.coupling import PATTERNS, SCALINGS, AreaAndDependence, dependencies, level_set, masks
+from flowlab.lessons.nice import exercises as notebook_04
+from flowlab.lessons.nice.figures import PATTERNS, SCALINGS, AreaAndDependence, dependencies, level_set, masks
 from flowlab.plotting.plane import plane
 
 

@@ -7,8 +7,8 @@ import torch
 from torch.distributions import Normal
 
 from flowlab import pretrained
-from flowlab.checks import notebook_06
-from flowlab.plotting import limits
+from flowlab.lessons.what_a_flow_cannot_do import exercises as notebook_06
+from flowlab.lessons.what_a_flow_cannot_do import figures as limits
 
 NORMAL = Normal(0.0, 1.0)
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import notebook_07
-from flowlab.mixtures import GaussianMixture
+from flowlab.densities.mixtures import GaussianMixture
+from flowlab.lessons.gaussian_mixtures_and_em import exercises as notebook_07
 
 
 def joint(log_density, weights):

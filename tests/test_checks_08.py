@@ -5,8 +5,8 @@ import math
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from flowlab.checks.notebook_08 import draw_sample as draw
-from flowlab.checks.notebook_08 import elbo_terms, gaussian_kl, importance_bound, top_of_bound
+from flowlab.lessons.the_elbo.exercises import draw_sample as draw
+from flowlab.lessons.the_elbo.exercises import elbo_terms, gaussian_kl, importance_bound, top_of_bound
 
 
 def explained(likelihood, log_q):

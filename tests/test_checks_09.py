@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Generator
 
-from flowlab.checks import notebook_09
+from flowlab.lessons.the_variational_mixture_of_flows import exercises as notebook_09
 from flowlab.metrics import accuracy
 
 

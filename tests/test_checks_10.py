@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import exercises
+from flowlab.densities.mixtures import LatentGaussianMixture, supervised
 from flowlab.experiments import CIRCLES, label_sets, pair
-from flowlab.mixtures import LatentGaussianMixture, supervised
+from flowlab.lessons import exercises
+from flowlab.lessons.a_few_labels.explorer import ClickLabels
+from flowlab.lessons.a_few_labels.figures import YOURS, regions
 from flowlab.models import flow_mixture
-from flowlab.plotting.labels import YOURS, regions
-from flowlab.widgets.labels import ClickLabels
 
 
 def pick(t, y):
@@ -93,7 +93,7 @@ def test_the_worked_loss_and_joint_are_the_packages():
     torch.testing.assert_close(loss, supervised(mixture, (x, y)))
 
     from flowlab.bijections import ScaleShift
-    from flowlab.distributions import GaussianMixture
+    from flowlab.densities import GaussianMixture
 
     f = ScaleShift(2)
     torch.nn.init.constant_(f.log_scale, 0.7)

@@ -4,11 +4,10 @@ import math
 
 import torch
 
-from flowlab.checks import exercises
-from flowlab.checks.notebook_11 import museum
 from flowlab.datasets import mnist
-from flowlab.dequantization import Dequantized
-from flowlab.distributions import GaussianMixture
+from flowlab.densities import Dequantized, GaussianMixture
+from flowlab.lessons import exercises
+from flowlab.lessons.images_and_bits_per_dimension.exercises import museum
 from flowlab.metrics import bits_per_dim
 
 

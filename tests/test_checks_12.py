@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from flowlab.checks import exercises
-from flowlab.checks.notebook_12 import museum
-from flowlab.distributions import StandardLogistic, StandardNormal
+from flowlab.densities import StandardLogistic, StandardNormal
+from flowlab.lessons import exercises
+from flowlab.lessons.nice_on_mnist.exercises import museum
 from flowlab.models import nice
 from flowlab.restoration import posterior, wander, widths
 

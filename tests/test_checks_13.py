@@ -5,7 +5,7 @@ import math
 import torch
 
 from flowlab.bijections import ActNorm, BatchNorm, InvertibleConvolution, LULinear
-from flowlab.checks import exercises
+from flowlab.lessons import exercises
 
 
 def mixed(W, x):

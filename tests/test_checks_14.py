@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from flowlab.bijections import FactorOut, Squeeze
-from flowlab.checks import exercises
+from flowlab.lessons import exercises
 
 
 def corners(x):

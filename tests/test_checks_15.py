@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowlab.bijections import AffineCoupling, Chain, InverseAutoregressive, MaskedAutoregressive, alternating_mask
-from flowlab.checks import exercises
+from flowlab.lessons import exercises
 from flowlab.networks import MaskedMLP
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
 
-from flowlab.checks.notebook_16 import _greedy
+from flowlab.lessons.the_mixture_of_flows_on_mnist.exercises import _greedy
 
 
 def matched(counts, sign=-1):

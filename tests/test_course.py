@@ -11,10 +11,11 @@ import sys
 import pytest
 from notebook_format import GUIDE, REFERENCE, course, guide, stated_seconds, too_slow
 
-from flowlab import checks, cli
-from flowlab.checks import exercises, inventory, progress
-from flowlab.course import base, copying, release
+from flowlab import cli, lessons
+from flowlab.course import base, copying, inventory, release
 from flowlab.course.progress import exercises_for
+from flowlab.lessons import exercises
+from flowlab.lessons.base import progress
 
 COURSE = course()
 NUMBERS = [path.name[:2] for path in COURSE]
@@ -36,14 +37,14 @@ def right(number):
 
 
 def test_only_a_right_answer_is_noted_once(kept, capsys):
-    checks.check("00.1", lambda z: z)
-    checks.check("00.2", lambda log_p, log_q: ...)
+    lessons.check("00.1", lambda z: z)
+    lessons.check("00.2", lambda log_p, log_q: ...)
     assert not kept.exists()
-    checks.check("00.1", right("00.1"))
+    lessons.check("00.1", right("00.1"))
     first = kept.read_text()
     assert list(progress.read()["solved"]) == ["00.1"]
-    checks.check("00.1", right("00.1"))
-    checks.check("00.1", lambda z: z)  # trying something else later takes nothing away
+    lessons.check("00.1", right("00.1"))
+    lessons.check("00.1", lambda z: z)  # trying something else later takes nothing away
     assert kept.read_text() == first
     assert [p.name for p in kept.parent.iterdir()] == ["progress.json"], "no temporary file is left"
 
@@ -58,7 +59,7 @@ def test_without_a_name_progress_lies_in_the_users_own_folder(monkeypatch):
 def test_progress_that_cannot_be_kept_costs_nobody_the_feedback(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLOWLAB_PROGRESS", str(tmp_path / "file" / "progress.json"))  # its folder is a file
-    checks.check("00.1", right("00.1"))
+    lessons.check("00.1", right("00.1"))
     out, error = capsys.readouterr()
     assert out.startswith("✔") and not error
 
@@ -71,7 +72,7 @@ def test_a_failure_while_writing_leaves_the_old_notes(kept, monkeypatch, capsys)
         raise OSError("No space left on device")
 
     monkeypatch.setattr(progress.json, "dump", full)
-    checks.check("00.2", right("00.2"))
+    lessons.check("00.2", right("00.2"))
     assert capsys.readouterr().out.startswith("✔")
     assert kept.read_text() == before and len(list(kept.parent.iterdir())) == 1
 
@@ -90,7 +91,7 @@ def test_a_failure_while_writing_leaves_the_old_notes(kept, monkeypatch, capsys)
 def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
     kept.parent.mkdir()
     kept.write_text(text)
-    checks.check("00.1", right("00.1"))
+    lessons.check("00.1", right("00.1"))
     assert kept.read_text() == text
     assert cli.main(["progress"]) == 1
     error = capsys.readouterr().err
@@ -100,7 +101,7 @@ def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
 def test_the_home_of_nobody_costs_nobody_the_feedback(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOWLAB_PROGRESS", "~nobody-of-this-name/progress.json")
-    checks.check("00.1", right("00.1"))
+    lessons.check("00.1", right("00.1"))
     assert capsys.readouterr().out.startswith("✔")
 
 
@@ -430,7 +431,7 @@ def test_a_score_is_the_verdict_and_hears_no_warnings(capsys):
         log.warning("careful")
         return right("00.1")(z)
 
-    assert checks.score("00.1", noisy) == 1.0 and checks.score("00.1", lambda z: z) == 0.0
+    assert lessons.score("00.1", noisy) == 1.0 and lessons.score("00.1", lambda z: z) == 0.0
     out, error = capsys.readouterr()
     assert "✔" in out and "✘" in out and not error
     log.warning("heard again")

@@ -9,8 +9,15 @@ from torch import Generator
 import flowlab
 from flowlab import Flow
 from flowlab.bijections import Chain, Logit
-from flowlab.dequantization import Dequantized, VariationalDequantized, negative_bound
-from flowlab.distributions import GaussianMixture, StandardLogistic, StandardNormal, StandardUniform
+from flowlab.densities import (
+    Dequantized,
+    GaussianMixture,
+    StandardLogistic,
+    StandardNormal,
+    StandardUniform,
+    VariationalDequantized,
+    negative_bound,
+)
 from flowlab.metrics import bits_per_dim
 
 

@@ -17,13 +17,12 @@ import torch
 from forking import momentum, ready_to_fork
 from torch import Generator, Tensor, nn
 
-from flowlab import Flow, checkpoints, distributed, fit, training
+from flowlab import Flow, fit, training
 from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain, Logit
-from flowlab.dequantization import Dequantized, negative_bound
-from flowlab.distributions import StandardNormal
-from flowlab.mixtures import FlowMixture, Interleaved, Objective
+from flowlab.densities import Dequantized, StandardNormal, negative_bound
+from flowlab.densities.mixtures import FlowMixture, Interleaved, Objective
 from flowlab.models import realnvp
-from flowlab.training import NonFiniteLoss, Step, negative_log_likelihood, read_checkpoint
+from flowlab.training import NonFiniteLoss, Step, checkpoints, distributed, negative_log_likelihood, read_checkpoint
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
 
@@ -163,7 +162,7 @@ def runs(tmp_path_factory) -> Path:
 def where() -> dict[str, str]:
     """An environment whose processes find flowlab, and find each other on this machine alone."""
     loopback = "lo" if sys.platform == "linux" else "lo0"
-    return {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[1]), "GLOO_SOCKET_IFNAME": loopback}
+    return {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[2]), "GLOO_SOCKET_IFNAME": loopback}
 
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from flowlab.distributions import (
+from flowlab.densities import (
     AutoregressiveMixture,
     Base,
     GaussianMixture,

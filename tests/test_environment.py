@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import numpy as np
@@ -22,29 +23,25 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-# DESIGN's floors, from the ground up: a module imports only from floors below its own.
-FLOORS = [
+# The layers, lowest first: a module imports only from layers below its own.
+LAYERS = [
     ["networks", "datasets"],
-    ["distributions"],
     ["bijections"],
-    ["flow"],
-    ["dequantization"],
+    ["densities"],
     ["metrics"],
-    ["evaluation", "mixtures", "restoration"],
-    ["models", "distributed"],
-    ["checkpoints"],
+    ["evaluation", "restoration"],
+    ["models"],
     ["training"],
     ["experiments", "recipes"],
     ["pretrained"],
     ["plotting"],
-    ["checks"],
-    ["widgets"],
+    ["lessons"],
     ["course"],
     ["publish"],
     ["model_commands", "jupyter"],
     ["cli"],
 ]
-HEIGHT = {name: height for height, floor in enumerate(FLOORS) for name in floor}
+HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 ALLOWED = {"README.md", "LICENSE", "pyproject.toml", "environment.yml", "flowlab", "notebooks", "tests"}
 
 
@@ -62,7 +59,7 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT / "flowlab")))
-def test_imports_run_down_the_floors(path):
+def test_imports_run_down_the_layers(path):
     place = path.relative_to(ROOT / "flowlab").with_suffix("").parts
     own, inside = place[0], len(place) > 1
     for name in imports(path):
@@ -70,18 +67,25 @@ def test_imports_run_down_the_floors(path):
         if not parts:
             continue
         if parts[0] == own:
-            shared = {"base", "picture", "style", "plane", "toys", "scripts", "__init__"}
-            allowed = not inside or place[-1] == "__init__" or len(parts) == 1 or parts[1] in shared
-            assert allowed, f"{name}: within a folder only its base is shared"
+            if own == "lessons" and inside and place[1] != "base":
+                assert parts[1:2] in ([place[1]], ["base"], []), f"{name}: lessons do not import each other"
         else:
             assert HEIGHT[parts[0]] < HEIGHT[own], f"{own} may not import {parts[0]}, which is not below it"
 
 
+def test_no_module_imports_itself_by_way_of_others():
+    """Within a folder too: a module is read after those it imports. Packages' lists of names are left aside."""
+    names = {".".join(("flowlab", *p.relative_to(ROOT / "flowlab").with_suffix("").parts)): p for p in modules()}
+    leaves = {name: path for name, path in names.items() if not name.endswith("__init__")}
+    graph = {name: {target for target in imports(path) if target in leaves} for name, path in leaves.items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT / "flowlab")))
-def test_heavy_imports_stay_on_their_floor(path):
+def test_heavy_imports_stay_in_their_layer(path):
     own = path.relative_to(ROOT / "flowlab").with_suffix("").parts[0]
     text = path.read_text()
-    if own != "widgets":
+    if own != "lessons":
         assert not re.search(r"^\s*(import|from) (ipywidgets|anywidget)", text, re.M)
     if HEIGHT[own] < HEIGHT["plotting"]:
         assert not re.search(r"^\s*(import|from) matplotlib", text, re.M)
@@ -91,7 +95,7 @@ def test_import_loads_nothing_heavier_than_torch_and_numpy():
     code = "import sys, torch; before = set(sys.modules); import flowlab; flowlab.realnvp, flowlab.fit; "
     code += "print(*sorted(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert "flowlab.flow" in loaded
+    assert "flowlab.densities" in loaded
     heavy = {"matplotlib", "scipy", "sklearn", "ipywidgets", "tqdm", "pooch", "safetensors", "PIL"}
     assert not heavy & {name.split(".")[0] for name in loaded}
 
@@ -102,10 +106,10 @@ def test_jupyters_server_goes_without_torch():
     assert said.split() == ["False", "False"]
 
 
-def test_every_door_of_the_package_opens():
+def test_all_that_the_package_exports_is_there():
     for name in dir(flowlab):
         assert getattr(flowlab, name) is not None
-    for name in flowlab.ROOMS:
+    for name in flowlab.MODULES:
         assert (ROOT / "flowlab" / name).is_dir() or (ROOT / "flowlab" / f"{name}.py").is_file()
     with pytest.raises(AttributeError, match="flowlab has no 'sofa'"):
         _ = flowlab.sofa

@@ -9,8 +9,7 @@ from torch import nn
 from flowlab import Flow, evaluation
 from flowlab.bijections import Chain, ScaleShift
 from flowlab.datasets import mnist
-from flowlab.dequantization import Dequantized
-from flowlab.distributions import StandardUniform
+from flowlab.densities import Dequantized, StandardUniform
 from flowlab.metrics import logit_log_det
 
 D = 784

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from flowlab.widgets import explorers
+from flowlab.lessons import explorers
 
 
 def settings(control):

@@ -20,7 +20,7 @@ from flowlab.bijections import (
     ShapeError,
     SinhArcsinh,
 )
-from flowlab.distributions import GaussianMixture, StandardLogistic, StandardNormal, StandardUniform
+from flowlab.densities import GaussianMixture, StandardLogistic, StandardNormal, StandardUniform
 
 
 def generator(seed: int = 0) -> Generator:

@@ -7,9 +7,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlab import models
-from flowlab.dequantization import Dequantized
+from flowlab.densities import Dequantized
+from flowlab.densities.mixtures import FlowMixture, Invariance
 from flowlab.metrics import accuracy
-from flowlab.mixtures import FlowMixture, Invariance
 from flowlab.training import Step, fit
 
 K, D = 2, 4

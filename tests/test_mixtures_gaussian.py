@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sklearn import mixture as sklearn_mixture
 from torch import Generator, Tensor
 
-from flowlab import distributions
-from flowlab.mixtures import GaussianMixture, Prior, SingularComponent
+from flowlab import densities
+from flowlab.densities.mixtures import GaussianMixture, Prior, SingularComponent
 
 SETTINGS = {
     "no floor": {"floor": 0.0},
@@ -239,7 +239,7 @@ def test_kmeans_plus_plus_spreads_and_starts_differ():
 def test_is_a_density_like_the_base_and_computes_in_float64():
     x = points(0).float()
     mixture = GaussianMixture.fit(x, 2, generator=generator(0))
-    plain = distributions.GaussianMixture(mixture.means, mixture.covariances, weights=mixture.weights)
+    plain = densities.GaussianMixture(mixture.means, mixture.covariances, weights=mixture.weights)
     assert mixture.means.dtype == mixture.log_prob(x).dtype == torch.float64
     torch.testing.assert_close(mixture.log_prob(x.double()), plain.log_prob(x.double()))
     assert mixture.sample(5, generator(0)).shape == (5, 2)

@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
 
 import flowlab
-from flowlab import distributions, metrics
+from flowlab import densities, metrics
 from flowlab.bijections import Chain, FullAffine, ScaleShift, SinhArcsinh
 from flowlab.datasets import EightGaussians, Pinwheel, TwoCircles
-from flowlab.distributions import StandardNormal
-from flowlab.flow import Flow
-from flowlab.mixtures import (
+from flowlab.densities import Flow, StandardNormal
+from flowlab.densities.mixtures import (
     FlowMixture,
     GaussianMixture,
     Interleaved,
@@ -26,7 +25,7 @@ from flowlab.mixtures import (
     supervised,
     variational,
 )
-from flowlab.mixtures.variational import _walks, mutual_information
+from flowlab.densities.mixtures.variational import _walks, mutual_information
 from flowlab.training import Step
 
 KINDS = ("stack", "list", "shared", "latent")
@@ -45,10 +44,10 @@ def shaken(module: nn.Module, seed: int, scale: float = 0.5) -> nn.Module:
     return module.double()
 
 
-def base_of(K: int, D: int, seed: int, trainable: bool = True) -> distributions.GaussianMixture:
+def base_of(K: int, D: int, seed: int, trainable: bool = True) -> densities.GaussianMixture:
     g = generator(seed)
     A = torch.randn(K, D, D, generator=g, dtype=torch.float64)
-    return distributions.GaussianMixture(
+    return densities.GaussianMixture(
         2 * torch.randn(K, D, generator=g, dtype=torch.float64),
         A @ A.mT + 0.5 * torch.eye(D),
         weights=torch.rand(K, generator=g, dtype=torch.float64).add(0.2).softmax(-1),
@@ -263,7 +262,7 @@ def test_stack_equals_list():
 
 
 def test_components_of_any_kind_and_a_network_of_ones_own():
-    parts = [StandardNormal(2), distributions.GaussianMixture(torch.eye(2)), flowlab.spline_flow(2, 2)]
+    parts = [StandardNormal(2), densities.GaussianMixture(torch.eye(2)), flowlab.spline_flow(2, 2)]
     model = FlowMixture(parts, posterior=nn.Linear(2, 3))
     x = points().float()
     expected = torch.stack([part.log_prob(x) for part in parts], -1)
@@ -298,7 +297,7 @@ def test_latent_mixture_is_the_flow_with_that_base():
     base = model.flow.base
     for k in range(3):
         S = (base._scale_tril() @ base._scale_tril().mT).detach()[k : k + 1]
-        one = Flow(model.flow.bijection, distributions.GaussianMixture(base.means[k : k + 1].detach(), S))
+        one = Flow(model.flow.bijection, densities.GaussianMixture(base.means[k : k + 1].detach(), S))
         torch.testing.assert_close(model.log_prob_components(x)[:, k], one.log_prob(x))
 
 
@@ -405,7 +404,7 @@ def test_supervised_loss_is_joint_and_falls_when_q_gets_the_label_right():
 
 def test_a_component_that_cannot_have_made_a_point_says_nothing_of_its_label():
     """log p(x | k) = −∞ for the other k, and 0 · ∞ is no number."""
-    model = FlowMixture([distributions.StandardUniform(2), StandardNormal(2)], posterior=nn.Linear(2, 2))
+    model = FlowMixture([densities.StandardUniform(2), StandardNormal(2)], posterior=nn.Linear(2, 2))
     x = torch.full((3, 2), 4.0)
     assert supervised(model, (x, torch.ones(3, dtype=torch.long))).isfinite()
     assert supervised(model, (x, torch.zeros(3, dtype=torch.long))) == math.inf
@@ -549,7 +548,7 @@ def test_labels_show_the_rings():
 def test_latent_mixture_learns_with_and_without_labels():
     toy = TwoCircles(noise=0.05)
     x, y = toy.labelled(512, generator(0))
-    base = distributions.GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), trainable=True)
+    base = densities.GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), trainable=True)
     model = LatentGaussianMixture(flowlab.realnvp(2, 4, hidden=(32,), generator=generator(0)).bijection, base)
     loss = Interleaved(x, y, Objective("likelihood"), first=200, every=2, classify=1.0)
     history = flowlab.fit(model, x, steps=400, batch_size=128, learning_rate=5e-3, objective=loss, progress=False)
@@ -637,7 +636,7 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
         (lambda: Interleaved(*empty), "at least one labelled point"),
         (lambda: Interleaved(torch.full((4, 2), math.nan), torch.zeros(4).long()), "NaN or infinity"),
         (lambda: Interleaved(x2, torch.zeros(4).long(), every=-1), "first and every of at least 0"),
-        (lambda: LatentGaussianMixture(single.bijection, distributions.GaussianMixture(torch.zeros(1, 2))), "two comp"),
+        (lambda: LatentGaussianMixture(single.bijection, densities.GaussianMixture(torch.zeros(1, 2))), "two comp"),
         (lambda: flowlab.fit(model, torch.full((4, 2), math.nan), objective=Objective(), progress=False), "has NaN"),
     ),
 )

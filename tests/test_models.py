@@ -31,9 +31,15 @@ from flowlab.bijections import (
     Squeeze,
 )
 from flowlab.datasets import mnist
-from flowlab.dequantization import Dequantized, VariationalDequantized
-from flowlab.distributions import AutoregressiveMixture, GaussianMixture, StandardLogistic, StandardNormal
-from flowlab.mixtures import FlowMixture
+from flowlab.densities import (
+    AutoregressiveMixture,
+    Dequantized,
+    GaussianMixture,
+    StandardLogistic,
+    StandardNormal,
+    VariationalDequantized,
+)
+from flowlab.densities.mixtures import FlowMixture
 from flowlab.models import PRESETS, glow, made, maf, nice, realnvp, realnvp_image, spline_flow
 from flowlab.training import load_checkpoint, save_checkpoint
 

@@ -4,7 +4,7 @@ import nbformat
 import notebook_format
 import pytest
 
-from flowlab.checks import exercises
+from flowlab.lessons import exercises
 
 COURSE = notebook_format.course()
 
@@ -26,7 +26,7 @@ def test_notebook_keeps_the_house_rules(path):
     assert len(text.split()) <= 2800 and len(code) <= 200
     tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     asked = {tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")}
-    assert asked == {n for n in exercises() if n.startswith(number)}, "every exercise of flowlab.checks stands in it"
+    assert asked == {n for n in exercises() if n.startswith(number)}, "every exercise of flowlab.lessons stands in it"
     assert 2 <= len(asked) <= 5
     assert "nbval-check-output" in tags, "a claim that the text leans on is checked"
 

@@ -23,7 +23,7 @@ from flowlab.bijections import (
     ScaleShift,
     SplineCoupling,
 )
-from flowlab.distributions import StandardLogistic, StandardNormal
+from flowlab.densities import StandardLogistic, StandardNormal
 from flowlab.models import maf
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}

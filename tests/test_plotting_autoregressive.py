@@ -9,10 +9,10 @@ from torch.func import jacrev
 
 from flowlab import Flow, pretrained
 from flowlab.bijections import Inverse, MaskedAutoregressive
-from flowlab.distributions import StandardNormal
+from flowlab.densities import StandardNormal
+from flowlab.lessons.autoregressive_flows import figures as draw
+from flowlab.lessons.autoregressive_flows.explorer import FillImage, MaskedNetwork, OnePixel
 from flowlab.networks import MaskedMLP
-from flowlab.plotting import autoregressive as draw
-from flowlab.widgets.autoregressive import FillImage, MaskedNetwork, OnePixel
 
 
 @pytest.mark.parametrize("order", [None, [2, 0, 4, 1, 3]])

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from flowlab.datasets import mnist
-from flowlab.distributions import GaussianMixture
+from flowlab.densities import GaussianMixture
+from flowlab.lessons.images_and_bits_per_dimension import figures as bits
+from flowlab.lessons.images_and_bits_per_dimension.explorer import Spikes, ThreeScales
 from flowlab.metrics import bits_per_dim, logit_log_det
-from flowlab.plotting import bits
-from flowlab.widgets.bits import Spikes, ThreeScales
 
 
 @pytest.mark.parametrize("width", [1e-3, 0.1, 1.5])

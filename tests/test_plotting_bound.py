@@ -8,10 +8,10 @@ import torch
 
 from flowlab import Flow
 from flowlab.bijections import ScaleShift
-from flowlab.distributions import StandardNormal
-from flowlab.mixtures import GaussianMixture
-from flowlab.plotting import bound
-from flowlab.widgets.bound import BoundTouches, ForwardAndReverse
+from flowlab.densities import StandardNormal
+from flowlab.densities.mixtures import GaussianMixture
+from flowlab.lessons.the_elbo import figures as bound
+from flowlab.lessons.the_elbo.explorer import BoundTouches, ForwardAndReverse
 
 THETA = np.linspace(-4.5, 4.5, 37)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowlab.plotting import digit_mixture as draw
-from flowlab.widgets.digit_mixture import LookInside, OneStyleTenDigits
+from flowlab.lessons.the_mixture_of_flows_on_mnist import figures as draw
+from flowlab.lessons.the_mixture_of_flows_on_mnist.explorer import LookInside, OneStyleTenDigits
 
 
 @pytest.fixture(scope="module")

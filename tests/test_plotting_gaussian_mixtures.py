@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from flowlab.mixtures import GaussianMixture, Prior
-from flowlab.plotting import gaussian_mixtures as draw
-from flowlab.widgets.gaussian_mixtures import BayesRule, EMByHand
+from flowlab.densities.mixtures import GaussianMixture, Prior
+from flowlab.lessons.gaussian_mixtures_and_em import figures as draw
+from flowlab.lessons.gaussian_mixtures_and_em.explorer import BayesRule, EMByHand
 
 
 def seeded(seed):

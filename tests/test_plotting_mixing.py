@@ -8,10 +8,19 @@ import torch
 
 from flowlab.bijections import ActNorm
 from flowlab.datasets import TwoMoons
-from flowlab.plotting import mixing
-from flowlab.plotting.mixing import PLANE, Bananas, OneCoupling, Turned, axes_at, contender, learned_angle, learner
+from flowlab.lessons.from_realnvp_to_glow import figures as mixing
+from flowlab.lessons.from_realnvp_to_glow.explorer import ShuffleReverseRotate, TurnAxes
+from flowlab.lessons.from_realnvp_to_glow.figures import (
+    PLANE,
+    Bananas,
+    OneCoupling,
+    Turned,
+    axes_at,
+    contender,
+    learned_angle,
+    learner,
+)
 from flowlab.plotting.plane import plane
-from flowlab.widgets.mixing import ShuffleReverseRotate, TurnAxes
 
 
 def seeded(seed=0):

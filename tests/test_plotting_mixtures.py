@@ -7,10 +7,10 @@ from torch import Generator
 
 from flowlab import pretrained
 from flowlab.experiments import CIRCLES, PINWHEEL
+from flowlab.lessons.the_variational_mixture_of_flows import figures as draw
+from flowlab.lessons.the_variational_mixture_of_flows.explorer import YOURS, MixtureTraining, ThreePartitions
 from flowlab.metrics import accuracy, bound_gap
 from flowlab.models import flow_mixture
-from flowlab.plotting import mixtures as draw
-from flowlab.widgets.mixtures import YOURS, MixtureTraining, ThreePartitions
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from matplotlib.image import AxesImage
 
+from flowlab.lessons.nice_on_mnist import figures as draw
+from flowlab.lessons.nice_on_mnist.explorer import CoolDigits, FillHidden
 from flowlab.models import nice
-from flowlab.plotting import nice as draw
 from flowlab.training import History
-from flowlab.widgets.nice import CoolDigits, FillHidden
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import torch
 
 from flowlab import Flow
 from flowlab.bijections import Monotone, ScaleShift
-from flowlab.distributions import StandardLogistic, StandardNormal, StandardUniform
-from flowlab.plotting.one_dimension import BASES, MAPS, A, B, PushForward
+from flowlab.densities import StandardLogistic, StandardNormal, StandardUniform
+from flowlab.lessons.change_of_variables_1d.figures import BASES, MAPS, A, B, PushForward
 
 A_VALUES = (A[0], -0.3, 0.5, A[1])
 

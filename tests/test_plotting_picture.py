@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 from PIL import Image
 
-from flowlab.plotting.picture import Picture
+from flowlab.lessons.base.picture import Picture
 
 
 class Sheet(Picture):

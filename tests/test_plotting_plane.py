@@ -7,7 +7,7 @@ from torch import Generator
 
 import flowlab
 from flowlab.bijections import BatchNorm, Chain, ScaleShift
-from flowlab.distributions import StandardNormal
+from flowlab.densities import StandardNormal
 from flowlab.plotting.plane import density, grid_lines, log_density, plane, warped_grid
 
 

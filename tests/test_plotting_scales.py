@@ -8,8 +8,8 @@ import torch
 from flowlab import models
 from flowlab.bijections import Chain, FactorOut, Inverse, Squeeze, levels
 from flowlab.datasets import mnist
-from flowlab.plotting import scales
-from flowlab.widgets.scales import AlongAttribute, ResampleLevels
+from flowlab.lessons.multi_scale_flows_on_mnist import figures as scales
+from flowlab.lessons.multi_scale_flows_on_mnist.explorer import AlongAttribute, ResampleLevels
 
 
 def seeded(seed):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
-from flowlab.plotting.start import START, hand_flow
-from flowlab.widgets.start import BendTheGaussian
+from flowlab.lessons.start_here.explorer import BendTheGaussian
+from flowlab.lessons.start_here.figures import START, hand_flow
 
 BENT = {"size": 1.7, "push": 0.4, "wings": 0.7, "swirl": 0.6}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from flowlab.lessons.change_of_variables_2d.explorer import DeterminantAsArea, MagnifiedCell
+from flowlab.lessons.change_of_variables_2d.figures import PLANAR_MAPS, CellUnderMap, SquareUnderMatrix, signed_area
 from flowlab.plotting.plane import jacobians
-from flowlab.plotting.two_dimensions import PLANAR_MAPS, CellUnderMap, SquareUnderMatrix, signed_area
-from flowlab.widgets.two_dimensions import DeterminantAsArea, MagnifiedCell
 
 SHAPES = [(1.5, 0.3, 0.4, 1.2), (-1.2, 0.4, 0.4, 1.2), (2.0, -2.0, 1.0, 0.5)]
 

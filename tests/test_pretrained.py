@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from flowlab import Flow, evaluation, models, pretrained
-from flowlab.dequantization import Dequantized
-from flowlab.mixtures import FlowMixture
+from flowlab.densities import Dequantized
+from flowlab.densities.mixtures import FlowMixture
 from flowlab.pretrained import make, pack
 from flowlab.recipes import RECIPES, Digits, Recipe, Size, Splits, splits
 from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint

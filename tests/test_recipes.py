@@ -9,7 +9,7 @@ import torch
 
 from flowlab import evaluation, models, recipes
 from flowlab.datasets import mnist
-from flowlab.dequantization import VariationalDequantized, negative_bound
+from flowlab.densities import VariationalDequantized, negative_bound
 from flowlab.recipes import RECIPES, Recipe, Size
 from flowlab.recipes.base import likelihood
 from flowlab.recipes.densities import DENSITIES, NICE

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from flowlab.bijections import Chain, ScaleShift
-from flowlab.distributions import StandardLogistic, StandardNormal
-from flowlab.flow import Flow
+from flowlab.densities import Flow, StandardLogistic, StandardNormal
 from flowlab.models import nice, realnvp
 from flowlab.restoration import denoise, inpaint, posterior, wander, widths
 

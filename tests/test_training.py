@@ -23,11 +23,10 @@ import torch
 from forking import momentum, ready_to_fork
 from torch import Generator, Tensor, nn
 
-from flowlab import Flow, checkpoints, fit, nice, realnvp, training
+from flowlab import Flow, fit, nice, realnvp, training
 from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain, FullAffine, Logit, ScaleShift
-from flowlab.dequantization import Dequantized, negative_bound
-from flowlab.distributions import StandardNormal, StandardUniform
-from flowlab.mixtures import Interleaved, Objective
+from flowlab.densities import Dequantized, StandardNormal, StandardUniform, negative_bound
+from flowlab.densities.mixtures import Interleaved, Objective
 from flowlab.training import (
     CheckpointError,
     CompilerMissing,
@@ -35,6 +34,7 @@ from flowlab.training import (
     NonFiniteLoss,
     OutOfMemory,
     Step,
+    checkpoints,
     compiled,
     load_checkpoint,
     negative_log_likelihood,
@@ -566,7 +566,7 @@ def test_looking_later_changes_nothing(tmp_path, monkeypatch):
     }
     flow, later = small(), small()
     history = quiet(flow, gaussian(), **settings)
-    monkeypatch.setitem(training.STEPS_AHEAD, "cpu", 7)
+    monkeypatch.setitem(loop.STEPS_AHEAD, "cpu", 7)
     kinds = []
     its = fit(later, gaussian(), progress=lambda history: kinds.append(type(history.loss[-1])), **settings)
     assert kinds.count(Tensor) > 20 and its.loss == history.loss and {type(loss) for loss in its.loss} == {float}
@@ -592,7 +592,7 @@ def test_looking_later_stops_where_looking_at_once_does(tmp_path, monkeypatch, b
     settings = {"steps": 40, "batch_size": 64, "objective": objective, "schedule": "constant"}
     with pytest.raises(NonFiniteLoss, match=words):
         quiet(flow, gaussian(), **settings)
-    monkeypatch.setitem(training.STEPS_AHEAD, "cpu", 7)
+    monkeypatch.setitem(loop.STEPS_AHEAD, "cpu", 7)
     with pytest.raises(NonFiniteLoss, match=words):
         quiet(later, gaussian(), checkpoint=file, checkpoint_every=6, **settings)
     assert same(state(later), state(flow)), "no step was taken from the bad one on"
@@ -767,9 +767,9 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, changed):
 
 def test_what_an_objective_computed_may_be_rounded_otherwise_where_a_run_goes_on():
     x, y = gaussian()[:20], torch.arange(20) % 3
-    told = training._told(Interleaved(x, y))
-    assert told == training._told(Interleaved(x * (1 + 1e-6), y))
-    assert told != training._told(Interleaved(x, y.flip(0))) and told != training._told(Interleaved(x[:19], y[:19]))
+    told = loop._told(Interleaved(x, y))
+    assert told == loop._told(Interleaved(x * (1 + 1e-6), y))
+    assert told != loop._told(Interleaved(x, y.flip(0))) and told != loop._told(Interleaved(x[:19], y[:19]))
 
 
 def test_the_checkpoint_of_another_model_is_refused(tmp_path):
@@ -1057,7 +1057,7 @@ def twenty_kills(root: Path) -> None:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
-    where = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[1])}
+    where = {**os.environ, "PYTHONPATH": str(Path(training.__file__).parents[2])}
     done = subprocess.run([sys.executable, __file__, root], capture_output=True, text=True, timeout=300, env=where)
     assert done.returncode == 0, done.stderr
     return root

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from flowlab.checks import exercises, progress
 from flowlab.course.base import Aim, aims, notebooks, title
+from flowlab.lessons import exercises
+from flowlab.lessons.base import progress
 
 
 def exercises_for(path: Path) -> list[tuple[Aim, list[str]]]:

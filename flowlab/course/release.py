@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from flowlab.checks import Exercise, exercises, inventory
+from flowlab.course import inventory
 from flowlab.course.base import notebooks, read, write
+from flowlab.lessons import Exercise, exercises
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#]*)[^)]*\)")
 ANSWERS = re.compile(r"(?:^|(?<=[.!?]) +)[^.!?\n]*(?:\(solutions/[^)]*\)|`solutions`)[^.!?\n]*[.!?]", re.M)
@@ -132,7 +133,7 @@ def _hidden_test(exercise: Exercise) -> str:
     return (
         f"# Exercise {exercise.number}: one point, if check says that your answer is right.\n"
         "### BEGIN HIDDEN TESTS\n"
-        "from flowlab.checks import score\n\n"
+        "from flowlab.lessons import score\n\n"
         f'score("{exercise.number}", {exercise.answer.__name__})\n'
         "### END HIDDEN TESTS"
     )

@@ -21,10 +21,8 @@ import torch
 
 from flowlab import models
 from flowlab.datasets import TOYS, Toy
-from flowlab.dequantization import Dequantized
-from flowlab.distributions import GaussianMixture
-from flowlab.flow import Flow
-from flowlab.mixtures import FlowMixture
+from flowlab.densities import Dequantized, Flow, GaussianMixture
+from flowlab.densities.mixtures import FlowMixture
 from flowlab.training import CheckpointError, History, read_checkpoint
 
 FOLDER = Path(__file__).parent

@@ -15,9 +15,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlab import models
+from flowlab.densities.mixtures import Interleaved, Mixture, Objective
 from flowlab.experiments import CIRCLES, PINWHEEL, Points, label_sets, short
 from flowlab.metrics import accuracy
-from flowlab.mixtures import Interleaved, Mixture, Objective
 from flowlab.pretrained import FOLDER, replay, truth
 from flowlab.training import save_checkpoint, train
 

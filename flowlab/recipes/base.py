@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab import distributed, evaluation, models
+from flowlab import evaluation, models
 from flowlab.datasets import mnist
-from flowlab.dequantization import negative_bound
-from flowlab.training import History, fit, save_checkpoint
+from flowlab.densities import negative_bound
+from flowlab.training import History, distributed, fit, save_checkpoint
 
 
 class Digits(NamedTuple):

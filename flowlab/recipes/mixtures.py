@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from flowlab import evaluation, models
 from flowlab.datasets.augment import affine, upright
+from flowlab.densities.mixtures import Invariance, consistent_posterior
 from flowlab.metrics import accuracy
-from flowlab.mixtures import Invariance, consistent_posterior
 from flowlab.recipes.base import Recipe, Size, Splits, Trial
 from flowlab.training import fit
 

@@ -28,7 +28,7 @@ import ipywidgets as widgets
 import numpy as np
 import torch
 
-from flowlab.widgets import explorers
+from flowlab.lessons import explorers
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "browser"))
 

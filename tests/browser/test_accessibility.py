@@ -17,7 +17,7 @@ plotting.density(datasets.TwoMoons(), title="two moons")
 """
 
 EXPLORER = """
-from flowlab.widgets.coupling import CouplingLayers
+from flowlab.lessons.nice.explorer import CouplingLayers
 CouplingLayers()
 """
 

@@ -8,14 +8,14 @@ import lab
 import pytest
 from engine import serious
 
-from flowlab.widgets import explorers
+from flowlab.lessons import explorers
 
 CI = os.environ.get("CI") == "true"
 
 # A control that nobody listens to, and one whose callback does nothing: the test below must object to both.
 PLANTED = """
 import ipywidgets
-from flowlab.widgets.one_dimension import ChangeOfVariables
+from flowlab.lessons.change_of_variables_1d.explorer import ChangeOfVariables
 
 class Deaf(ChangeOfVariables):
     def _changed(self, change):

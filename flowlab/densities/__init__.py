@@ -1,0 +1,21 @@
+"""Densities: simple ones, flows, and bounds; mixtures are in ``flowlab.densities.mixtures``. Start with ``base.py``."""
+
+from flowlab.densities.autoregressive import AutoregressiveMixture
+from flowlab.densities.base import Base
+from flowlab.densities.bounds import Dequantized, VariationalDequantized, negative_bound
+from flowlab.densities.flow import Flow
+from flowlab.densities.gaussian_mixture import GaussianMixture
+from flowlab.densities.simple import StandardLogistic, StandardNormal, StandardUniform
+
+__all__ = [
+    "AutoregressiveMixture",
+    "Base",
+    "Dequantized",
+    "Flow",
+    "GaussianMixture",
+    "StandardLogistic",
+    "StandardNormal",
+    "StandardUniform",
+    "VariationalDequantized",
+    "negative_bound",
+]

@@ -1,0 +1,127 @@
+"""Densities for whole numbers, such as pixels: spread each number over a bin of its own, then ask a density.
+
+A pixel value v is a number from 0 to 255, and its probability is that of its bin, P(v) = ∫ p(x) dx over
+[v/256, (v+1)/256): the bins tile [0, 1], so the probabilities sum to one. The integral has no formula for a flow; with
+noise u in the bin, x = (v + u)/256, it is a mean over u, and the log of a mean is at least the mean of the logs. So
+what is computed here is a *bound* on log P(v).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from flowlab.densities.flow import Flow
+
+
+class Dequantized(nn.Module):
+    """log P(v) ≥ E_u[log p((v + u)/256)] − D log 256, u uniform: a bound (Theis et al., arXiv:1511.01844, section 3.1).
+
+    ``log_prob`` takes whole numbers ``(..., D)`` from 0 to ``levels`` − 1 to ``(...)``, in nats of the *whole numbers*:
+    a log-probability, never above 0 in the mean over u. It is a draw of the bound; with ``draws`` = S > 1 it is
+    log (1/S) Σ_s p((v + u_s)/256) − D log 256, tighter (importance weighted, arXiv:1509.00519), and exact in the limit.
+    The same generator state gives the same number. ``sample`` gives whole numbers ``(n, D)``.
+
+    Args:
+        density: anything with ``log_prob`` on [0, 1]^D, such as a Flow that begins with a Logit.
+        levels: how many values there are; 256 for 8 bits.
+        draws: how many u for each sample.
+
+    Raises:
+        TypeError, ValueError: for v that are no whole numbers, or outside 0 to ``levels`` − 1; for counts below 1.
+    """
+
+    is_bound = True
+
+    def __init__(self, density: Any, levels: int = 256, *, draws: int = 1) -> None:
+        super().__init__()
+        for name, count, least in (("levels", levels, 2), ("draws", draws, 1)):
+            if count < least:
+                raise ValueError(f"{type(self).__name__} expected {name} of at least {least}, but came {count}.")
+        self.density, self.levels, self.draws = density, levels, draws
+
+    def log_prob(self, v: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """The bound on log P(v), in nats: ``(..., D)`` to ``(...)``."""
+        self._check(v)
+        log_w = [self._draw(v, context, generator) for _ in range(self.draws)]
+        return torch.stack(log_w).logsumexp(0) - math.log(self.draws)
+
+    def forward(self, v: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        return self.log_prob(v, context, generator=generator)
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None, **settings: Any) -> Tensor:
+        """n draws of v = ⌊256 x⌋, x ~ p: ``(n, D)`` int64. What p puts outside of [0, 1] goes to the nearest end.
+
+        Further settings, such as ``temperature``, are those of the density's ``sample``.
+        """
+        x = self.density.sample(n, generator, **settings)
+        return (self.levels * x).floor().clamp(0, self.levels - 1).long()
+
+    def dequantize(self, v: Tensor, u: Tensor) -> Tensor:
+        """x = (v + u)/256, in (0, 1): ``(..., D)`` each."""
+        # Rounding must not put a point on the edge, where the logit is infinite.
+        eps = torch.finfo(u.dtype).eps
+        return ((v + u) / self.levels).clamp(eps / self.levels, 1 - eps / 2)
+
+    def noise(self, v: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | float]:
+        """u in the unit cube and log q(u | v): ``(..., D)`` and ``(...)``. Here uniform, so log q = 0."""
+        tensors = (*self.density.parameters(), *self.density.buffers()) if isinstance(self.density, nn.Module) else ()
+        dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
+        return torch.rand(v.shape, generator=generator, dtype=dtype, device=v.device), 0.0
+
+    def _draw(self, v: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
+        """log p(x) − log q(u | v) − D log 256 for one u."""
+        u, log_q = self.noise(v, generator)
+        x = self.dequantize(v, u)
+        log_p = self.density.log_prob(x) if context is None else self.density.log_prob(x, context)
+        D = math.prod(v.shape[log_p.ndim :])
+        return log_p - log_q - D * math.log(self.levels)
+
+    def _check(self, v: Tensor) -> None:
+        if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool:
+            raise TypeError(
+                f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, such as uint8 pixels, but "
+                f"came {v.dtype}. It adds the noise itself: give it the pixels as they were read."
+            )
+        kind = torch.iinfo(v.dtype)
+        if kind.min < 0 or kind.max >= self.levels:  # else nothing can be outside, and a GPU need not be asked
+            low, high = (int(end) for end in v.aminmax())
+            if low < 0 or high >= self.levels:
+                raise ValueError(
+                    f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, but came {low} to "
+                    f"{high}."
+                )
+
+
+class VariationalDequantized(Dequantized):
+    """log P(v) ≥ E_q(u | v)[log p((v + u)/256) − log q(u | v)] − D log 256 (Flow++, arXiv:1902.00275, section 3.1).
+
+    The noise is learned: u = sigmoid(e), with e drawn from the flow ``noise`` given v. A q that puts u where p is high
+    leaves a smaller gap, and p no longer has to fill its bins evenly. Train p and q together, on this bound.
+
+    Args:
+        noise: a Flow for ``(..., D)`` with a context of D features, which gets v scaled to (−1, 1). With a
+            StandardLogistic base it starts, at the identity, as uniform noise.
+    """
+
+    def __init__(self, density: Any, noise: Flow, levels: int = 256, *, draws: int = 1) -> None:
+        super().__init__(density, levels, draws=draws)
+        self.q = noise
+
+    def noise(self, v: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        D = self.q.base.features
+        eps = self.q.base.sample(v.numel() // D, generator).reshape(v.shape)
+        context = (2 * v.to(eps.dtype) + 1) / self.levels - 1
+        e, log_det = self.q.bijection.inverse(eps, context)
+        u = torch.sigmoid(e)
+        log_slope = nn.functional.logsigmoid(e) + nn.functional.logsigmoid(-e)  # log du/de
+        return u, self.q.base.log_prob(eps) - log_det - log_slope.sum(-1)
+
+
+def negative_bound(model: Dequantized, v: Tensor, step: Any) -> Tensor:
+    """−mean of the bound on log P(v), in nats: an objective for ``fit``, whose steps bring the generator."""
+    return -model(v, generator=step.generator).mean()

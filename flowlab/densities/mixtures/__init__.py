@@ -1,0 +1,32 @@
+"""Mixtures: Gaussians by EM (``gaussian.py``), flows by the ELBO (``variational.py``), images (``clustering.py``)."""
+
+from flowlab.densities.mixtures.clustering import Invariance
+from flowlab.densities.mixtures.gaussian import EMStep, GaussianMixture, Prior, SingularComponent
+from flowlab.densities.mixtures.variational import (
+    Elbo,
+    FlowMixture,
+    Interleaved,
+    LatentGaussianMixture,
+    Mixture,
+    Objective,
+    consistent_posterior,
+    falling_temperature,
+    supervised,
+)
+
+__all__ = [
+    "EMStep",
+    "Elbo",
+    "FlowMixture",
+    "GaussianMixture",
+    "Interleaved",
+    "Invariance",
+    "LatentGaussianMixture",
+    "Mixture",
+    "Objective",
+    "Prior",
+    "SingularComponent",
+    "consistent_posterior",
+    "falling_temperature",
+    "supervised",
+]

@@ -1,0 +1,416 @@
+"""What every explorer shares: controls, a picture, numbers beside it, errors that show, a way to run and to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+from flowlab.lessons.base.picture import Picture
+
+SLICE = 0.08  # seconds of a long run between two looks at the buttons
+
+
+class PictureView(anywidget.AnyWidget):
+    """A canvas with a line of numbers below, that says what it shows, and that can be pressed and dragged.
+
+    It draws ``scene``, as ``picture.Recorder`` has written it down, over ``background``. The numbers
+    are part of it and no widget of their own, since each message to a browser costs as much as many points.
+
+    ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left.
+    """
+
+    _esm = """
+    // JupyterLab takes arrow keys for moving between cells before a drop-down list sees them. The window hears a key
+    // before Lab does: keep it from Lab there, and the browser still moves the list.
+    if (!window.flowlabKeys) {
+      window.flowlabKeys = true;
+      window.addEventListener("keydown", (e) => {
+        if (e.target.matches?.(".flowlab-explorer select")) e.stopPropagation();
+      }, true);
+    }
+    // What Recorder has written down, step by step.
+    function draw(context, { steps, numbers }, images) {
+      const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
+      const values = new Float32Array(bytes.slice().buffer);
+      let at = 0, image = 0;
+      const outline = (count) => {
+        const path = new Path2D();
+        for (const end = at + 3 * count; at < end; at += 3) {
+          if (values[at + 2] === 1) path.moveTo(values[at], values[at + 1]);
+          else if (values[at + 2] === 2) path.lineTo(values[at], values[at + 1]);
+          else if (values[at + 2] === 79) path.closePath();
+        }
+        return path;
+      };
+      for (const step of steps) {
+        context.save();
+        if (step.clip) { context.beginPath(); context.rect(...step.clip); context.clip(); }
+        if (step.kind === "image") {
+          context.imageSmoothingEnabled = false;
+          context.transform(...step.matrix);
+          context.drawImage(images[image++], 0, 0);
+        } else {
+          const path = outline(step.count);
+          if (step.face) context.fillStyle = step.face;
+          if (step.edge) {
+            Object.assign(context, { strokeStyle: step.edge, lineWidth: step.width, miterLimit: 10 });
+            Object.assign(context, { lineCap: step.cap, lineJoin: step.join, lineDashOffset: step.shift ?? 0 });
+            context.setLineDash(step.dash ?? []);
+          }
+          const ink = () => {
+            if (step.face || step.faces) context.fill(path);
+            if (step.edge) context.stroke(path);
+          };
+          if (step.kind === "path") ink();
+          for (let i = 0; i < (step.places ?? 0); i++, at += 2) {
+            if (step.faces) context.fillStyle = step.faces[i];
+            context.setTransform(1, 0, 0, 1, values[at], values[at + 1]);
+            ink();
+          }
+        }
+        context.restore();
+      }
+    }
+    const decode = (png) => createImageBitmap(new Blob([png], { type: "image/png" }));
+    function unpack(pixels, [width, height]) {
+      const bitmap = new OffscreenCanvas(width, height), bytes = new Uint8ClampedArray(width * height * 4);
+      bytes.set(new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength));
+      bitmap.getContext("2d").putImageData(new ImageData(bytes, width), 0, 0);
+      return bitmap;
+    }
+    function render({ model, el }) {
+      const image = document.createElement("canvas"), context = image.getContext("2d");
+      image.className = "flowlab-picture";
+      image.setAttribute("role", "img");
+      Object.assign(image.style, { maxWidth: "100%", height: "auto" });
+      image.style.touchAction = model.get("draggable") ? "none" : "auto";
+      image.style.cursor = model.get("draggable") ? "crosshair" : "default";
+      let waiting = false, last = null, count = 0;
+      let still = null, still_png = null, decoding = false, stale = false, frames = 0;
+      const paint = (scene, images) => {
+        if (image.width !== still.width || image.height !== still.height) {
+          image.width = still.width; image.height = still.height;
+        }
+        context.drawImage(still, 0, 0);
+        draw(context, scene, images);
+        image.dataset.frames = ++frames;
+        waiting = false;
+        if (last) { const event = last; last = null; send(event); }
+      };
+      // A PNG takes a moment to decode. What comes in the meantime waits, and only the newest of it is drawn.
+      const show = async () => {
+        stale = true;
+        if (decoding) return;
+        decoding = true;
+        try {
+          while (stale) {
+            stale = false;
+            const scene = model.get("scene"), png = model.get("background");
+            if (png !== still_png) { still = await decode(png); still_png = png; }
+            const sizes = scene.steps.filter((step) => step.kind === "image").map((step) => step.size);
+            let images = scene.images.map((image, i) => sizes[i] ? unpack(image, sizes[i]) : decode(image));
+            if (!sizes.every(Boolean)) images = await Promise.all(images);
+            paint(scene, images);
+            images.forEach((bitmap) => bitmap.close?.());
+          }
+        } finally {
+          decoding = false;
+        }
+      };
+      const numbers = document.createElement("div");
+      numbers.className = "flowlab-readout";
+      numbers.style.margin = "4px 2px";
+      const tell = () => { numbers.innerHTML = model.get("readout"); };
+      const describe = () => {
+        image.setAttribute("aria-label", model.get("alt"));
+        image.dataset.regions = JSON.stringify(model.get("regions"));
+      };
+      const send = (event) => {
+        // One move under way at a time: a slow kernel skips moves, it does not queue them.
+        if (waiting && event.kind === "move") { last = event; return; }
+        waiting = true;
+        setTimeout(() => { waiting = false; }, 250);
+        model.send({ ...event, count: ++count });  // each by itself: changes of a trait would be merged on the way
+      };
+      const where = (kind, e) => {
+        const box = image.getBoundingClientRect();
+        return { kind, x: (e.clientX - box.left) / box.width, y: (e.clientY - box.top) / box.height };
+      };
+      if (model.get("draggable")) {
+        image.addEventListener("pointerdown", (e) => { image.setPointerCapture(e.pointerId); send(where("down", e)); });
+        image.addEventListener("pointermove", (e) => { if (e.buttons) send(where("move", e)); });
+        image.addEventListener("pointerup", (e) => { last = null; send(where("up", e)); });
+      }
+      // A screen reader hears what the picture shows once the hand rests, and not at every step of a slider.
+      const spoken = document.createElement("div");
+      spoken.setAttribute("role", "status");
+      spoken.style.cssText = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)";
+      let resting = null;
+      const speak = () => {
+        clearTimeout(resting);
+        resting = setTimeout(() => { spoken.textContent = model.get("alt"); }, 700);
+      };
+      // ipywidgets writes a slider's name beside it and does not tie the two together: do so, also for sliders to come.
+      const name = () => {
+        for (const slider of el.closest(".flowlab-explorer")?.querySelectorAll(".widget-slider") ?? []) {
+          const label = slider.querySelector(".widget-label")?.textContent;
+          const handle = slider.querySelector(".noUi-handle"), readout = slider.querySelector(".widget-readout");
+          if (!label || !handle) continue;
+          handle.setAttribute("aria-label", label);
+          if (!readout) continue;
+          handle.setAttribute("aria-valuetext", readout.textContent);
+          readout.setAttribute("role", "textbox");
+          readout.setAttribute("aria-label", `${label}, to type`);
+        }
+      };
+      const watch = new MutationObserver(name);
+      const attached = setInterval(() => {
+        const explorer = el.closest(".flowlab-explorer");
+        if (!explorer) return;
+        clearInterval(attached);
+        watch.observe(explorer, { childList: true, subtree: true, characterData: true });
+        name();
+      }, 100);
+      model.on("change:scene", show);
+      model.on("change:readout", tell);
+      model.on("change:alt", describe);
+      model.on("change:alt", speak);
+      show(); tell(); describe();
+      el.append(image, numbers, spoken);
+      return () => {
+        clearInterval(attached); clearTimeout(resting); watch.disconnect();
+        model.off("change:scene", show); model.off("change:readout", tell);
+        model.off("change:alt", describe); model.off("change:alt", speak);
+      };
+    }
+    export default { render };
+    """
+    background = traitlets.Bytes(b"").tag(sync=True)
+    scene = traitlets.Dict({}).tag(sync=True)
+    readout = traitlets.Unicode("").tag(sync=True)  # in HTML
+    alt = traitlets.Unicode("").tag(sync=True)
+    regions = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
+    draggable = traitlets.Bool(False).tag(sync=True)
+    pointer = traitlets.Dict({})
+
+    def __init__(self, **traits: Any) -> None:
+        super().__init__(**traits)
+        self.on_msg(lambda view, event, buffers: self.set_trait("pointer", event))
+
+
+class Explorer(widgets.VBox):
+    """Controls above a picture: each change of a control updates the picture, in one call, with nothing in between.
+
+    Args:
+        picture: draws; its ``update`` takes the values of the controls by name.
+        controls: ipywidgets by name, each with a ``value`` and a ``description``.
+        caption: the line that says what to see.
+        rows: names of controls, a list for each row; all in rows of three when left out.
+        draggable: whether the picture takes the pointer; override ``on_pointer`` then.
+
+    An exception in a callback is shown under the picture, and kept in ``errors``, where the tests look.
+    """
+
+    def __init__(
+        self,
+        picture: Picture,
+        controls: dict[str, widgets.Widget],
+        *,
+        caption: str = "",
+        rows: list[list[str]] | None = None,
+        draggable: bool = False,
+    ) -> None:
+        self.picture, self.controls, self.numbers = picture, controls, {}
+        self.errors: list[BaseException] = []
+        self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
+        self.view = PictureView(draggable=draggable)
+        self.trouble = widgets.HTML()
+        self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
+        self._held = False
+        self._drawing = threading.RLock()  # Lab runs the callbacks of widgets beside the cells, in another thread
+        for control in controls.values():
+            if hasattr(control, "style") and control.style.has_trait("description_width"):
+                control.style.description_width = "initial"
+            control.observe(self._changed, names="value")
+        self.view.observe(self._pointed, names="pointer")
+        names = list(controls)
+        rows = rows or [names[i : i + 3] for i in range(0, len(names), 3)]
+        wrap = widgets.Layout(flex_flow="row wrap")
+        boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
+        super().__init__([*boxes, self.view, self.caption, self.trouble])
+        self.add_class("flowlab-explorer").add_class(type(self).__name__)
+        self.refresh()
+
+    def values(self) -> dict[str, Any]:
+        """What the controls say now."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values: Any) -> None:
+        """Set several controls and draw once."""
+        self._held = True
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            self._held = False
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw what the controls say."""
+        self.guard(self._draw)
+
+    def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
+        """Called with the axes under the pointer and the place in its data; set controls here."""
+
+    def guard(self, action: Callable[..., Any], *args: Any) -> None:
+        """Run a callback; show what went wrong instead of losing it."""
+        before = len(self.errors)
+        try:
+            with self._drawing:
+                action(*args)
+            if len(self.errors) == before:  # a callback within this one may have failed, and has said so
+                self.trouble.value = ""
+        except Exception as error:
+            self.errors.append(error)
+            where = html.escape(traceback.format_exc(limit=-2))
+            self.trouble.value = f'<div role="alert"><b>{html.escape(str(error))}</b><pre>{where}</pre></div>'
+
+    def runner(
+        self, description: str, start: Callable[[], None], steps: int = 1, *beside: widgets.Widget
+    ) -> widgets.HBox:
+        """A row to place: a button that starts a ``run``, one that stops it, others, and a progress bar."""
+        self.start_button = widgets.Button(description=description, button_style="primary")
+        self.stop_button = widgets.Button(description="Stop", disabled=True)
+        self.progress = widgets.IntProgress(0, 0, steps)
+        self.start_button.on_click(lambda _: self.guard(start))
+        self.stop_button.on_click(lambda _: self.stop())
+        self.runner_row = widgets.HBox([self.start_button, self.stop_button, *beside, self.progress])
+        return self.runner_row
+
+    def insert(self, *rows: widgets.Widget) -> None:
+        """Put widgets right above the picture."""
+        view = self.children.index(self.view)
+        self.children = (*self.children[:view], *rows, *self.children[view:])
+
+    def scrubber(self) -> widgets.IntSlider:
+        """A slider for the moments of a training to come, to be named among the controls once there are some."""
+        scrub = widgets.IntSlider(0, 0, 0, description="scrub through training", readout=False)
+        scrub.style.description_width = "initial"
+        scrub.observe(self._changed, names="value")
+        return scrub
+
+    def show_last(self, name: str, count: int) -> None:
+        """Give a slider ``count`` places, put it at the last, and draw once."""
+        self._held = True
+        self.controls[name].max = count - 1
+        self.controls[name].value = count - 1
+        self._held = False
+        self.refresh()
+
+    def run(
+        self, steps: Iterator[Any], report: Callable[[Any], None], finished: Callable[[], None] = lambda: None
+    ) -> None:
+        """Draw from a long-running iterator in slices, so that buttons stay alive; ``stop`` ends it.
+
+        In a kernel this is a task on its event loop; where no loop runs (a plain script, a test) it runs to the end.
+        Needs a ``runner``, whose buttons say whether it is under way.
+        """
+        stopped = False
+        self.start_button.disabled, self.stop_button.disabled = True, False
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+
+        def one_slice() -> bool:
+            """Work for a moment; say whether there is more."""
+            until, item = time.perf_counter() + SLICE, None
+            for item in steps:
+                if time.perf_counter() > until:
+                    report(item)
+                    return not stopped
+            if item is not None:
+                report(item)
+            return False
+
+        def end() -> None:
+            steps.close()
+            self.start_button.disabled, self.stop_button.disabled = False, True
+            finished()
+
+        async def in_slices() -> None:
+            more, before = True, len(self.errors)
+
+            def advance() -> None:
+                nonlocal more
+                more = False  # stays so if the slice raises
+                more = one_slice()
+
+            while more and not stopped:
+                self.guard(advance)
+                await asyncio.sleep(0.01)
+            if len(self.errors) == before:
+                self.guard(end)
+            else:
+                end()  # without clearing away what went wrong
+
+        self.stop = stop
+        try:
+            asyncio.get_running_loop().create_task(in_slices())
+        except RuntimeError:
+            asyncio.run(in_slices())
+
+    def _draw(self) -> None:
+        self.numbers = self.picture.update(**self.values())
+        scene = self.picture.scene()
+        shown = (
+            f"{html.escape(name)} <b>{value:.3f}</b>"
+            if isinstance(value, float)
+            else f"{html.escape(name)} <b>{html.escape(str(value))}</b>"
+            for name, value in self.numbers.items()
+        )
+        with self.view.hold_sync():  # one message
+            self.view.background = self.picture.background()
+            self.view.scene = scene
+            self.view.readout = " &nbsp;·&nbsp; ".join(shown)
+            self.view.alt = self.picture.describe(self.numbers)
+            if not self.view.regions:
+                self.view.regions = self.picture.regions()
+
+    def _changed(self, change: Any) -> None:
+        if not self._held:
+            self.refresh()
+
+    def _pointed(self, change: Any) -> None:
+        event = change["new"]
+        if event:
+            axes, x, y = self.picture.locate(event["x"], event["y"])
+            self.guard(self.on_pointer, event["kind"], axes, x, y)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The live widget, and a still picture, with what it shows in words, for pages that run no code."""
+        with self._drawing:
+            png = self.picture.png()
+        still = {"image/png": png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
+        return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": self.view.alt}}
+
+
+def slider(description: str, value: float, low: float, high: float, step: float = 0.05) -> widgets.FloatSlider:
+    """A float slider in the size and format of the course."""
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=description, readout_format=".2f")
+
+
+def choice(description: str, options: Any, value: Any = None) -> widgets.Dropdown:
+    """A drop-down list."""
+    options = list(options)
+    first = options[0][1] if isinstance(options[0], tuple) else options[0]
+    return widgets.Dropdown(options=options, value=first if value is None else value, description=description)

@@ -1,0 +1,324 @@
+"""Exercises of notebook 01: a density with its factor, other units, where the mode goes, a fold, and a judge."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+
+
+def log_density_of_exp(x, a, b):
+    """log p(x) in nats for x = exp(a z + b), z standard normal: x (n,) above 0 to (n,). a may be negative, not 0."""
+    z = (torch.log(x) - b) / a
+    log_p_z = -0.5 * z**2 - 0.5 * math.log(2 * math.pi)
+    return log_p_z - torch.log(abs(a) * x)  # dx/dz = a exp(a z + b) = a x
+
+
+def in_other_units(log_p, factor):
+    """log p at the same point, in nats, when every x is written as factor · x (100 for meters to centimeters)."""
+    return log_p - math.log(abs(factor))
+
+
+def mode_of_exp(mean, deviation):
+    """The x > 0 where the density of x = exp(z) is highest, for z ~ N(mean, deviation²)."""
+    # log p(x) = −½ ((log x − mean) / deviation)² − log x + a constant; set its derivative by log x to zero.
+    return math.exp(mean - deviation**2)
+
+
+def density_of_square(x, p):
+    """p(x) for x = z², where p is the density of z, any function (n,) to (n,): x (n,) above 0 to (n,)."""
+    z = torch.sqrt(x)
+    return (p(z) + p(-z)) / (2 * z)
+
+
+def agrees(density, samples):
+    """True if the samples (n,) can have come from the density, a function (n,) to (n,); False if not."""
+    ends = torch.quantile(samples, torch.linspace(0, 1, 11)).tolist()  # ten bars, a tenth of the samples in each
+    bars = [torch.linspace(ends[i], ends[i + 1], 200) for i in range(10)]
+    areas = [float(torch.trapezoid(density(x), x)) for x in bars]
+    return all(0.08 < area < 0.12 for area in areas)
+
+
+def check_exp(answer: Callable) -> None:
+    """Equal to the log-normal density, for an increasing and for a decreasing map."""
+    x = torch.linspace(0.2, 5, 49, dtype=torch.float64)
+
+    def compare(a: float, b: float) -> Tensor:
+        z = (torch.log(x) - b) / a
+        log_p_z, right = -0.5 * z**2 - 0.5 * math.log(2 * math.pi), log_density_of_exp(x, a, b)
+        value = numbers(answer(x.clone(), a, b), x.shape, "log p(x)")
+        _not_one_of(
+            value,
+            (right.exp(), "This is p(x) itself; asked is its logarithm, in nats."),
+            (log_p_z, "This is log p_Z(z), the height before the rubber was stretched: there is no factor in it yet."),
+            (
+                log_p_z + torch.log(abs(a) * x),
+                "The factor is right, but on the wrong side: where the map stretches, the density must fall.",
+            ),
+            (
+                log_p_z - math.log(abs(a)),
+                "You divided by |a| only, as if the map were a z + b. The slope of exp(a z + b) changes from place "
+                "to place.",
+            ),
+            (log_p_z - torch.log(x), "Almost: the chain rule gives dx/dz one more factor, from inside the exp."),
+        )
+        return value - right
+
+    off = compare(0.7, 0.3)
+    expect(
+        _close(off, 0.0),
+        "Not yet. Solve x = exp(a z + b) for z, then compare your factor with the slope from torch.autograd.",
+    )
+    off = compare(-0.5, 1.0)
+    expect(
+        off.isfinite().all(), "With a negative a your answer is not a number: a log-density takes the log of |r′(z)|."
+    )
+    expect(_close(off, 0.0), "Right for a = 0.7, wrong for a = −0.5: what does a decreasing map change, and what not?")
+
+
+def check_units(answer: Callable) -> None:
+    """Off by the log of the factor, in the right direction, above 0 too, and blind to the factor's sign."""
+    for log_p, factor in ((-2.5, 100.0), (-1.9, 0.01), (0.3, 0.1)):
+        right = log_p - math.log(factor)
+        value = numbers(answer(log_p, factor), (), "log p")
+        _not_one_of(
+            value,
+            (
+                torch.tensor(log_p),
+                "You left it as it was. But p(x) is probability for each unit of x: likelihoods have units.",
+            ),
+            (
+                torch.tensor(log_p + math.log(factor)),
+                "The wrong way round: with numbers 100 times as large, the same probability lies on a stretch 100 "
+                "times as long.",
+            ),
+            (
+                torch.tensor(log_p / factor),
+                "You divided the logarithm. It is p that is divided by the factor; what happens to log p?",
+            ),
+            (
+                torch.tensor(log_p - math.log10(factor)),
+                "That is the logarithm to the base 10. Nats are natural logarithms: math.log.",
+            ),
+        )
+        expect(
+            not (right > 0 and float(value) <= 0),
+            f"Your log p is {float(value):.3g}, and it should be above 0 here. A density may exceed 1: only areas "
+            "may not.",
+        )
+        expect(_close(value, right), f"log p = {log_p} and factor {factor:g} gave {float(value):.4g}: write p first.")
+    hint = "Turn x over (height to depth, factor −1): no stretch at all, so log p stays. Take |factor|."
+    try:
+        value = numbers(answer(-1.0, -2.0), (), "log p")
+    except ValueError:
+        raise Wrong(hint) from None
+    expect(_close(value, -1.0 - math.log(2)), hint)
+
+
+def check_mode(answer: Callable) -> None:
+    """The highest point of the log-normal density, and not the image of the base's highest point."""
+    for mean, deviation in ((0.4, 0.5), (-0.3, 1.2)):
+        value = numbers(answer(mean, deviation), (), "the mode")
+        m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(deviation, dtype=torch.float64)
+        _not_one_of(
+            value,
+            (
+                m.exp(),
+                "This is where the mode of z lands. The factor moves the peak: left of exp(mean) the rubber is less "
+                "stretched. (What stays put is the median.)",
+            ),
+            ((m + s**2 / 2).exp(), "This is the mean of x, the balance point. Asked is the place of the peak."),
+            (m - s**2, "This is the place of the peak on the axis of log x. Which x is that?"),
+            ((m + s**2).exp(), "The peak moved the wrong way: it goes to where the rubber is less stretched."),
+            (
+                (m - s).exp(),
+                "Almost: set the derivative of log p(x) to zero once more, and watch the power of deviation.",
+            ),
+            (m, "This is the mode of z, and x = exp(z) is another variable."),
+        )
+        expect(value > 0, "x = exp(z) is above 0, and so is its mode.")
+        x = torch.linspace(0.01, 6, 60_000, dtype=torch.float64)
+        log_p = -0.5 * ((x.log() - m) / s) ** 2 - x.log()
+        peak = float(x[log_p.argmax()])
+        expect(
+            abs(float(value) - peak) < 2e-3,
+            f"For mean {mean} and deviation {deviation} a fine grid puts the peak at {peak:.3f}, you at {value:.3f}.",
+        )
+
+
+def check_square(answer: Callable) -> None:
+    """Both preimages, each with its slope, for a base that is not symmetric."""
+
+    def normal(z: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (z - 0.5) ** 2) / math.sqrt(2 * math.pi)
+
+    def uniform(z: Tensor) -> Tensor:
+        return ((z > -1) & (z < 2)).to(z) / 3
+
+    x = torch.linspace(0.05, 3.5, 50, dtype=torch.float64)
+    for p in (normal, uniform):
+        value, z = numbers(answer(x.clone(), p), x.shape, "p(x)"), torch.sqrt(x)
+        both = p(z) + p(-z)
+        _not_one_of(
+            value,
+            (p(z) / (2 * z), "You counted one z. Which other z has the same square?"),
+            (p(z) / z, "You doubled the positive root. That is right only if p(z) = p(−z), and here it is not."),
+            (both, "Both roots are there, but neither is divided by its |r′(z)|."),
+            (both / (2 * x), "You divided by 2x. The slope of z² is 2z, taken at the roots."),
+            (both / z, "You divided by z. The slope of z² is 2z: your area is 2."),
+            (both / (4 * z), "You averaged the two roots. Probability adds up: both bars land here, whole."),
+            (
+                (p(z) - p(-z)) / (2 * z),
+                "You subtracted: at −√x the slope is negative, and the factor is its absolute value.",
+            ),
+        )
+        expect(_close(value, both / (2 * z)), "Not yet. List all z with z² = x; each adds p(z) / |r′(z)|.")
+
+
+def check_judge(answer: Callable) -> None:
+    """Tells true claims from false ones, also when areas are 1 and when heights are above 1."""
+    g = torch.Generator().manual_seed(1)
+    u, z = torch.rand(20_000, generator=g), torch.randn(20_000, generator=g)
+
+    def flat(low: float, high: float, height: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.where((x >= low) & (x <= high), height, 0.0)
+
+    def normal(x: Tensor) -> Tensor:
+        return torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
+
+    # Claim, samples, whether they agree, and what to say to those who think otherwise.
+    cases = (
+        (flat(3, 5, 0.5), 2 * u + 3, True, "0.5 on [3, 5] is right for 2z + 3 of a uniform z, and you say it is not."),
+        (
+            flat(3, 5, 1.0),
+            2 * u + 3,
+            False,
+            "You let 1 on [3, 5] pass for 2z + 3 of a uniform z. Hold the claim against the samples, bar by bar.",
+        ),
+        (
+            lambda x: normal(x / 0.05) / 0.05,
+            0.05 * z,
+            True,
+            "You turned down a narrow normal, which is right. It is 8 high at its peak, and a density may exceed 1.",
+        ),
+        (
+            lambda x: torch.exp(-(x.log() ** 2) / 2 - x.log()) / math.sqrt(2 * math.pi),
+            torch.exp(-z),
+            True,
+            "You turned down the right density of exp(−z). Does your test need a map that increases?",
+        ),
+        (
+            flat(0, 1, 1.0),
+            u.sqrt(),
+            False,
+            "You let 1 on [0, 1] pass for √z. Its area is exactly 1, and yet it is wrong: area alone proves nothing.",
+        ),
+        (
+            lambda x: normal(x - 0.5),
+            z,
+            False,
+            "You let a normal pass that is shifted by half a deviation. Compare more than its height, spread and area.",
+        ),
+        (
+            lambda x: normal(x),
+            z[:5000],
+            True,
+            "You turned down a right claim because 5,000 samples are a little uneven. Allow for chance.",
+        ),
+    )
+    given = [answer(density, samples.clone()) for density, samples, _, _ in cases]
+    expect(None not in given, "Your function returned None. Is there a return?")
+    expect(any(given), "Your judge turns everything down. 0.5 on [3, 5] is right for 2z + 3 of a uniform z.")
+    expect(not all(given), "Your judge lets everything pass. Let it look at the samples, and not only at the density.")
+    for verdict, (_, _, truth, hint) in zip(given, cases, strict=True):
+        expect(bool(verdict) == truth, hint)
+
+
+def _not_one_of(value: Tensor, *wrong: tuple[Tensor, str]) -> None:
+    """Stop with the hint that belongs to the value, if it is one of these."""
+    for known, hint in wrong:
+        expect(not _close(value, known), hint)
+
+
+def _close(a: Tensor, b: Tensor | float) -> bool:
+    return torch.allclose(a, torch.as_tensor(b).to(a), rtol=1e-4, atol=1e-5)
+
+
+EXERCISES = [
+    Exercise(
+        number="01.1",
+        question=(
+            "**The formula, on your own.** Write log p(x) for x = exp(a z + b), with z standard normal. "
+            "The map increases or decreases, by the sign of a."
+        ),
+        answer=log_density_of_exp,
+        check=check_exp,
+        praise="right, and for decreasing maps too. With mean b and deviation |a| this is the log-normal density.",
+        hints=(
+            "Three steps: which z made this x? How high is p_Z there? How much does the map stretch there?",
+            "z = (log x − b) / a, and dx/dz = a · exp(a z + b) = a x. Subtract log |a x|.",
+        ),
+        aims=("compute",),
+    ),
+    Exercise(
+        number="01.2",
+        question=(
+            "**Can a density exceed 1? Has it a unit?** A model gives a log p to heights in meters. "
+            "What does it give to the same heights in centimeters? Write it for any factor between two units."
+        ),
+        answer=in_other_units,
+        check=check_units,
+        praise="right: log-likelihoods are comparable only in the same units, and nothing stops them at 0.",
+        hints=(
+            "Changing units is the map x → factor · x. Stretching by 100 does what to the height of a density?",
+            "p is divided by |factor|. In nats: subtract a logarithm.",
+        ),
+        aims=("tell",),
+    ),
+    Exercise(
+        number="01.3",
+        question=(
+            "**Does the mode go to the mode?** z ~ N(mean, deviation²) is highest at mean, and x = exp(z) is "
+            "increasing. Where is p(x) highest?"
+        ),
+        answer=mode_of_exp,
+        check=check_mode,
+        praise="right: the factor pulls the peak to where the rubber is less stretched. Medians do go to medians.",
+        hints=(
+            "Write log p(x) first: exercise 01.1 with a = deviation and b = mean. Then find its highest point.",
+            "With u = log x: log p = −½ ((u − mean) / deviation)² − u + a constant. Set the derivative by u to zero.",
+        ),
+        aims=("tell",),
+    ),
+    Exercise(
+        number="01.4",
+        question="**A fold.** Write p(x) for x = z² and any density p of z, symmetric or not.",
+        answer=density_of_square,
+        check=check_square,
+        praise="right: every z that lands on x adds its own p(z) / |r′(z)|.",
+        hints=(
+            "How many z have the square x? How steep is z² at each of them?",
+            "At z = √x and at z = −√x the slope is ±2√x. Divide by its absolute value, then add.",
+        ),
+        aims=("compute",),
+    ),
+    Exercise(
+        number="01.5",
+        question=(
+            "**Be the judge.** Somebody claims a density. You see its values and some samples, and no formula. "
+            "Say whether they agree. (An area of 1 is not enough: remember √z.)"
+        ),
+        answer=agrees,
+        check=check_judge,
+        praise="right: this judge needs no calculus. Use it on every flow you will ever write.",
+        hints=(
+            "Cut the axis so that each piece holds a tenth of the samples. What area should the density have there?",
+            "torch.quantile gives the ends of the pieces, torch.trapezoid(density(x), x) the area over a grid x.",
+        ),
+        aims=("catch",),
+    ),
+]

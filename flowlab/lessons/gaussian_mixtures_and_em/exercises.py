@@ -1,0 +1,380 @@
+"""Exercises of notebook 07: the two steps of EM, the bound they raise, a floor for a covariance, and BIC."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+
+
+def responsibilities(log_density, weights):
+    """The E-step: r_nk = π_k N(x_n; μ_k, Σ_k) / Σ_j π_j N(x_n; μ_j, Σ_j), also for points far from everything.
+
+    log_density (N, K) is log N(x_n; μ_k, Σ_k), weights (K,) is π. Returns (N, K).
+    """
+    log_joint = log_density + weights.log()
+    return (log_joint - log_joint.logsumexp(-1, keepdim=True)).exp()
+
+
+def m_step(x, r):
+    """The M-step: weights π (K,), means μ (K, D) and covariances Σ (K, D, D) from points x (N, D) and r (N, K)."""
+    counts = r.sum(0)  # N_k
+    means = r.T @ x / counts[:, None]
+    e = x - means[:, None]  # (K, N, D)
+    covariances = (r.T[:, :, None] * e).mT @ e / counts[:, None, None]
+    return counts / len(x), means, covariances
+
+
+def bound(log_joint, r):
+    """F(r, θ) = (1/N) Σ_n Σ_k r_nk (log π_k N(x_n; μ_k, Σ_k) − log r_nk), one number in nats a point.
+
+    log_joint (N, K) is log π_k N(x_n; μ_k, Σ_k). r (N, K) has rows that sum to one and may hold zeros: 0 log 0 = 0.
+    """
+    return ((r * log_joint).sum() + torch.special.entr(r).sum()) / len(r)  # entr(r) = −r log r, and 0 at 0
+
+
+def raise_to_floor(covariance, floor):
+    """The covariance (D, D) with each variance that is below ``floor`` raised to it, in whatever direction it lies.
+
+    Directions with more variance than that stay as they are. ``floor`` is a variance.
+    """
+    variances, directions = torch.linalg.eigh(covariance)
+    return directions @ torch.diag(variances.clamp_min(floor)) @ directions.T
+
+
+def bic(nats, N, K, D):
+    """BIC = −2 Σ_n log p(x_n) + P log N, for K full Gaussians in D dimensions: lower is better.
+
+    P counts the free parameters. ``nats`` is the *mean* of log p(x_n) over the N points.
+    """
+    P = (K - 1) + K * D + K * D * (D + 1) // 2
+    return -2 * N * nats + P * math.log(N)
+
+
+def check_responsibilities(answer: Callable) -> None:
+    """A plain case, then points so far away that every density rounds to 0."""
+    g = torch.Generator().manual_seed(7)
+    weights = torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    log_density = 2 * torch.randn(6, 3, generator=g, dtype=torch.float64)
+    joint = log_density + weights.log()
+    right = joint.softmax(-1)
+    value = numbers(answer(log_density.clone(), weights.clone()), None, "the responsibilities")
+    expect(value.shape == (6, 3), f"Expected shape (6, 3), a row a point, but came {tuple(value.shape)}.")
+    known = (
+        (log_density.softmax(-1), "You forgot the weights π_k: before we look at x, a large group is likelier."),
+        (joint.softmax(0), "These sum to one over the points. Each point must share itself out: sum over components."),
+        (joint.exp(), "This is π_k N(x; μ_k, Σ_k), the joint. Divide each row by its sum."),
+        (joint.log_softmax(-1), "These are log r. Take the exponential at the end."),
+        (
+            torch.nn.functional.one_hot(joint.argmax(-1), 3),
+            "All or nothing: that is the hard E-step. A point between two components belongs to both in part.",
+        ),
+        (
+            weights * log_density.softmax(-1),
+            "The weights came in after the division, so the rows do not sum to one. Multiply first, then divide.",
+        ),
+        ((log_density + weights).softmax(-1), "In log space the weight enters as log π_k, not as π_k."),
+        ((log_density * weights).softmax(-1), "π_k multiplies the density, so log π_k is added to its logarithm."),
+    )
+    _not_one_of(value, right, known)
+    expect(_close(value, right), "Not yet. Add log π_k, and then make each row of exponentials sum to one.")
+    for shift in (-2000.0, 2000.0):
+        far = numbers(answer(log_density + shift, weights.clone()), (6, 3), "the responsibilities")
+        expect(
+            far.isfinite().all(),
+            "Far points give NaN: every exp(−2000) rounds to 0, and 0/0 is no number. Subtract the row's log-sum-exp "
+            "(or its maximum) before the exponential.",
+        )
+        expect(
+            _close(far.sum(-1), torch.ones(6)),
+            "Far points get rows that do not sum to one: a small number in the denominator hides the underflow. Stay "
+            "in log space until the end.",
+        )
+        expect(_close(far, right), "Far points get other shares, though only the differences in a row matter.")
+
+
+def check_m_step(answer: Callable) -> None:
+    """Random points in three dimensions, with weights, means and covariances told apart."""
+    g = torch.Generator().manual_seed(8)
+    N, K, D = 40, 2, 3
+    x = torch.randn(N, D, generator=g, dtype=torch.float64) @ torch.randn(D, D, generator=g, dtype=torch.float64) + 3
+    r = (1.5 * torch.randn(N, K, generator=g, dtype=torch.float64) + torch.tensor([1.0, 0.0])).softmax(-1)
+    given = answer(x.clone(), r.clone())
+    expect(given is not None, "Your function returned None. Is there a return?")
+    expect(isinstance(given, tuple | list) and len(given) == 3, "Return three things: weights, means, covariances.")
+    pi, mu, S = m_step(x, r)
+    counts = r.sum(0)
+
+    weights = numbers(given[0], (K,), "the weights")
+    _not_one_of(
+        weights,
+        pi,
+        (
+            (counts, "Your weights are the counts N_k. Divide by N, so that they sum to one."),
+            (
+                torch.full((K,), 1 / K),
+                "Your weights are all equal. A component's weight is the share of points it owns.",
+            ),
+            (
+                r.argmax(-1).bincount(minlength=K) / N,
+                "You counted each point for its likeliest component: that is hard EM.",
+            ),
+        ),
+    )
+    expect(_close(weights, pi), "The weights are not right yet: N_k / N, with N_k the sum of r over the points.")
+
+    means = numbers(given[1], (K, D), "the means")
+    own = torch.nn.functional.one_hot(r.argmax(-1), K).double()
+    _not_one_of(
+        means,
+        mu,
+        (
+            (r.T @ x / N, "Your means are divided by N. Divide by N_k: a mean has weights that sum to one."),
+            (own.T @ x / own.sum(0)[:, None], "Your means count each point for one component only: that is hard EM."),
+            (x.mean(0).expand(K, D), "Your means ignore r: they are all the mean of all points."),
+            (r.T @ x, "Your means are sums. Divide by N_k."),
+        ),
+    )
+    expect(_close(means, mu), "The means are not right yet: Σ_n r_nk x_n / N_k.")
+
+    covariances = numbers(given[2], (K, D, D), "the covariances")
+    e, center = x - mu[:, None], x - x.mean(0)
+    w = r.T[:, :, None]
+    scatter = (w * e).mT @ e
+    around_all = torch.stack([(r[:, k, None] * center).T @ center for k in range(K)]) / counts[:, None, None]
+    second = torch.stack([(r[:, k, None] * x).T @ x for k in range(K)]) / counts[:, None, None]
+    _not_one_of(
+        covariances,
+        S,
+        (
+            (scatter / N, "Your covariances are divided by N. Divide by N_k, or small components come out too thin."),
+            (scatter, "Your covariances are sums. Divide by N_k."),
+            (
+                around_all,
+                "Your covariances are taken around the mean of all points. Take each around its own new mean.",
+            ),
+            (second, "These are second moments: take the mean away from each point before you multiply."),
+            (
+                scatter / (counts - 1)[:, None, None],
+                "N_k − 1 makes a variance unbiased. The top of the bound, maximum likelihood, divides by N_k.",
+            ),
+            (
+                torch.diag_embed(S.diagonal(dim1=-2, dim2=-1)),
+                "Only the diagonal is filled. Full covariances have e eᵀ, products of all pairs of coordinates.",
+            ),
+            (e.mT @ e / N, "Your covariances weigh all points alike. Each point counts with its r_nk."),
+            ((w * e).mT @ (w * e) / counts[:, None, None], "The weight r_nk enters once for each point, not squared."),
+        ),
+    )
+    expect(_close(covariances, S), "The covariances are not right yet: Σ_n r_nk (x_n − μ_k)(x_n − μ_k)ᵀ / N_k.")
+
+
+def check_bound(answer: Callable) -> None:
+    """Soft rows first; then rows that hold a zero, which hard EM makes."""
+    g = torch.Generator().manual_seed(9)
+    log_joint = torch.randn(5, 3, generator=g, dtype=torch.float64) - 1
+    r = torch.randn(5, 3, generator=g, dtype=torch.float64).softmax(-1)
+    value = numbers(answer(log_joint.clone(), r.clone()), None, "the bound")
+    expect(value.shape == (), f"Expected one number, the mean over points, but came shape {tuple(value.shape)}.")
+    average, entropy = (r * log_joint).sum(-1).mean(), torch.special.entr(r).sum(-1).mean()
+    right = average + entropy
+    _not_one_of(
+        value,
+        right,
+        (
+            (
+                average,
+                "This is Q, the expected log-joint. Without −r log r it stays below the bound, and never touches.",
+            ),
+            (average - entropy, "The sign of the entropy is turned: −Σ r log r is positive, and it is added."),
+            (5 * right, "This is the sum over points. Divide by N, for nats a point."),
+            (right / 3, "You took the mean over components too. Over k it is a sum, weighted by r."),
+            (
+                log_joint.logsumexp(-1).mean(),
+                "This is log p(x) itself, whatever r is. The bound must fall below it when r is not the posterior.",
+            ),
+            ((r * log_joint.exp()).sum(-1).log().mean(), "The logarithm stands inside the sum over k, not around it."),
+            (-right, "The sign of the whole is turned: the bound is to be raised, it is no loss."),
+        ),
+    )
+    expect(_close(value, right), "Not yet. Two sums, each weighted by r: of the log-joint, and of −log r.")
+    hard = torch.nn.functional.one_hot(torch.tensor([0, 2, 1, 1, 0]), 3).double()
+    value = numbers(answer(log_joint.clone(), hard.clone()), (), "the bound")
+    expect(
+        value.isfinite(),
+        "Rows with a zero give NaN: 0 · log 0 must count as 0. torch.special.entr or torch.xlogy do that.",
+    )
+    expect(
+        _close(value, (hard * log_joint).sum(-1).mean()), "Rows with a zero come out wrong: a hard row has entropy 0."
+    )
+
+
+def check_floor(answer: Callable) -> None:
+    """A thin covariance that lies askew, one that is fine, and a floor between."""
+    g = torch.Generator().manual_seed(2)
+    eye = torch.eye(3, dtype=torch.float64)
+    turn = torch.linalg.qr(eye + 0.3 * torch.randn(3, 3, generator=g, dtype=torch.float64)).Q
+    thin = turn @ torch.diag(torch.tensor([9.0, 1.0, 1e-4], dtype=torch.float64)) @ turn.T
+    right = turn @ torch.diag(torch.tensor([9.0, 1.0, 0.25], dtype=torch.float64)) @ turn.T
+    value = numbers(answer(thin.clone(), 0.25), (3, 3), "the covariance")
+    variances, directions = torch.linalg.eigh(thin)
+    raised = torch.diag(variances.clamp_min(0.25))
+    _not_one_of(
+        value,
+        right,
+        (
+            (thin, "Nothing has changed: there is still no width across the needle."),
+            (
+                thin + 0.25 * eye,
+                "You added the floor everywhere: that is a ridge, and it widens the good direction too.",
+            ),
+            (
+                torch.where(eye.bool(), thin.clamp_min(0.25), thin),
+                "You raised the diagonal entries. They are the variances along the axes, and this needle lies askew.",
+            ),
+            (thin.clamp_min(0.25), "You raised the entries. A covariance is low in a direction, not in an entry."),
+            (0.25 * eye, "You threw the direction with much variance away. Keep what is above the floor."),
+            (
+                directions.T @ raised @ directions,
+                "The variances are right, the directions are not: V diag(λ) Vᵀ, with the eigenvectors in V's columns.",
+            ),
+            (raised, "These are the variances along the eigenvectors. Turn them back: V diag(λ) Vᵀ."),
+            (
+                directions @ torch.diag(variances.clamp_min(0.25**2)) @ directions.T,
+                "The floor is a variance already, so it is not to be squared.",
+            ),
+            (
+                directions @ torch.diag(variances.clamp_min(0.25**0.5)) @ directions.T,
+                "The floor is a variance already, not a standard deviation: no root.",
+            ),
+        ),
+    )
+    expect(_close(value, right), "Not yet. In which directions does the covariance have the variances λ?")
+    wide = turn @ torch.diag(torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)) @ turn.T
+    expect(
+        _close(numbers(answer(wide.clone(), 0.1), (3, 3), "the covariance"), wide),
+        "A covariance that is above the floor in every direction should come back as it was.",
+    )
+
+
+def check_bic(answer: Callable) -> None:
+    """Several sizes, for K = 1 hides what is forgotten of the weights."""
+    for nats, N, K, D in ((-2.5, 400, 3, 2), (-6.0, 150, 4, 3), (1.3, 90, 2, 5)):
+        value = float(numbers(answer(nats, N, K, D), (), "the criterion"))
+        full, log_N = K * D * (D + 1) // 2, math.log(N)
+        P = K - 1 + K * D + full
+
+        def gave(other: float, value: float = value) -> bool:
+            return math.isclose(value, other, rel_tol=1e-6)
+
+        fit = -2 * N * nats
+        right = fit + P * log_N
+        if gave(right):
+            continue
+        expect(
+            not gave(fit + (P + 1) * log_N),
+            "You counted K weights. They sum to one, so the last is known: K − 1 are free.",
+        )
+        expect(not gave(fit + (P - K + 1) * log_N), "You forgot the weights: K − 1 of them are free.")
+        expect(
+            not gave(fit + (K - 1 + K * D + K * D * D) * log_N),
+            "You counted D² numbers a covariance. It is symmetric: D (D + 1)/2 are free.",
+        )
+        expect(not gave(fit + (K - 1 + K * D + K * D) * log_N), "That is for diagonal covariances. Ours are full.")
+        expect(not gave(fit + (K - 1 + full) * log_N), "You forgot the means: K D numbers.")
+        expect(not gave(-2 * nats + P * log_N), "nats is a mean. BIC takes the sum over the points: times N.")
+        expect(not gave(-fit + P * log_N), "The first sign is turned: a better fit must make BIC lower.")
+        expect(not gave(fit - P * log_N), "The penalty has the wrong sign: parameters must make BIC higher.")
+        expect(not gave(-right), "All signs are turned. Here lower is better.")
+        expect(not gave(fit + 2 * P), "That is AIC, which charges 2 a parameter. BIC charges log N.")
+        expect(not gave(right / 2), "This is half of it. By custom BIC is in twice nats.")
+        expect(not gave(fit + P * math.log2(N)), "The logarithm of N is a natural one, as nats are.")
+        raise Wrong("Not yet. Count: free weights, means, and the entries of a symmetric D × D matrix, K times.")
+
+
+def _not_one_of(value: Tensor, right: Tensor, known: tuple[tuple[Tensor, str], ...]) -> None:
+    """Name the mistake whose result this is."""
+    if not _close(value, right):
+        for wrong, hint in known:
+            expect(not _close(value, wrong), hint)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b.to(a), rtol=1e-5, atol=1e-7)
+
+
+EXERCISES = [
+    Exercise(
+        number="07.1",
+        question=(
+            "**The E-step that survives.** From log-densities and weights, write the responsibilities. Points so far "
+            "out that every density rounds to zero must get sensible shares too."
+        ),
+        answer=responsibilities,
+        check=check_responsibilities,
+        praise="right. A prior moves the shares, distance alone does not break them, and each row sums to one.",
+        hints=(
+            "Bayes' rule in logarithms: a product becomes a sum, and only differences within a row matter.",
+            "Add weights.log(), subtract logsumexp(-1, keepdim=True), and only then take exp.",
+        ),
+        aims=("compute",),
+    ),
+    Exercise(
+        number="07.2",
+        question="**The M-step.** Write the weights, means and covariances that maximize the bound for given r.",
+        answer=m_step,
+        check=check_m_step,
+        praise="right. With one-hot r this is what you would do with labels: count, average, spread.",
+        hints=(
+            "Each point counts for component k as r_nk of a point. How many points has it then, in all?",
+            "N_k = r.sum(0); means r.T @ x / N_k; for each k, the r-weighted sum of (x − μ_k)(x − μ_k)ᵀ over N_k.",
+        ),
+        aims=("write",),
+    ),
+    Exercise(
+        number="07.3",
+        question=(
+            "**The bound.** Write F(r, θ). It must take hard rows, too. Then try it: with which r does it equal the "
+            "log-likelihood?"
+        ),
+        answer=bound,
+        check=check_bound,
+        praise="right. It touches mean log p(x) when r is the posterior, and lies below it for every other r.",
+        hints=(
+            "Two terms: the log-joint on average under r, and the entropy of r.",
+            "(r * log_joint).sum(-1) + torch.special.entr(r).sum(-1), then the mean over the points.",
+        ),
+        aims=("explain",),
+    ),
+    Exercise(
+        number="07.4",
+        question=(
+            "**Repair a needle.** A component has collapsed onto a line that lies askew. Raise its variances to a "
+            "floor, where they are below it, and nowhere else."
+        ),
+        answer=raise_to_floor,
+        check=check_floor,
+        praise="right. Of all covariances above the floor this one has the highest likelihood: EM still never falls.",
+        hints=(
+            "In its own directions a covariance is diagonal. What are these directions called?",
+            "torch.linalg.eigh gives λ and V with Σ = V diag(λ) Vᵀ. Clamp λ, and multiply back.",
+        ),
+        aims=("repair",),
+    ),
+    Exercise(
+        number="07.5",
+        question="**The price of a component.** Write BIC. How many nats must one more Gaussian in the plane gain?",
+        answer=bic,
+        check=check_bic,
+        praise="right. In the plane a component costs 6 parameters, so it must gain 3 log N nats in all.",
+        hints=(
+            "Which numbers can you choose freely? Weights sum to one, and covariances are symmetric.",
+            "P = (K − 1) + K D + K D (D + 1)/2; nats · N is the sum of log p.",
+        ),
+        aims=("choose",),
+    ),
+]

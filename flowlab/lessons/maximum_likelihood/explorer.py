@@ -1,0 +1,29 @@
+"""The explorer of notebook 03."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+from flowlab.lessons.base.explorer import Explorer, choice, slider
+from flowlab.lessons.maximum_likelihood.figures import SIZES, START, STEPS, HandAgainstGradient
+
+
+class FitByHand(Explorer):
+    """Fit four parameters by hand, then let the gradient try; then score both on points that neither has seen."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            HandAgainstGradient(),
+            {
+                "location": slider("location", START["location"], -2.0, 4.0),
+                "spread": slider("spread", START["spread"], 0.2, 3.0),
+                "skew": slider("skew", START["skew"], -1.5, 1.5),
+                "tail": slider("tail (high: thin ends)", START["tail"], 0.4, 2.0),
+                "points": choice("training points", SIZES, 40),
+                "step": widgets.IntSlider(0, min=0, max=STEPS, step=5, description="gradient steps"),
+                "validation": widgets.Checkbox(False, description="score on 2,000 new points too"),
+                "truth": widgets.Checkbox(False, description="show the truth"),
+            },
+            rows=[["location", "spread"], ["skew", "tail"], ["points", "step"], ["validation", "truth"]],
+            caption="Higher is better. First raise your line, then move the gradient's steps, then ask for new points.",
+        )

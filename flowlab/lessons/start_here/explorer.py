@@ -1,0 +1,88 @@
+"""The explorer of notebook 00."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ipywidgets as widgets
+from torch import Generator
+
+from flowlab.lessons.base.explorer import Explorer, slider
+from flowlab.lessons.start_here.figures import START, HandBesideTraining
+from flowlab.models import spline_flow
+from flowlab.training import History, train
+
+
+class BendTheGaussian(Explorer):
+    """Bend a Gaussian toward the pinwheel, by sliders or by its grid; then train a flow and scrub through its training.
+
+    The slider for scrubbing appears with the first training. ``start_button`` and ``stop_button`` do what they say.
+    """
+
+    def __init__(self, steps: int = 1200) -> None:
+        self.steps = steps
+        self.grip: tuple[float, float] | None = None
+        super().__init__(
+            HandBesideTraining(steps),
+            {
+                "size": slider("size", START["size"], 0.4, 3.0),
+                "push": slider("push outward", START["push"], 0.0, 0.7),
+                "wings": slider("gather wings", START["wings"], 0.0, 0.9),
+                "swirl": slider("swirl", START["swirl"], -1.5, 1.5),
+            },
+            caption="Orange: density. Green: the Gaussian's own grid. Blue: data, for the orange to cover.",
+            rows=[["size", "push"], ["wings", "swirl"]],
+            draggable=True,
+        )
+        self.scrub = self.scrubber()
+        self.insert(self.runner("Train a flow", self._train, steps))
+
+    def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
+        """The point of the grid that was gripped follows the hand: its radius sets the size, its angle the swirl."""
+        r, angle = math.hypot(x, y), math.atan2(y, x)
+        v = self.values()
+        power = 1 - v["push"]
+        if axes is not self.picture.yours or r < 0.3:
+            return
+        if kind == "down":
+            self.grip = ((r / v["size"]) ** (1 / power), angle - v["swirl"] * r)
+        elif self.grip is not None:
+            rho, psi = self.grip
+            swirl = (angle - psi) / r
+            turns = round((v["swirl"] - swirl) * r / (2 * math.pi))  # the same angle, as near as can be to where it was
+            swirl += 2 * math.pi * turns / r
+            self.set(size=_within(self.controls["size"], r / rho**power), swirl=_within(self.controls["swirl"], swirl))
+        if kind == "up":
+            self.grip = None
+
+    def _train(self) -> None:
+        flow = spline_flow(2, layers=4, generator=Generator().manual_seed(0))
+        look = spline_flow(2, layers=4, generator=Generator())  # one to look at while the first is trained
+
+        def report(history: History) -> None:
+            shown = self.picture.snapshots[-1].step
+            for step in (s for s in history.snapshots if s > shown):
+                look.load_state_dict(history.snapshots[step])
+                self.picture.add(step, look.eval())
+            self.progress.value = history.step
+            self._show_last()
+
+        def finished() -> None:
+            self.start_button.description = "Train again"
+
+        self.picture.add(0, flow.eval())  # forgets an earlier training
+        steps = train(flow, self.picture.data, steps=self.steps, batch_size=256, learning_rate=5e-3, snapshots=40)
+        self.run(steps, report, finished)
+
+    def _show_last(self) -> None:
+        """Put the scrubber, which is there from now on, at the newest snapshot, and draw."""
+        if "snapshot" not in self.controls:
+            self.controls["snapshot"] = self.scrub
+            self.runner_row.children = (*self.runner_row.children, self.scrub)
+        self.show_last("snapshot", len(self.picture.snapshots))
+
+
+def _within(control: widgets.FloatSlider, value: float) -> float:
+    """The value, rounded, and kept between the ends of the slider."""
+    return round(min(max(value, control.min), control.max), 2)

@@ -1,0 +1,354 @@
+"""Exercises of notebook 08: the two terms of the bound, a round of EM, KL of Gaussians, samples with gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+
+
+def elbo_terms(log_likelihood, log_prior, log_q):
+    """E_q[log p(x | k)] and −KL(q ‖ π) of each point, two tensors (N,) in nats: together they are the bound.
+
+    From log p(x | k) (N, K), log π (K,) and log q(k | x) (N, K). Where q is 0, log q is −inf, and the term counts 0.
+    """
+    q = log_q.exp()
+    explained = torch.where(q > 0, q * log_likelihood, 0.0).sum(-1)
+    minus_kl = torch.where(q > 0, q * (log_prior - log_q), 0.0).sum(-1)
+    return explained, minus_kl
+
+
+def top_of_bound(x, theta):
+    """θ at the top of the bound that touches log p at ``theta``: points x (N,) and a number, to a number."""
+    log_joint = torch.stack((-0.5 * x**2, -0.5 * (x - theta) ** 2), -1)  # equal constants left out
+    r = log_joint.softmax(-1)[:, 1]
+    return (r * x).sum() / r.sum()
+
+
+def gaussian_kl(mu_q, sigma_q, mu_p, sigma_p):
+    """KL(q ‖ p) in nats of Gaussians with independent coordinates: means and deviations (N, D) each, to (N,)."""
+    ratio = sigma_q / sigma_p
+    return (0.5 * (ratio**2 + ((mu_q - mu_p) / sigma_p) ** 2 - 1) - ratio.log()).sum(-1)
+
+
+def draw_sample(mu, log_var, generator):
+    """A sample of each N(mu, exp(log_var)), (N, D), with gradients to mu and log_var, and noise from ``generator``."""
+    return mu + (0.5 * log_var).exp() * torch.randn(mu.shape, generator=generator)
+
+
+def importance_bound(log_w):
+    """The bound with S samples, log(1/S Σ_s w_s): from log w (S, N) in nats to (N,)."""
+    return log_w.logsumexp(0) - math.log(len(log_w))
+
+
+def check_elbo(answer: Callable) -> None:
+    """Each term against its sum, at a q that is not the posterior; then where q is 0."""
+    g = torch.Generator().manual_seed(8)
+    likelihood = 2 * torch.randn(4, 3, generator=g, dtype=torch.float64) - 3
+    prior = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+    log_q = torch.randn(4, 3, generator=g, dtype=torch.float64).log_softmax(-1)
+
+    def terms(log_q: Tensor) -> tuple[Tensor, Tensor]:
+        both = answer(likelihood.clone(), prior.clone(), log_q.clone())
+        expect(both is not None, "Your function returned None. Is there a return?")
+        two = isinstance(both, tuple | list) and len(both) == 2
+        expect(two, "Return two things: E_q[log p(x | k)] and −KL(q ‖ π).")
+        return tuple(numbers(value, None, name) for value, name in zip(both, ("E_q", "−KL"), strict=True))
+
+    first, second = terms(log_q)
+    for value in (first, second):
+        expect(value.shape != (), "One number came: give each term for each point, (N,), not its mean over points.")
+        expect(value.shape != (4, 3), "These are the K parts of each point. E_q is a sum over them, the last axis.")
+        expect(value.shape == (4,), f"Expected shape (4,), a number a point, but came {tuple(value.shape)}.")
+    q = log_q.exp()
+    explained, minus_kl = (q * likelihood).sum(-1), (q * (prior - log_q)).sum(-1)
+    expect(
+        not (_close(first, likelihood.mean(-1)) or _close(first, likelihood.sum(-1))),
+        "All k count alike in your first term. E_q weights them by q.",
+    )
+    expect(
+        not _close(first, (likelihood + prior).logsumexp(-1)),
+        "Your first term is log p(x), the whole. Asked is the mean of log p(x | k) when k is drawn from q.",
+    )
+    expect(
+        not _close(first, (q * (likelihood + prior)).sum(-1)),
+        "Your first term has the joint π_k p(x | k) in it. The prior belongs into the second term.",
+    )
+    expect(_close(first, explained), "The first term is not right yet: Σ_k q_k log p(x | k).")
+    expect(not _close(second, -minus_kl), "This is KL(q ‖ π), positive. The bound has it with a minus sign.")
+    expect(
+        not _close(second, (q * (prior + log_q)).sum(-1)),
+        "You added E_q[log q]. It is subtracted: −E_q[log q] is the entropy, and the bound rewards an open mind.",
+    )
+    expect(not _close(second, -(q * log_q).sum(-1)), "This is the entropy of q alone. A KL compares: where is log π?")
+    expect(not _close(second, (q * prior).sum(-1)), "This is E_q[log π] alone, without the entropy −E_q[log q].")
+    expect(
+        not _close(second, -(prior.exp() * (prior - log_q)).sum(-1)),
+        "This is −KL(π ‖ q). The mean in the bound is over q everywhere: it is KL(q ‖ π).",
+    )
+    expect(_close(second, minus_kl), "The second term is not right yet: Σ_k q_k (log π_k − log q_k).")
+    first, second = terms(torch.tensor([[0.0, -math.inf, -math.inf]] * 4, dtype=torch.float64))
+    expect(
+        not bool((first + second).isnan().any()),
+        "Right, but NaN where q = 0: there 0 · (−∞) should count as 0. Replace those terms, with torch.where perhaps.",
+    )
+    expect(
+        _close(first, likelihood[:, 0]) and _close(second, prior[0].expand(4)),
+        "Right for every q > 0. Where q = 0 a term counts 0, so only the first cause remains.",
+    )
+
+
+def check_top(answer: Callable) -> None:
+    """One E-step and one M-step, then points so far away that densities are 0 in floating point."""
+    g = torch.Generator().manual_seed(8)
+    x = torch.cat([torch.randn(12, generator=g) - 2.5, torch.randn(20, generator=g) + 2.0]).double()
+    for theta in (0.8, -1.5):
+        value = float(numbers(answer(x.clone(), theta), (), "θ"))
+
+        def gave(other: Any, value: float = value) -> bool:
+            return math.isclose(value, float(other), rel_tol=1e-5, abs_tol=1e-7)
+
+        r, far = _responsibilities(x, theta), theta
+        for _ in range(300):
+            far = _mean(x, _responsibilities(x, far))
+        expect(not gave(theta), "You gave θ back: that is where the bound touches, not where its top is.")
+        expect(not gave(_mean(x, 1 - r)), "You weighted by the other component's share, the one that is fixed at 0.")
+        expect(not gave((r * x).mean()), "You divided by N. A weighted mean is divided by the sum of its weights.")
+        expect(not gave(x.mean()), "All points count alike here. A point counts by its r, the share that θ claims.")
+        expect(
+            not gave(x[r > 0.5].mean()),
+            "You gave each point to one component, hard. The bound that touches has q = p(k | x), which is soft.",
+        )
+        expect(
+            not gave(_mean(x, (-0.5 * (x - theta) ** 2).exp())),
+            "You weighted by the density N(x; θ, 1) alone. Bayes' rule divides by what both components say.",
+        )
+        expect(not gave(far), "This is where EM ends after many rounds. Asked is the top of the first bound.")
+        expect(gave(_mean(x, r)), "Not yet. First r = p(k = 2 | x; θ) for each point, then the mean that r weights.")
+    distant = torch.tensor([-60.0, -1.0, 1.0, 50.0, 70.0], dtype=torch.float64)
+    value = float(numbers(answer(distant.clone(), 2.0), (), "θ"))
+    right = float(_mean(distant, _responsibilities(distant, 2.0)))
+    expect(
+        math.isclose(value, right, rel_tol=1e-5),
+        f"Right for near points. With points at 50 and 70 it gives {value}: both densities round to 0 there. Stay in "
+        "logarithms until the softmax.",
+    )
+
+
+def check_kl(answer: Callable) -> None:
+    """Against the closed form of torch, several dimensions."""
+    g = torch.Generator().manual_seed(8)
+    mu_q, mu_p = torch.randn(2, 5, 3, generator=g, dtype=torch.float64)
+    s_q, s_p = torch.rand(2, 5, 3, generator=g, dtype=torch.float64) + 0.4
+    value = numbers(answer(mu_q.clone(), s_q.clone(), mu_p.clone(), s_p.clone()), None, "the divergence")
+    expect(value.shape != (5, 3), "Independent coordinates: log-densities add, so sum over the last axis.")
+    expect(value.shape != (), "One number came: give the divergence of each row, (N,).")
+    expect(value.shape == (5,), f"Expected shape (5,), but came {tuple(value.shape)}.")
+    mean, spread, log_ratio = ((mu_q - mu_p) / s_p) ** 2, (s_q / s_p) ** 2, (s_p / s_q).log()
+    right = _kl(mu_q, s_q, mu_p, s_p)
+
+    def gave(other: Tensor) -> bool:
+        return _close(value, other.sum(-1) if other.ndim == 2 else other)
+
+    expect(not gave(_kl(mu_p, s_p, mu_q, s_q)), "This is KL(p ‖ q), the other direction. The mean is over q.")
+    expect(not gave(right / 3), "This is the mean over the coordinates. Divergences of independent coordinates add.")
+    expect(not gave(-right), "This is minus the divergence. A divergence is never negative.")
+    expect(not gave(0.5 * (spread + mean) + log_ratio), "For q = p it gives D/2, and should give 0. What is missing?")
+    expect(
+        not gave(0.5 * (spread + mean - 1) - log_ratio),
+        "The logarithm has the wrong sign: a narrow q knows more than p, and that costs.",
+    )
+    expect(
+        not gave(0.5 * (s_q / s_p + (mu_q - mu_p) ** 2 / s_p - 1 + log_ratio)),
+        "You took the deviations for variances: square them.",
+    )
+    expect(
+        not gave(0.5 * (spread + ((mu_q - mu_p) / s_q) ** 2 - 1) + log_ratio)
+        and not gave(0.5 * (spread + (mu_q - mu_p) ** 2 - 1) + log_ratio),
+        "The distance of the means is measured in deviations of p, because log p is what is averaged.",
+    )
+    expect(
+        not gave(0.5 * (s_q**2 + mu_q**2 - 1) - s_q.log()),
+        "This is KL(q ‖ N(0, 1)), right for the VAE's prior. Here p has its own mean and deviation.",
+    )
+    expect(not gave(spread + mean - 1 + 2 * log_ratio), "Twice too much: a Gaussian has ½ in its exponent.")
+    expect(gave(right), "Not yet. E_q[log q − log p], with E_q[(z − μ_p)²] = σ_q² + (μ_q − μ_p)².")
+
+
+def check_draw(answer: Callable) -> None:
+    """Noise from the generator, each entry its own, of the right width; and both gradients."""
+    mu = torch.tensor([1.0, -2.0, 0.5]).repeat(20_000, 1).requires_grad_()
+    log_var = torch.tensor([-2.0, 0.6, 2.0]).repeat(20_000, 1).requires_grad_()
+
+    def sample(seed: int) -> Tensor:
+        return answer(mu, log_var, torch.Generator().manual_seed(seed))
+
+    z = sample(0)
+    value = numbers(z, (20_000, 3), "the sample").float()
+    if not isinstance(z, Tensor):
+        raise Wrong(f"Expected a tensor, through which gradients flow, but came {type(z).__name__}.")
+    e = value - mu.detach()
+    expect(bool((e != 0).any()), "This is mu for every seed: there is no noise in it.")
+    expect(
+        torch.equal(value, numbers(sample(0), (20_000, 3), "the sample").float()),
+        "The same generator gave two different samples: draw the noise with generator=generator.",
+    )
+    expect(
+        not torch.equal(value, numbers(sample(1), (20_000, 3), "the sample").float()),
+        "Two generators with different seeds gave the same sample: draw the noise from the generator that is given.",
+    )
+    expect(e.std(0).min() > 1e-4, "All rows share one draw of the noise. Each row needs its own: use mu.shape.")
+    columns = torch.corrcoef(e.T)
+    expect(
+        float((columns - torch.eye(3)).abs().max()) < 0.9,
+        "All coordinates of a row share one draw of the noise. Each needs its own: use mu.shape.",
+    )
+    kurtosis = ((e - e.mean(0)) ** 4).mean(0) / e.var(0) ** 2
+    expect(
+        float(e.mean(0).abs().div(e.std(0)).max()) < 0.05 and bool((kurtosis > 2.5).all()),
+        "The noise is not that of a standard normal (uniform, perhaps?). torch.randn draws it.",
+    )
+    found, deviation, v = e.std(0), (0.5 * log_var[0]).exp().detach(), log_var[0].detach()
+
+    def width(other: Tensor) -> bool:
+        return torch.allclose(found, other, rtol=0.05, atol=1e-3)
+
+    expect(not width(v.exp()), "You scaled the noise by the variance. It takes the deviation, exp(½ log_var).")
+    expect(not width(v.abs()), "You scaled the noise by log_var itself. The deviation is exp(½ log_var).")
+    expect(not width(torch.ones(3)), "The noise is not scaled: its deviation is 1 everywhere.")
+    expect(not width((0.25 * v).exp()), "One root too many: exp(½ log_var) is the deviation already.")
+    expect(width(deviation), "The width is off. log_var is log σ², so σ = exp(½ log_var).")
+    expect(
+        z.requires_grad,
+        "The sample is right, but no gradient flows through it. Compute it from mu and log_var, without detach, "
+        "no_grad or .sample().",
+    )
+    gradient = torch.autograd.grad(z.sum(), (mu, log_var), allow_unused=True)
+    for got, wanted, name in zip(gradient, (torch.ones_like(e), 0.5 * e), ("mu", "log_var"), strict=True):
+        expect(
+            got is not None and torch.allclose(got, wanted, rtol=1e-3, atol=1e-4),
+            f"The sample is right, but the gradient to {name} is not: it is cut, or 0. torch.normal draws and forgets "
+            "where it drew; compute the sample as a function of mu, log_var and noise.",
+        )
+
+
+def check_importance(answer: Callable) -> None:
+    """Against the logarithm of the mean, then for logarithms of the size that images have."""
+    g = torch.Generator().manual_seed(8)
+    log_w = torch.randn(7, 4, generator=g, dtype=torch.float64) - 2
+    value = numbers(answer(log_w.clone()), None, "the bound")
+    expect(value.shape != (), "One number came: give one bound a point, (N,).")
+    expect(value.shape != (7,), "You averaged over the points. The samples are on the first axis.")
+    expect(value.shape == (4,), f"Expected shape (4,), one bound a point, but came {tuple(value.shape)}.")
+    right = log_w.logsumexp(0) - math.log(7)
+
+    def gave(other: Tensor) -> bool:
+        return _close(value, other)
+
+    expect(not gave(-right), "This is minus the bound. Asked is the bound.")
+    expect(not gave(log_w.mean(0)), "The mean of the logs is the ELBO, however many samples. First the mean, then log.")
+    expect(not gave(log_w.logsumexp(0)), "This is the log of the sum: it grows without end with S. Where did 1/S go?")
+    expect(not gave(log_w.logsumexp(0) / 7), "1/S stands inside the logarithm, so outside it is subtracted as log S.")
+    expect(not gave(log_w.logsumexp(0) + math.log(7)), "log S has the wrong sign: log(a/S) = log a − log S.")
+    expect(not gave(log_w.exp().mean(0)), "This is the mean of the weights. Take its logarithm.")
+    expect(not gave(log_w.amax(0)), "This is the best sample alone. Average all S weights.")
+    expect(gave(right), "Not yet: the mean of w over the samples, then its logarithm.")
+    for shift in (-900.0, 900.0):
+        far = numbers(answer(log_w + shift), (4,), "the bound")
+        expect(
+            _close(far, right + shift),
+            f"Right for small numbers, but at log w ≈ {shift:.0f} nats, as for images, exp() leaves floating point. "
+            "Use logsumexp.",
+        )
+
+
+def _responsibilities(x: Tensor, theta: Any) -> Tensor:
+    return torch.sigmoid(theta * x - 0.5 * theta**2)
+
+
+def _mean(x: Tensor, weights: Tensor) -> Tensor:
+    return (weights * x).sum() / weights.sum()
+
+
+def _kl(mu_q: Tensor, s_q: Tensor, mu_p: Tensor, s_p: Tensor) -> Tensor:
+    q, p = torch.distributions.Normal(mu_q, s_q), torch.distributions.Normal(mu_p, s_p)
+    return torch.distributions.kl_divergence(q, p).sum(-1)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b.to(a), rtol=1e-5, atol=1e-6)
+
+
+EXERCISES = [
+    Exercise(
+        number="08.1",
+        question=(
+            "**The bound in two terms.** How well do the causes explain x, and how far has q moved from the prior? "
+            "Also for a q that is certain."
+        ),
+        answer=elbo_terms,
+        check=check_elbo,
+        praise="right. For the exact posterior they add up to log p(x), however bad the model: the gap judges q alone.",
+        hints=(
+            "E_q is a sum over k, weighted by q. KL(q ‖ π) = E_q[log q − log π].",
+            "Σ_k q_k log p(x | k) and Σ_k q_k (log π_k − log q_k); torch.where(q > 0, …, 0.0) takes care of 0 log 0.",
+        ),
+        aims=("compute",),
+    ),
+    Exercise(
+        number="08.2",
+        question=(
+            "**E, then M.** Compute where the explorer's triangle is: the top of the bound that touches the likelihood "
+            "at a given θ. The model is the explorer's, ½ N(x; 0, 1) + ½ N(x; θ, 1)."
+        ),
+        answer=top_of_bound,
+        check=check_top,
+        praise="right. Feed its result back in, again and again, and you have written EM.",
+        hints=(
+            "Which q makes the bound touch at θ? With that q fixed, the bound is a parabola in θ.",
+            "r = softmax of the two log-joints; the parabola −½ Σ r (x − θ)² has its top at Σ r x / Σ r.",
+        ),
+        aims=("climb",),
+    ),
+    Exercise(
+        number="08.3",
+        question="**KL of two Gaussians, in closed form.** The VAE's KL is the case of p = N(0, I). Mind the order.",
+        answer=gaussian_kl,
+        check=check_kl,
+        praise="right. Swap q and p, and for a narrow q the number explodes: now p asks q to cover it.",
+        hints=(
+            "Take log q − log p for one coordinate and average it over q. Which two means of squares do you need?",
+            "E_q[(z − μ_q)²] = σ_q² and E_q[(z − μ_p)²] = σ_q² + (μ_q − μ_p)². Then add the coordinates.",
+        ),
+        aims=("choose",),
+    ),
+    Exercise(
+        number="08.4",
+        question="**A sample that gradients pass through.** Networks give log σ², because it may be any number.",
+        answer=draw_sample,
+        check=check_draw,
+        praise="right. The noise is drawn from a law without parameters, and z is a plain function of the parameters.",
+        hints=(
+            "Which part of z is random, and which part depends on mu and log_var? Keep them apart.",
+            "mu + exp(½ log_var) · ε, with ε = torch.randn(mu.shape, generator=generator).",
+        ),
+        aims=("draw",),
+    ),
+    Exercise(
+        number="08.5",
+        question="**Many samples, a tighter bound.** Turn log-weights of S samples into the bound of section 6.",
+        answer=importance_bound,
+        check=check_importance,
+        praise="right. With S = 1 it is the ELBO, and with more samples, on average, it only rises, toward log p(x).",
+        hints=(
+            "log of the mean, not mean of the log. And the mean of S things is a sum divided by S.",
+            "log_w.logsumexp(0) sums in logarithms without leaving floating point. Then take log S away.",
+        ),
+        aims=("tighten",),
+    ),
+]

@@ -1,0 +1,377 @@
+"""The bound on the likelihood, as pictures: where it touches, which divergence chooses what, and a VAE's gap."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.colors import BoundaryNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from torch import Tensor, nn
+
+from flowlab.densities import Flow
+from flowlab.lessons.base.picture import Picture
+from flowlab.plotting.style import COLORS, DENSITY, tidy
+
+LOG_2PI = math.log(2 * math.pi)
+
+# --- one parameter ----------------------------------------------------------------------------------------------------
+
+THETA = (-5.0, 5.0)
+LOWEST, HIGHEST = -4.3, -2.9  # nats a point; the axis of the likelihood
+
+
+@functools.lru_cache
+def points() -> np.ndarray:
+    """60 points ``(N,)`` in three heaps, of which a mixture of two can explain two."""
+    g = np.random.default_rng(8)
+    return np.concatenate([g.normal(m, s, n) for m, s, n in ((-3.0, 0.6, 13), (0.0, 1.0, 27), (3.0, 0.8, 20))])
+
+
+def log_joint(x: Any, theta: Any) -> np.ndarray:
+    """log p(x, k; θ) of p(x; θ) = ½ N(x; 0, 1) + ½ N(x; θ, 1), ``(..., 2)`` in nats."""
+    x, theta = np.broadcast_arrays(np.asarray(x, float), theta)
+    return -0.5 * np.stack((x**2, (x - theta) ** 2), -1) - 0.5 * LOG_2PI - math.log(2)
+
+
+def responsibilities(theta: float) -> np.ndarray:
+    """r_n = p(k = 2 | x_n; θ), ``(N,)``: the E-step."""
+    joint = log_joint(points(), theta)
+    return np.exp(joint[:, 1] - logsumexp(joint, axis=-1))
+
+
+def likelihood(theta: Any) -> np.ndarray:
+    """Mean log p(x; θ) over the points, in nats, for each θ."""
+    return logsumexp(log_joint(points(), np.asarray(theta)[..., None]), axis=-1).mean(-1)
+
+
+def bound(theta: Any, r: np.ndarray) -> np.ndarray:
+    """Mean over the points of Σ_k r_k log(p(x, k; θ)/r_k), in nats, for each θ: a parabola that stays below log p."""
+    q = np.stack((1 - r, r), -1)  # (N, 2)
+    joint = log_joint(points(), np.asarray(theta)[..., None])
+    entropy = -np.sum(q * np.log(np.maximum(q, 1e-300)), -1).mean()
+    return (q * joint).sum(-1).mean(-1) + entropy
+
+
+def top(r: np.ndarray) -> float:
+    """θ = Σ r_n x_n / Σ r_n: where the bound is highest, the M-step."""
+    return float(r @ points() / r.sum())
+
+
+class BoundOnCurve(Picture):
+    """Right, log p(x; θ) as a curve and the bound that touches it at θ_old; left, the points and the mixture at θ."""
+
+    def __init__(self) -> None:
+        super().__init__(10.4, 4.2)
+        self.left, self.right = self.figure.subplots(1, 2, width_ratios=(1, 1.35))
+        tidy(self.left, "the mixture at θ; points yellow where q gives them to θ", "x", "p(x; θ)")
+        self.left.set(xlim=(-6, 6), ylim=(-0.035, 0.44))
+        tidy(self.right, "", "θ", "nats a point")
+        self.right.set(xlim=THETA, ylim=(LOWEST, HIGHEST))
+        self.x, self.theta = np.linspace(-6, 6, 241), np.linspace(*THETA, 401)
+        self.right.plot(
+            self.theta, likelihood(self.theta), color=COLORS["model"], lw=2.5, label="log p(x; θ), mean over the points"
+        )
+        heights, edges = np.histogram(points(), 24, range=(-6, 6), density=True)
+        self.left.stairs(heights, edges, fill=True, color=COLORS["data"], alpha=0.15)
+        plot, draw = self.left.plot, self.right.plot
+        self.fixed = plot([], [], ":", color=COLORS["data"], lw=1.5, label="½ N(x; 0, 1), fixed")[0]
+        self.fixed.set_data(self.x, np.exp(log_joint(self.x, 0.0)[:, 0]))
+        self.moving = plot([], [], "--", color=COLORS["accent"], lw=1.5, label="½ N(x; θ, 1)")[0]
+        self.total = plot([], [], color=COLORS["model"], lw=2, label="p(x; θ)")[0]
+        self.dots = self.left.scatter(
+            points(), np.full(len(points()), -0.017), c=np.zeros(len(points())), cmap="cividis", vmin=0, vmax=1, s=22
+        )
+        self.dots.set(edgecolor="black", linewidth=0.4)
+        self.next = draw([], [], ":", color=COLORS["muted"], lw=1.5, label="the bound that E would make at θ")[0]
+        self.curve = draw([], [], color=COLORS["latent"], lw=2, label="the bound, with q from θ_old")[0]
+        self.gap = draw([], [], color="black", lw=3, label="gap at θ: mean KL(q ‖ p(k | x; θ))")[0]
+        self.ends = draw([], [], "o", color="black", ms=6)[0]
+        self.touch = draw([], [], "o", color=COLORS["accent"], mec="black", ms=10, label="they touch, at θ_old")[0]
+        self.summit = draw([], [], "^", color=COLORS["latent"], mec="black", ms=9, label="top of the bound")[0]
+        self.below = self.right.text(0, LOWEST + 0.02, "", ha="center", fontsize=9, color=COLORS["latent"])
+        self.left.legend(frameon=False, fontsize=8, loc="upper left")
+        self.right.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+        self.moves(self.moving, self.total, self.dots, self.next, self.curve, self.gap, self.ends, self.touch)
+        self.moves(self.summit, self.below)
+
+    def update(self, old: float, theta: float) -> dict[str, float | str]:
+        r = responsibilities(old)
+        joint = log_joint(self.x, theta)
+        self.moving.set_data(self.x, np.exp(joint[:, 1]))
+        self.total.set_data(self.x, np.exp(joint).sum(-1))
+        self.dots.set_array(r)
+        summit = top(r)
+        log_p, below, start = float(likelihood(theta)), float(bound(theta, r)), float(likelihood(old))
+        self.curve.set_data(self.theta, bound(self.theta, r))
+        self.next.set_data(self.theta, bound(self.theta, responsibilities(theta)))
+        self.gap.set_data([theta, theta], [below, log_p])
+        self.ends.set_data([theta, theta], [below, log_p])
+        self.touch.set_data([old], [start])
+        self.summit.set_data([summit], [bound(summit, r)])
+        self.below.set_position((min(max(theta, -4.2), 4.2), LOWEST + 0.02))
+        self.below.set_text(f"↓ the bound: {below:.1f} ↓" if below < LOWEST else "")
+        return {
+            "log p at θ_old": start,
+            "log p at θ": log_p,
+            "bound at θ": below,
+            "gap at θ": log_p - below,
+            "top of the bound at θ =": summit,
+        }
+
+    def describe(self, numbers: dict[str, float | str]) -> str:
+        return (
+            f"The bound touches the log-likelihood at θ_old, at {numbers['log p at θ_old']:.2f} nats. At θ it lies "
+            f"{numbers['gap at θ']:.2f} nats below the likelihood of {numbers['log p at θ']:.2f}."
+        )
+
+
+# --- two divergences --------------------------------------------------------------------------------------------------
+
+WEIGHTS, SPREAD = np.array([0.6, 0.4]), 0.5  # of the two humps
+SEPARATIONS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the humps from the middle
+MU, LOG_SIGMA = (-4.0, 4.0), (-1.6, 1.6)
+LEVELS = (0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.2, 2.4, 4.8, 9.6, 1e9)  # nats: where the bands of the landscapes end
+FORWARD, REVERSE = "KL(p ‖ q), forward", "KL(q ‖ p), reverse"
+
+
+def two_humps(x: Any, d: float) -> np.ndarray:
+    """log p(x) = log(0.6 N(x; −d, ½²) + 0.4 N(x; d, ½²)), in nats."""
+    left, right = (math.log(w) - 0.5 * ((x - m) / SPREAD) ** 2 for w, m in zip(WEIGHTS, (-d, d), strict=True))
+    return np.logaddexp(left, right) - math.log(SPREAD) - 0.5 * LOG_2PI
+
+
+@functools.lru_cache
+def _entropy(d: float) -> float:
+    """−E_p[log p] of the two humps, by the sum over a fine grid."""
+    x = np.linspace(-d - 8 * SPREAD, d + 8 * SPREAD, 4001)
+    log_p = two_humps(x, d)
+    return float(-(np.exp(log_p) * log_p).sum() * (x[1] - x[0]))
+
+
+def forward_kl(mu: Any, log_sigma: Any, d: float) -> np.ndarray:
+    """KL(p ‖ q) of the humps p to q = N(mu, σ²), in nats: it asks for the mean and the variance of p only."""
+    mean, variance = forward_best(d)[0], math.exp(2 * forward_best(d)[1])
+    mu, log_sigma = np.asarray(mu), np.asarray(log_sigma)
+    return log_sigma + 0.5 * LOG_2PI + 0.5 * (variance + (mean - mu) ** 2) * np.exp(-2 * log_sigma) - _entropy(d)
+
+
+def reverse_kl(mu: Any, log_sigma: Any, d: float) -> np.ndarray:
+    """KL(q ‖ p) of q = N(mu, σ²) to the humps p, in nats, by a sum over 241 points of q."""
+    z = np.linspace(-6, 6, 241)
+    w = np.exp(-0.5 * z**2)
+    w /= w.sum()
+    mu, log_sigma = np.asarray(mu), np.asarray(log_sigma)
+    log_p = two_humps(mu[..., None] + np.exp(log_sigma)[..., None] * z, d)
+    return -log_sigma - 0.5 * LOG_2PI - 0.5 - log_p @ w
+
+
+def forward_best(d: float) -> tuple[float, float]:
+    """The mean and log σ of p: no other q has a lower KL(p ‖ q)."""
+    mean = float(WEIGHTS @ [-d, d])
+    return mean, 0.5 * math.log(SPREAD**2 + d**2 - mean**2)
+
+
+@functools.lru_cache
+def reverse_best(d: float) -> list[tuple[float, float]]:
+    """The minima (mu, log σ) of KL(q ‖ p), the best first: one at each hump, or one for both where they overlap."""
+    found: list[tuple[float, float, float]] = []
+    for start in ((-d, math.log(SPREAD)), (d, math.log(SPREAD))):
+        best = minimize(lambda v: float(reverse_kl(*v, d)), start, method="Nelder-Mead", options={"xatol": 1e-5})
+        if all(abs(best.x[0] - mu) > 0.05 for _, mu, _ in found):
+            found.append((float(best.fun), *(float(v) for v in best.x)))
+    return [(mu, s) for _, mu, s in sorted(found)]
+
+
+class Landscape(NamedTuple):
+    """Both divergences on a grid of (log σ, mu), for one separation."""
+
+    forward: np.ndarray
+    reverse: np.ndarray
+
+
+@functools.lru_cache
+def landscape(d: float) -> Landscape:
+    """Both divergences on a grid of 64 values of log σ and 96 of mu."""
+    log_sigma, mu = np.meshgrid(np.linspace(*LOG_SIGMA, 64), np.linspace(*MU, 96), indexing="ij")
+    return Landscape(forward_kl(mu, log_sigma, d), reverse_kl(mu, log_sigma, d))
+
+
+class CoverOrChoose(Picture):
+    """Left, two humps p and your one Gaussian q; then KL(p ‖ q) and KL(q ‖ p) as landscapes over q's two numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(11.4, 3.9)
+        self.left, *self.maps = self.figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
+        tidy(self.left, "", "x", "density").set(xlim=(-5, 5), ylim=(0, 1.0))
+        self.x = np.linspace(-5, 5, 401)
+        for d in SEPARATIONS:  # now, and not while someone drags
+            landscape(d), reverse_best(d)
+        extent = (*MU, *LOG_SIGMA)
+        norm = BoundaryNorm(LEVELS, DENSITY.N)
+        self.images = []
+        for axes, name in zip(self.maps, (FORWARD, REVERSE), strict=True):
+            tidy(axes, name, "mean of q", "log σ of q")
+            options = {"origin": "lower", "extent": extent, "aspect": "auto", "cmap": DENSITY.reversed(), "norm": norm}
+            self.images.append(axes.imshow(np.zeros((64, 96)), interpolation="nearest", **options))
+        bar = self.figure.colorbar(self.images[1], ax=self.maps, ticks=LEVELS[:-1], pad=0.01)
+        bar.ax.set_yticklabels([f"{level:g}" for level in LEVELS[:-1]], fontsize=8)
+        bar.set_label("nats")
+        self.target = self.left.plot([], [], "--", color=COLORS["truth"], lw=1.5, label="p, two humps")[0]
+        self.yours = self.left.plot([], [], color=COLORS["model"], lw=2.5, label="q, yours")[0]
+        self.best = [
+            self.left.plot([], [], style, color=COLORS[color], lw=2, label=label)[0]
+            for style, color, label in (("-.", "data", "lowest KL(p ‖ q)"), (":", "latent", "lowest KL(q ‖ p)"))
+        ]
+        self.here = [axes.plot([], [], "o", color=COLORS["model"], mec="white", mew=2, ms=11)[0] for axes in self.maps]
+        self.stars = [
+            axes.plot([], [], marker, color=COLORS[color], mec="white", ms=11)[0]
+            for axes, marker, color in zip(self.maps, "s^", ("data", "latent"), strict=True)
+        ]
+        self.legend = self.left.legend(frameon=False, fontsize=8, loc="upper right")
+        self.moves(*self.images, self.target, self.yours, *self.best, *self.stars, *self.here)
+
+    def update(self, mu: float, log_sigma: float, separation: float, best: bool) -> dict[str, float | str]:
+        d, seen = separation, landscape(separation)
+        for image, values in zip(self.images, seen, strict=True):
+            image.set_data(values)
+        self.target.set_data(self.x, np.exp(two_humps(self.x, d)))
+        self.yours.set_data(self.x, _normal(self.x, mu, log_sigma))
+        covers, chooses = forward_best(d), reverse_best(d)
+        for line, (m, s) in zip(self.best, (covers, chooses[0]), strict=True):
+            line.set_data(self.x, _normal(self.x, m, s))
+        self.stars[0].set_data([covers[0]], [covers[1]])
+        self.stars[1].set_data(*zip(*chooses, strict=True))
+        for dot in self.here:
+            dot.set_data([mu], [log_sigma])
+        if best != self.best[0].get_visible() or best != self.legend.get_texts()[2].get_visible():
+            self.redraw_all()  # the legend stands still otherwise
+        shown = (*self.best, *self.stars, *self.legend.legend_handles[2:], *self.legend.get_texts()[2:])
+        for artist in shown:
+            artist.set_visible(best)
+        numbers: dict[str, float | str] = {
+            "your " + FORWARD: float(forward_kl(mu, log_sigma, d)),
+            "your " + REVERSE: float(reverse_kl(mu, log_sigma, d)),
+        }
+        if best:
+            numbers["lowest " + FORWARD] = float(forward_kl(*covers, d))
+            numbers["lowest " + REVERSE] = float(reverse_kl(*chooses[0], d))
+        return numbers
+
+    def describe(self, numbers: dict[str, float | str]) -> str:
+        return (
+            f"Your Gaussian over two humps: the forward divergence is {numbers['your ' + FORWARD]:.2f} nats and the "
+            f"reverse one {numbers['your ' + REVERSE]:.2f}."
+        )
+
+
+def _normal(x: np.ndarray, mu: float, log_sigma: float) -> np.ndarray:
+    return np.exp(-0.5 * ((x - mu) / math.exp(log_sigma)) ** 2 - log_sigma - 0.5 * LOG_2PI)
+
+
+# --- figures that stand still -----------------------------------------------------------------------------------------
+
+
+def gap(log_joint: Any, mine: float | None = None) -> Figure:
+    """The bound at one point x with two causes, against q(k = 1): ``log_joint`` is log p(x, k), two numbers in nats."""
+    joint = np.asarray(log_joint, float)
+    log_p = float(logsumexp(joint))
+    posterior = float(np.exp(joint[0] - log_p))
+
+    def elbo(q: Any) -> np.ndarray:
+        q = np.stack((np.asarray(q), 1 - np.asarray(q)), -1)
+        return (q * (joint - np.log(q))).sum(-1)
+
+    q = np.linspace(1e-4, 1 - 1e-4, 400)
+    figure = Figure(figsize=(6.6, 3.2), dpi=80, layout="constrained")
+    axes = tidy(figure.subplots(), "one point x, every possible q", "q(k = 1)", "nats")
+    axes.axhline(log_p, color=COLORS["model"], lw=2, label="log p(x)")
+    axes.plot(q, elbo(q), color=COLORS["latent"], lw=2.5, label="the bound")
+    axes.plot(posterior, log_p, "o", ms=10, color=COLORS["accent"], mec="black", label="q = p(k | x)")
+    if mine is not None:
+        at = min(max(float(mine), 1e-4), 1 - 1e-4)
+        below = float(elbo(at))
+        axes.plot([at, at], [below, log_p], color="black", lw=2.5, label=f"your gap: {log_p - below:.3f} nats")
+    axes.set_xlim(0, 1)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def posteriors(images: Any, log_posterior: Any, mu: Any, sigma: Any, edge: float) -> Figure:
+    """For each image ``(n, pixels²)``: itself, its exact posterior on a latent grid ``(n, G, G)``, and q's 2σ ellipse.
+
+    The grid runs over [−edge, edge]² with z₁ along its first axis.
+    """
+    images, log_p, mu, sigma = (np.asarray(value) for value in (images, log_posterior, mu, sigma))
+    n, side = len(images), math.isqrt(images.shape[-1])
+    figure = Figure(figsize=(2.1 * n, 3.4), dpi=80, layout="constrained")
+    rows = figure.subplots(2, n, height_ratios=(0.5, 1), squeeze=False)
+    for i in range(n):
+        rows[0, i].imshow(images[i].reshape(side, side), cmap="gray_r")
+        rows[0, i].axis("off")
+        axes = tidy(rows[1, i], "", "z₁", "z₂" if i == 0 else "")
+        p = np.exp(log_p[i] - log_p[i].max())
+        axes.imshow(p.T, origin="lower", extent=(-edge, edge) * 2, cmap=DENSITY)
+        axes.add_patch(Ellipse(mu[i], *(4 * sigma[i]), fill=False, color=COLORS["data"], lw=1.8, ls="--"))
+        reach = np.argwhere(p > 0.01) * 2 * edge / (len(p) - 1) - edge  # the places that matter
+        low = np.minimum(reach.min(0), mu[i] - 2 * sigma[i])
+        high = np.maximum(reach.max(0), mu[i] + 2 * sigma[i])
+        (left, bottom), half = (low + high) / 2, 0.6 * (high - low).max()
+        axes.set(xlim=(left - half, left + half), ylim=(bottom - half, bottom + half))
+    return figure
+
+
+def tightening(bounds: Mapping[int, float], exact: float) -> Figure:
+    """The importance-weighted bound against its number of samples, log p(x) above it; one sample is the ELBO."""
+    figure = Figure(figsize=(6.2, 3.0), dpi=80, layout="constrained")
+    axes = tidy(figure.subplots(), "", "samples S, logarithmic", "nats a digit, held out")
+    axes.axhline(exact, color=COLORS["truth"], ls="--", lw=1.5, label="log p(x), by a grid")
+    axes.plot(list(bounds), list(bounds.values()), "o-", color=COLORS["latent"], lw=2, label="bound with S samples")
+    axes.set_xscale("log")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def by_preimages(make: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+    """Density at ``at`` ``(n, 1)`` of x = G(z), z ~ N(0, 1): the sum of p(z)/|G′(z)| over all z with G(z) = at.
+
+    ``make`` is G, ``(M, 1)`` to ``(M, 1)``, or to ``(K, M, 1)`` for K of them; ``(n,)`` or ``(K, n)`` comes back. G is
+    looked at where |z| ≤ 6, and taken as straight between 6,001 points; where no z is found the density is 0.
+    """
+    z = torch.linspace(-6, 6, 6001).to(at)
+    p = torch.exp(-0.5 * ((z[1:] + z[:-1]) / 2) ** 2) / math.sqrt(2 * math.pi)
+    made, found = make(z[:, None])[..., 0], []
+    for x in made.reshape(-1, len(z)):
+        crossed = (x[:-1] < at) != (x[1:] < at)  # (n, 6000)
+        found.append(torch.where(crossed, p * z.diff() / x.diff().abs(), 0.0).sum(-1))
+    return torch.stack(found).reshape(*made.shape[:-1], len(at))
+
+
+@torch.no_grad()
+def generators(flow: Flow, gans: nn.Module, truth: Any) -> Figure:
+    """A flow and a stack of K GANs on the line, a column each: 3,000 samples against ``truth``, and the map z ↦ x."""
+    z = torch.randn(3000, 1, generator=torch.Generator().manual_seed(0)).sort(0).values
+    stack = next(gans.parameters()).shape[0]
+    made = torch.cat((flow.bijection.inverse(z)[0][None], gans(z.expand(stack, -1, -1))))[..., 0]  # (1 + K, 3000)
+    x = torch.linspace(-5, 5, 300)
+    p = truth.log_prob(x[:, None]).exp()
+    figure = Figure(figsize=(1.5 * len(made), 3.4), dpi=80, layout="constrained")
+    rows = figure.subplots(2, len(made), sharey="row", squeeze=False)
+    for i, (above, below) in enumerate(rows.T):
+        color = COLORS["latent" if i else "model"]
+        tidy(above, f"GAN {i}" if i else "the flow", "x", "")
+        above.hist(made[i].numpy(), 80, range=(-5, 5), density=True, color=color, alpha=0.6)
+        above.plot(x, p, "--", color=COLORS["truth"], lw=1)
+        above.set(xlim=(-5, 5), ylim=(0, 2.5 * float(p.max())))
+        tidy(below, "", "z", "").plot(z, made[i], color=color, lw=2)
+        below.set(xlim=(-4, 4), ylim=(-5, 5))
+    rows[0, 0].set_ylabel("density")
+    rows[1, 0].set_ylabel("x, made from z")
+    return figure

@@ -1,0 +1,147 @@
+"""Networks for images: convolutions, a residual network as conditioner, a classifier."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from flowlab.networks.mlp import Linear, check_context
+
+
+class Convolution(nn.Module):
+    """y = W ∗ x + b over 3×3 windows, with zeros beyond the border, or K of them side by side when ``stack=K``.
+
+    ``(..., in, H, W)`` to ``(..., out, H, W)``; a stack takes ``(K, ..., in, H, W)``. W is ``(out, in, 3, 3)``, with K
+    before it in a stack. Weights start uniform within ±1/√(9 in), drawn from ``generator``; at zero with ``zero=True``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        zero: bool = False,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.stack = stack
+        lead = () if stack is None else (stack,)
+        shapes = (*lead, out_channels, in_channels, 3, 3), (*lead, out_channels)
+        bound = 1 / math.sqrt(9 * in_channels)
+        self.weight, self.bias = (
+            nn.Parameter(torch.zeros(s) if zero else bound * (2 * torch.rand(s, generator=generator) - 1))
+            for s in shapes
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return apart(self.convolve(side_by_side(x, self.stack)), x, self.stack)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """The same where the K stand side by side already: ``(N, K·in, H, W)`` to ``(N, K·out, H, W)``."""
+        weight = self.weight.reshape(-1, *self.weight.shape[-3:])
+        return F.conv2d(x, weight, self.bias.flatten(), padding=1, groups=self.stack or 1)
+
+
+def side_by_side(x: Tensor, stack: int | None) -> Tensor:
+    """``(K, ..., C, H, W)`` as ``(N, K·C, H, W)``: K convolutions at once are one, with K groups of channels."""
+    return x.reshape(stack or 1, -1, *x.shape[-3:]).transpose(0, 1).flatten(1, 2)
+
+
+def apart(y: Tensor, x: Tensor, stack: int | None) -> Tensor:
+    """Undo ``side_by_side``: ``(N, K·C, H, W)`` with the batch axes of ``x`` again, ``(K, ..., C, H, W)``."""
+    K = stack or 1
+    return y.unflatten(1, (K, y.shape[1] // K)).transpose(0, 1).reshape(*x.shape[:-3], y.shape[1] // K, *y.shape[-2:])
+
+
+class ResidualConvNet(nn.Module):
+    """h ← h + W₂ ∗ relu(W₁ ∗ relu(h)), ``blocks`` times, between a first and a last 3×3 convolution (arXiv:1512.03385).
+
+    RealNVP's conditioner for images (arXiv:1605.08803, section 4.1), without its batch normalization.
+
+    ``(..., in, H, W)``, and a context ``(..., E)`` beside it, the same for all pixels, when built with
+    ``context_features=E``, to ``(..., out, H, W)``, for any H and W. The last layer starts at zero, so that what it
+    conditions starts at the identity. A pixel sees 2 · ``blocks`` + 2 pixels far.
+
+    Raises:
+        ValueError: when a context is missing, not expected, or of another width.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        hidden: int = 64,
+        blocks: int = 2,
+        *,
+        context_features: int = 0,
+        stack: int | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        own = {"stack": stack, "generator": generator}
+        self.first = Convolution(in_channels + context_features, hidden, **own)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(Convolution(hidden, hidden, **own) for _ in range(2)) for _ in range(blocks)
+        )
+        self.last = Convolution(hidden, out_channels, zero=True, stack=stack)
+        self.context_features, self.stack = context_features, stack
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        check_context(context, self.context_features)
+        if context is not None:
+            x = torch.cat(
+                (x, context[..., None, None].expand(*x.shape[:-3], self.context_features, *x.shape[-2:])), dim=-3
+            )
+        h = self.first.convolve(side_by_side(x, self.stack))
+        for one, two in self.blocks:
+            h = h + two.convolve(one.convolve(h.relu()).relu())
+        return apart(self.last.convolve(h.relu()), x, self.stack)
+
+
+class ConvClassifier(nn.Module):
+    """Logits of K classes: 3×3 convolutions of stride 2 with ReLUs, then one linear layer.
+
+    Rows of pixels in [0, 1], ``(..., H·W)``, to ``(..., K)``. Each convolution halves H and W, rounded up. Weights
+    start uniform within ±√(6/in), which keeps the scale of what passes a ReLU (He et al., arXiv:1502.01852); the last
+    layer's are drawn too, as a classifier that starts at zero tells no class from another.
+
+    Args:
+        classes: K.
+        side: H = W.
+        channels: of each convolution.
+        generator: draws the starting weights.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        side: int = 28,
+        *,
+        channels: Sequence[int] = (16, 32, 64),
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.side = side
+        sizes = [1, *channels]
+        shapes = [(b, a, 3, 3) for a, b in pairwise(sizes)]
+        self.weights = nn.ParameterList(_uniform(shape, math.sqrt(6 / (9 * shape[1])), generator) for shape in shapes)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(width)) for width in channels)
+        for _ in channels:
+            side = -(-side // 2)
+        self.last = Linear(sizes[-1] * side**2, classes, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = 2 * x.reshape(x.shape[:-1].numel(), 1, self.side, self.side) - 1
+        for W, b in zip(self.weights, self.biases, strict=True):
+            h = F.conv2d(h, W, b, stride=2, padding=1).relu_()
+        return self.last(h.flatten(1)).reshape(*x.shape[:-1], len(self.last.bias))
+
+
+def _uniform(shape: Sequence[int], bound: float, generator: Generator | None) -> nn.Parameter:
+    return nn.Parameter(bound * (2 * torch.rand(*shape, generator=generator) - 1))

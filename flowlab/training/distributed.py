@@ -1,0 +1,185 @@
+"""One batch in several shards, on one process or on several that `torchrun` started: the gradients are the same.
+
+    loss = Σ_s (n_s / N) · loss_s        and so is its gradient, summed over the shards of all processes
+
+For a loss that is a mean over samples this is the loss of the batch. One that compares the samples of a batch, such as
+the balance of a mixture, compares those of a shard.
+
+Each shard has noise of its own, drawn from the seed, the step and its number. So what is learned depends on how many
+shards there are, and not on how many processes share them.
+
+    with distributed.launched("cuda") as device:        # under torchrun: joins the others; else does nothing
+        history = fit(model.to(device), x.to(device))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from flowlab.bijections import BatchNorm
+
+Parts = tuple[Tensor, ...]
+
+
+@contextlib.contextmanager
+def launched(device: str | torch.device = "cpu") -> Iterator[torch.device]:
+    """Join the processes that ``torchrun`` started, and say which device is this one's; alone, just say the device.
+
+    On GPUs each process of a machine gets the one of its number, and they talk through NCCL; on CPUs through gloo.
+    """
+    device = torch.device(device)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    # Single numbers go through gloo even then, so that a GPU is not waited for.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    yield device
+    summed(0.0)  # the first may still be writing a file; after an error, nobody waits for those that may be gone
+    if device.type == "cuda":  # gloo ends with the process: torch 2.6 hangs at times when it is told to
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def size() -> int:
+    """How many processes train together.
+
+    Raises:
+        RuntimeError: under torchrun when the processes have not joined, where each would train alone.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise RuntimeError(
+            f"torchrun started {os.environ['WORLD_SIZE']} processes that have not joined, so each would train alone. "
+            f'Put the training into "with flowlab.training.distributed.launched(device) as device:".'
+        )
+    return 1
+
+
+def summed(*values: float) -> list[float]:
+    """Each value summed over all processes, the same bits on each."""
+    if size() == 1:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def anyone(flag: bool) -> bool:
+    """Whether the flag is up in any process: what one is told, such as to stop, all do at the same step."""
+    return summed(float(flag))[0] > 0
+
+
+def agree(number: int) -> bool:
+    """Whether a whole number below 2²⁴ is the same in all processes."""
+    first, second = summed(number, number**2)
+    return size() * second == first**2
+
+
+class Loss(nn.Module):
+    """An objective as a module, so that DistributedDataParallel sees whatever part of the model it calls."""
+
+    def __init__(self, model: nn.Module, objective: Callable[[nn.Module, Any, Any], Tensor]) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Tensor | Parts, step: Any) -> Tensor:
+        return self.objective(self.model, batch, step)
+
+
+class ShardedLoss:
+    """The loss of batches that are cut into ``shards``, of which this process computes its own, one after the other.
+
+    Args:
+        alone: whether the objective takes one tensor, and not a tuple.
+        shards: as many as there are processes when left out.
+
+    Raises:
+        ValueError: for shards that the processes cannot share equally, and for batch statistics, which differ by shard.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Callable[[nn.Module, Any, Any], Tensor],
+        alone: bool,
+        shards: int | None = None,
+    ) -> None:
+        processes = size()
+        self.shards = processes if shards is None else int(shards)
+        if self.shards < 1 or self.shards % processes:
+            raise ValueError(
+                f"fit expected shards to be a multiple of the number of processes, {processes}, but came {shards}."
+            )
+        kinds = (BatchNorm, nn.modules.batchnorm._BatchNorm)
+        if self.shards > 1 and (name := next((n for n, m in model.named_modules() if isinstance(m, kinds)), None)):
+            raise ValueError(
+                f"{name} takes its statistics from a whole batch, and a batch in {self.shards} shards is never seen "
+                f"whole. Train with shards=1 on one process, or with ActNorm in its place."
+            )
+        each = self.shards // processes
+        self.mine = range(rank() * each, (rank() + 1) * each)
+        self.alone, self.module = alone, Loss(model, objective)
+
+    def start(self, batch: Parts, step: Any) -> None:
+        """Let layers that start from their first batch, such as ActNorm, see all of it, and not one shard."""
+        with torch.no_grad():
+            self.module(self._given(batch), step)
+
+    def share(self, unused: bool) -> None:
+        """From here on gradients are those of all processes, which start as the first; ``unused``: of some weights."""
+        if size() > 1:
+            # Buffers agree from the start on. torch 2.13 has a new name for not sending them at each step.
+            known = inspect.signature(DistributedDataParallel).parameters
+            still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            settings = {still: False, "find_unused_parameters": unused}
+            self.module = DistributedDataParallel(self.module, **settings)
+
+    def backward(self, batch: Parts, step: Callable[[int], Any]) -> Tensor:
+        """The mean loss of a batch, ``()``, with its gradient added to the parameters'; ``step(s)`` is for shard s."""
+        N, loss = len(batch[0]), 0.0
+        for s, part in self._parts(batch):
+            # One exchange a step: the gradients of the earlier shards wait in the parameters for the last.
+            exchange = isinstance(self.module, Loss) or s == self.mine[-1]
+            with contextlib.nullcontext() if exchange else self.module.no_sync():
+                value = self.module(self._given(part), step(s)) * (len(part[0]) / N)
+                (size() * value).backward()  # DistributedDataParallel takes the mean over processes
+            loss = loss + value.detach()
+        if size() > 1:
+            dist.all_reduce(loss)
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, data: Parts, step: Callable[[int], Any], rows: int = 4096) -> float:
+        """The mean loss over data, with at most ``rows`` at once and no gradients."""
+        total, loss = 0.0, getattr(self.module, "module", self.module)
+        for s, part in self._parts(data):
+            now = step(s)
+            for start in range(0, len(part[0]), rows):
+                block = tuple(d[start : start + rows] for d in part)
+                total += float(loss(self._given(block), now)) * len(block[0])
+        return summed(total)[0] / len(data[0])
+
+    def _parts(self, data: Parts) -> Iterator[tuple[int, Parts]]:
+        """The shards that are this process's own, with their numbers."""
+        cut: Sequence[Parts] = list(zip(*(d.tensor_split(self.shards) for d in data), strict=True))
+        return ((s, cut[s]) for s in self.mine)
+
+    def _given(self, batch: Parts) -> Tensor | Parts:
+        return batch[0] if self.alone else batch
