@@ -37,6 +37,7 @@ from flowlab.training import (
     checkpoints,
     compiled,
     load_checkpoint,
+    loop,
     negative_log_likelihood,
     read_checkpoint,
     save_checkpoint,
