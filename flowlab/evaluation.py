@@ -26,7 +26,7 @@ def log_prob(model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0,
     fewer than one draw, and for no image.
     """
     if draws < 1 or len(images) < 1:
-        raise ValueError(f"Expected at least one draw and one image, but came {draws} and {len(images)}.")
+        raise ValueError(f"Expected at least one draw and one image, but got {draws} and {len(images)}.")
     device = next(model.parameters()).device
     generator = Generator(device).manual_seed(seed)
     model.eval()

@@ -130,7 +130,7 @@ class Experiment:
                 f"With {labels} labels the recipes are {', '.join(known) or 'none'}, but {recipe!r} was asked for."
             )
         if not 0 <= labels <= self.size or not 0 < effort <= 1:
-            raise ValueError(f"Expected 0 to {self.size} labels and an effort in (0, 1], but came {labels}, {effort}.")
+            raise ValueError(f"Expected 0 to {self.size} labels and an effort in (0, 1], but got {labels}, {effort}.")
         return known[recipe]
 
     def run(
@@ -352,7 +352,7 @@ def run_all(
     known = experiment.labelled_recipes if labels else experiment.recipes
     recipes = list(dict.fromkeys(known if recipes is None else recipes))
     if len(seeds) < 1 or seeds.start < 0:
-        raise ValueError(f"Expected at least one seed, the first at least 0, but came {len(seeds)} from {seeds.start}.")
+        raise ValueError(f"Expected at least one seed, the first at least 0, but got {len(seeds)} from {seeds.start}.")
     for recipe in recipes:
         experiment.check(recipe, labels, effort)
     if path is not None and not path.parent.is_dir():

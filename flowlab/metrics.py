@@ -67,7 +67,7 @@ def logit_log_det(images: Tensor, lambda_: float = 1e-6, *, levels: int = 256) -
     ∫ log y dy = y log y − y. On MNIST's 10,000 test images with λ = 1e-6 it is 4619.95 nats.
     """
     if images.is_floating_point():
-        raise TypeError(f"logit_log_det expected whole numbers, such as uint8 pixels, but came {images.dtype}.")
+        raise TypeError(f"logit_log_det expected whole numbers, such as uint8 pixels, but got {images.dtype}.")
     y = lambda_ + (1 - 2 * lambda_) * torch.arange(levels + 1, dtype=torch.float64) / levels  # the edges of the bins
     integral = torch.special.xlogy(y, y) - torch.special.xlogy(1 - y, 1 - y) - 2 * y  # of log y + log(1 − y)
     table = math.log(1 - 2 * lambda_) - integral.diff() * levels / (1 - 2 * lambda_)
@@ -79,7 +79,7 @@ def _offset(dims: int, scale: str, log_det: float | Tensor | None, levels: int) 
     if scale not in SCALES:
         raise ValueError(f"The scale is one of {', '.join(map(repr, SCALES))}, but {scale!r} was given.")
     if dims < 1 or levels < 2:
-        raise ValueError(f"Expected at least 1 dimension and 2 levels, but came {dims} and {levels}.")
+        raise ValueError(f"Expected at least 1 dimension and 2 levels, but got {dims} and {levels}.")
     if (scale == "logit") != (log_det is not None):
         raise ValueError(
             "Nats of logits need log_det, the mean of logit_log_det with the same λ over the same images."
@@ -97,7 +97,7 @@ def contingency(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]
     """
     y, k = _whole(labels, "labels"), _whole(clusters, "clusters")
     if len(y) != len(k):
-        raise ValueError(f"Expected a cluster for each label, but came {len(y)} labels and {len(k)} clusters.")
+        raise ValueError(f"Expected a cluster for each label, but got {len(y)} labels and {len(k)} clusters.")
     table = np.zeros((y.max() + 1, k.max() + 1), dtype=np.int64)
     np.add.at(table, (y, k), 1)
     return table
@@ -152,9 +152,9 @@ def calibration(probabilities: Tensor, labels: Tensor | Sequence[int], bins: int
     q = torch.as_tensor(probabilities).detach().cpu().double().numpy()
     y = _whole(labels, "labels")
     if q.ndim != 2 or len(q) != len(y) or not np.allclose(q.sum(-1), 1, atol=1e-4) or q.min() < 0:
-        raise ValueError(f"calibration expected ({len(y)}, K) probabilities, rows summing to one, but came {q.shape}.")
+        raise ValueError(f"calibration expected ({len(y)}, K) probabilities, rows summing to one, but got {q.shape}.")
     if bins < 1:
-        raise ValueError(f"calibration expected at least one bin, but came {bins}.")
+        raise ValueError(f"calibration expected at least one bin, but got {bins}.")
     k, sure = q.argmax(-1), q.max(-1)
     stands_for = matching(y, k)
     right = np.array([stands_for.get(int(j), -1) for j in k]) == y
@@ -182,7 +182,7 @@ def _whole(values: Tensor | Sequence[int], what: str) -> np.ndarray:
     values = torch.as_tensor(values).detach().cpu().numpy()
     if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu" or values.min() < 0:
         raise ValueError(
-            f"Expected {what} as whole numbers from 0, of shape (N,) with N of at least 1, but came {values.dtype} of "
+            f"Expected {what} as whole numbers from 0, of shape (N,) with N of at least 1, but got {values.dtype} of "
             f"shape {values.shape}."
         )
     return values

@@ -117,7 +117,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _count(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but came {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, but got {text!r}")
     return int(text)
 
 
@@ -314,7 +314,7 @@ def _sample(options: argparse.Namespace) -> int:
     from flowlab.plotting import images
 
     if options.n < 1 or not 0 < options.temperature < math.inf:
-        raise ValueError(f"Expected --n of at least 1 and --temperature above 0, and finite, but came "
+        raise ValueError(f"Expected --n of at least 1 and --temperature above 0, and finite, but got "
                          f"{options.n} and {options.temperature:g}.")  # fmt: skip
     if options.grid.suffix.lower() != ".png":
         raise ValueError(f"The picture is a PNG, but {options.grid} was to be written. Name it FILE.png.")

@@ -77,7 +77,7 @@ def wander(
     names = [rule] * len(x) if isinstance(rule, str) else list(rule)
     if len(names) != len(x) or not set(names) <= set(RULES):
         raise ValueError(
-            f"Expected one rule for all rows or one for each of {len(x)}, out of {', '.join(RULES)}, but came {rule!r}."
+            f"Expected one rule for all rows or one for each of {len(x)}, out of {', '.join(RULES)}, but got {rule!r}."
         )
     free = torch.as_tensor(free)
     for step in range(steps + 1):

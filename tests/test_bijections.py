@@ -314,7 +314,7 @@ def test_gradients_agree_with_finite_differences(name, direction):
 def test_wrong_input_is_refused_in_words(name, stack):
     f, x, context = draw(name, Case(stack=stack))
     for apply in (f, f.inverse):
-        with pytest.raises(TypeError, match=r"expected floating-point numbers, but came torch\.int64"):
+        with pytest.raises(TypeError, match=r"expected floating-point numbers, but got torch\.int64"):
             apply(x.long(), context)
         with pytest.raises(ShapeError, match=r"expected .*\(\)"):
             apply(x.new_zeros(()), context)
@@ -349,14 +349,14 @@ def test_context_is_used_and_asked_for(name):
     for apply in (f, f.inverse):
         assert not torch.allclose(apply(x, context)[0], apply(x, context + 1)[0])
         assert torch.equal(apply(x, context[0])[0][0], apply(x, context)[0][0])  # one context for all
-        with pytest.raises(ValueError, match=rf"{width} context features, but came none"):
+        with pytest.raises(ValueError, match=rf"{width} context features, but got none"):
             apply(x)
-        with pytest.raises(ValueError, match=rf"{width} context features, but came {2 * width}"):
+        with pytest.raises(ValueError, match=rf"{width} context features, but got {2 * width}"):
             apply(x, torch.cat((context, context), -1))
 
 
 def test_context_that_nobody_asked_for_is_refused():
-    with pytest.raises(ValueError, match="no context features, but came 2"):
+    with pytest.raises(ValueError, match="no context features, but got 2"):
         AffineCoupling([True, False])(torch.zeros(5, 2), torch.zeros(5, 2))
 
 
@@ -412,7 +412,7 @@ def test_chain_knows_what_it_is_made_of():
     f = Chain([Logit(), ScaleShift(4, stack=2), MonotoneSum(4, stack=2)])
     assert (f.event_shape, f.event_dim, f.stack, f.inverse_is_numeric) == ((4,), 1, 2, True)
     assert not Chain([Logit()]).inverse_is_numeric
-    with pytest.raises(NotStackable, match=r"one size, but came \[2, 3\]"):
+    with pytest.raises(NotStackable, match=r"one size, but got \[2, 3\]"):
         Chain([ScaleShift(4, stack=2), ScaleShift(4, stack=3)])
 
 
@@ -453,10 +453,10 @@ def test_prelu_that_folds_is_refused(slope):
 
 def test_logit_refuses_what_lies_outside():
     for bad in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=rf"in \[0, 1\], but came values from .*{bad}"):
+        with pytest.raises(ValueError, match=rf"in \[0, 1\], but got values from .*{bad}"):
             Logit()(torch.tensor([[0.5, bad]]))
     for bad in (0.5, -0.01):
-        with pytest.raises(ValueError, match=rf"λ in \[0, 0.5\), but came {bad}"):
+        with pytest.raises(ValueError, match=rf"λ in \[0, 0.5\), but got {bad}"):
             Logit(bad)
 
 
@@ -564,7 +564,7 @@ def test_permutation_puts_order_i_in_place_i():
 
 @pytest.mark.parametrize("order", ([0, 0], [1, 2], [0, 1, 3], [-1, 0]))
 def test_permutation_that_is_none_is_refused(order):
-    with pytest.raises(ValueError, match=rf"each of 0 to {len(order) - 1} once, but came .*{order[-1]}\]"):
+    with pytest.raises(ValueError, match=rf"each of 0 to {len(order) - 1} once, but got .*{order[-1]}\]"):
         Permutation(order)
 
 
@@ -612,7 +612,7 @@ def test_actnorm_reloaded_does_not_start_again():
 @pytest.mark.parametrize("shape, stack", (((1, 3), None), ((3,), None), ((4, 1, 3), 4), ((0, 3), None)))
 def test_a_batch_of_one_has_no_spread(layer, shape, stack):
     f = layer(3, stack=stack)
-    with pytest.raises(ValueError, match=rf"{layer.__name__}.* at least two samples .* but came [01]\."):
+    with pytest.raises(ValueError, match=rf"{layer.__name__}.* at least two samples .* but got [01]\."):
         f(torch.ones(shape))
     assert torch.isfinite(f.eval()(torch.ones(shape))[0]).all()
 
@@ -700,7 +700,7 @@ def test_any_mask_passes_and_moves_what_it_says(law):
 @pytest.mark.parametrize("mask", ([True, True], [False, False], [True], [False], [], [[True, False]], True))
 def test_mask_that_splits_nothing_is_refused(law, mask):
     with pytest.raises(
-        ShapeError, match=rf"{law.__name__} expected a mask \(D,\) .* D ≥ 2, but came {re.escape(str(mask))}"
+        ShapeError, match=rf"{law.__name__} expected a mask \(D,\) .* D ≥ 2, but got {re.escape(str(mask))}"
     ):
         law(mask)
 
@@ -789,7 +789,7 @@ def test_spline_inverse_keeps_its_digits_where_bins_bend_hard():
 
 def test_spline_settings_out_of_range_are_refused():
     for settings in ({"bins": 1}, {"bins": 501}, {"bound": 0.0}, {"bound": -1.0}):
-        with pytest.raises(ValueError, match=r"2 to 500 bins and a bound above 0, but came"):
+        with pytest.raises(ValueError, match=r"2 to 500 bins and a bound above 0, but got"):
             SplineCoupling([True, False], **settings)
 
 
@@ -886,7 +886,7 @@ def test_autoregressive_settings_reach_the_network():
     f = MaskedAutoregressive(9, (50,), random_degrees=True, activation="silu", generator=Generator().manual_seed(0))
     degrees = f.conditioner.degrees[9:]
     assert (degrees.diff() < 0).any() and f.conditioner.activation is torch.nn.functional.silu
-    with pytest.raises(ValueError, match=r"an order of 0 to 1, but came \[1, 1\]"):
+    with pytest.raises(ValueError, match=r"an order of 0 to 1, but got \[1, 1\]"):
         InverseAutoregressive(2, order=[1, 1])
 
 
@@ -910,13 +910,13 @@ def test_squeeze_makes_channels_of_blocks():
 @pytest.mark.parametrize("size", ((3, 4), (4, 3), (1, 1)))
 def test_squeeze_refuses_odd_sizes_in_words(size):
     with pytest.raises(
-        ShapeError, match=rf"even height and width, but came \(9, 2, {size[0]}, {size[1]}\): pad or crop"
+        ShapeError, match=rf"even height and width, but got \(9, 2, {size[0]}, {size[1]}\): pad or crop"
     ):
         Squeeze()(image(9, 2, *size))
 
 
 def test_squeeze_undoes_only_what_it_can_have_made():
-    with pytest.raises(ShapeError, match=r"channels in fours, but came \(9, 6, 2, 2\)"):
+    with pytest.raises(ShapeError, match=r"channels in fours, but got \(9, 6, 2, 2\)"):
         Squeeze().inverse(image(9, 6, 2, 2))
 
 
@@ -950,7 +950,7 @@ def test_actnorm_for_images_starts_each_channel_from_all_pixels():
 def test_other_channels_are_refused_in_words(f):
     for apply in (f, f.inverse):
         with pytest.raises(
-            ShapeError, match=rf"{type(f).__name__} expected shape \(..., 3, H, W\), but came \(7, 2, 4, 4\)"
+            ShapeError, match=rf"{type(f).__name__} expected shape \(..., 3, H, W\), but got \(7, 2, 4, 4\)"
         ):
             apply(torch.zeros(7, 2, 4, 4))
 
@@ -1020,7 +1020,7 @@ def test_channel_mask_takes_images_of_any_size_and_checkerboard_of_its_own():
         for apply in (f, f.inverse):
             with pytest.raises(ShapeError) as error:
                 apply(image(7, 2, *size))
-            assert "AffineImageCoupling expected shape (..., 2, 3, 4), but came (7, 2, " in str(error.value)
+            assert "AffineImageCoupling expected shape (..., 2, 3, 4), but got (7, 2, " in str(error.value)
 
 
 @pytest.mark.parametrize("law", IMAGE_COUPLINGS)
@@ -1101,9 +1101,9 @@ def test_factor_out_starts_at_the_identity_and_its_log_scale_is_bounded():
 
 
 def test_what_cannot_be_factored_out_is_refused_in_words():
-    with pytest.raises(ShapeError, match="two channels or more, but came 1: squeeze first"):
+    with pytest.raises(ShapeError, match="two channels or more, but got 1: squeeze first"):
         FactorOut(1)
-    with pytest.raises(NotStackable, match="stack=2 expected the rest to be one too, but came 3"):
+    with pytest.raises(NotStackable, match="stack=2 expected the rest to be one too, but got 3"):
         FactorOut(4, InvertibleConvolution(2, stack=3), stack=2)
     with pytest.raises(NotStackable, match="stack=None"):
         FactorOut(4, InvertibleConvolution(2, stack=3))
@@ -1114,7 +1114,7 @@ def test_what_cannot_be_factored_out_is_refused_in_words():
                 apply(x)
 
 
-VECTOR_AND_IMAGE = "maps of vectors or maps of images, but both came"
+VECTOR_AND_IMAGE = "maps of vectors or maps of images, but got both"
 
 
 @pytest.mark.parametrize(
@@ -1122,12 +1122,12 @@ VECTOR_AND_IMAGE = "maps of vectors or maps of images, but both came"
     (
         (lambda: Chain([Logit(), InvertibleConvolution(4)]), VECTOR_AND_IMAGE),
         (lambda: Chain([InvertibleConvolution(4), Chain([])]), VECTOR_AND_IMAGE),
-        (lambda: FactorOut(4, Chain([])), "FactorOut expected a map of images, but came Chain"),
-        (lambda: FactorOut(4, ScaleShift(4)), "FactorOut expected a map of images, but came ScaleShift"),
-        (lambda: AsImage((4, 4, 4), ScaleShift(4)), "AsImage expected a map of images, but came ScaleShift"),
-        (lambda: AsImage((4, 4), Squeeze()), r"AsImage expected a shape \(C, H, W\), but came \(4, 4\)"),
-        (lambda: Channelwise(Logit()), "Channelwise expected a map of vectors of a known length, .* but came Logit"),
-        (lambda: Channelwise(Squeeze()), "Channelwise expected a map of vectors .* but came Squeeze"),
+        (lambda: FactorOut(4, Chain([])), "FactorOut expected a map of images, but got Chain"),
+        (lambda: FactorOut(4, ScaleShift(4)), "FactorOut expected a map of images, but got ScaleShift"),
+        (lambda: AsImage((4, 4, 4), ScaleShift(4)), "AsImage expected a map of images, but got ScaleShift"),
+        (lambda: AsImage((4, 4), Squeeze()), r"AsImage expected a shape \(C, H, W\), but got \(4, 4\)"),
+        (lambda: Channelwise(Logit()), "Channelwise expected a map of vectors of a known length, .* but got Logit"),
+        (lambda: Channelwise(Squeeze()), "Channelwise expected a map of vectors .* but got Squeeze"),
         (lambda: Flow(InvertibleConvolution(4), StandardNormal(4)), r"of vectors, .* put it in AsImage\(\(C, H, W\)"),
     ),
 )

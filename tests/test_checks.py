@@ -40,7 +40,7 @@ def test_three_wrong_answers_are_known_with_three_different_hints(number):
 def test_what_is_no_function_and_what_is_no_number_get_a_sentence(capsys):
     lessons.check("00.1", 3)
     assert 'give the function itself, without brackets: check("00.1", undo)' in capsys.readouterr().out
-    with pytest.raises(TypeError, match=r'named by a string, as in check\("02.1", f\), but 2\.1 came'):
+    with pytest.raises(TypeError, match=r'named by a string, as in check\("02.1", f\), but got 2\.1'):
         lessons.check(2.1, lambda: 0)
     with pytest.raises(ValueError, match=r"There is no exercise '02\.9'\. There are: 00\.1, "):
         lessons.hint("02.9")

@@ -54,7 +54,7 @@ WRONG = [
     ("12.2", lambda s, k: s.argsort(descending=True)[:k], "the largest S"),
     ("12.2", lambda s, k: s.abs().argsort()[:k], "sorted by |log S|"),
     ("12.2", lambda s, k: (-s).exp().sort(descending=True).values[:k], "Those are the values"),
-    ("12.2", lambda s, k: s.argsort(), "directions, but came shape"),
+    ("12.2", lambda s, k: s.argsort(), "directions, but got shape"),
     ("12.2", lambda s, k: s.argsort()[:k].flip(0), "in another order"),
     ("12.2", lambda s, k: torch.arange(k) + 100, "Sort by it"),
     ("12.3", step(noise=lambda a: 0.0), "is MAP"),

@@ -361,7 +361,7 @@ def test_counts_of_zero_are_refused_before_anything_is_announced(option, capsys)
     with pytest.raises(SystemExit):
         cli.main(["train", "nice_mnist", option, "0"])
     heard = capsys.readouterr()
-    assert "expected a whole number of at least 1, but came '0'" in heard.err and not heard.out
+    assert "expected a whole number of at least 1, but got '0'" in heard.err and not heard.out
 
 
 def test_a_draw_that_fails_leaves_no_picture(tmp_path, capsys):

@@ -365,5 +365,5 @@ def test_halve_is_the_rounded_mean_of_four():
 
 @pytest.mark.parametrize("read", [mnist.digits, mnist.load])
 def test_another_split_is_refused(read):
-    with pytest.raises(ValueError, match='"train" and "test", but came \'validation\''):
+    with pytest.raises(ValueError, match='"train" and "test", but got \'validation\''):
         read("validation")

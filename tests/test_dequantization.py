@@ -121,10 +121,10 @@ def test_samples_are_whole_numbers_with_the_probabilities_of_the_bins():
 @pytest.mark.parametrize(
     ("v", "error", "words"),
     [
-        (torch.tensor([[0.3]]), TypeError, "whole numbers from 0 to 7, such as uint8 pixels, but came torch.float32"),
+        (torch.tensor([[0.3]]), TypeError, "whole numbers from 0 to 7, such as uint8 pixels, but got torch.float32"),
         (torch.tensor([[True]]), TypeError, "torch.bool"),
-        (torch.tensor([[8]]), ValueError, "from 0 to 7, but came 8 to 8"),
-        (torch.tensor([[3], [-1]]), ValueError, "came -1 to 3"),
+        (torch.tensor([[8]]), ValueError, "from 0 to 7, but got 8 to 8"),
+        (torch.tensor([[3], [-1]]), ValueError, "got -1 to 3"),
     ],
 )
 def test_what_is_no_level_is_refused(v, error, words):
@@ -133,9 +133,9 @@ def test_what_is_no_level_is_refused(v, error, words):
 
 
 def test_counts_below_what_makes_sense_are_refused():
-    with pytest.raises(ValueError, match="levels of at least 2, but came 1"):
+    with pytest.raises(ValueError, match="levels of at least 2, but got 1"):
         Dequantized(gaussian(), 1)
-    with pytest.raises(ValueError, match="draws of at least 1, but came 0"):
+    with pytest.raises(ValueError, match="draws of at least 1, but got 0"):
         Dequantized(gaussian(), draws=0)
 
 

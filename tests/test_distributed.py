@@ -266,10 +266,10 @@ def test_what_cannot_be_cut_is_refused_in_words(monkeypatch):
     assert fit(flow, x, steps=1, progress=False).step == 1
     with pytest.raises(ValueError, match="A batch of 10 cannot be cut into 11 shards"):
         fit(couplings(), x, steps=1, batch_size=10, shards=11, progress=False)
-    with pytest.raises(ValueError, match="multiple of the number of processes, 1, but came 0"):
+    with pytest.raises(ValueError, match="multiple of the number of processes, 1, but got 0"):
         fit(couplings(), x, steps=1, shards=0, progress=False)
     monkeypatch.setattr(distributed, "size", lambda: 2)
-    with pytest.raises(ValueError, match="multiple of the number of processes, 2, but came 3"):
+    with pytest.raises(ValueError, match="multiple of the number of processes, 2, but got 3"):
         fit(couplings(), x, steps=1, shards=3, progress=False)
 
 

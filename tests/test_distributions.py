@@ -149,7 +149,7 @@ def test_a_stack_draws_a_batch_for_each(base):
     for wrong in ((2, 5, 2), (2,), (5, 2)):
         with pytest.raises(ValueError) as error:
             base.log_prob(torch.zeros(wrong))
-        assert f"expected shape (3, ..., 2), but came {wrong}" in str(error.value)
+        assert f"expected shape (3, ..., 2), but got {wrong}" in str(error.value)
 
 
 @pytest.mark.parametrize("base", every_base(), ids=lambda base: type(base).__name__)
@@ -195,8 +195,8 @@ def test_wrong_shapes_and_counts_are_refused_in_words(base):
     for wrong in ((5, 3), (5,), ()):
         with pytest.raises(ValueError) as error:
             base.log_prob(torch.zeros(wrong))
-        assert f"{who} expected shape (..., 2), but came {wrong}" in str(error.value)
-    with pytest.raises(ValueError, match="count of at least 1, but came 0"):
+        assert f"{who} expected shape (..., 2), but got {wrong}" in str(error.value)
+    with pytest.raises(ValueError, match="count of at least 1, but got 0"):
         base.sample(0)
 
 
@@ -211,11 +211,11 @@ eye = torch.eye(2)
 @pytest.mark.parametrize(
     "settings, words",
     (
-        ({"means": torch.zeros(2)}, r"means of shape \(K, D\), but came .*\(2,\)"),
-        ({"means": torch.zeros(2, 2).long()}, "floating-point means .* but came torch.int64"),
-        ({"covariances": eye}, r"covariances \(2, 2, 2\) .*but came \(2, 2\)"),
-        ({"weights": torch.ones(3) / 3}, r"weights \(2,\), but came .* and \(3,\)"),
-        ({"weights": torch.tensor([0.5, 0.6])}, r"sum to one, but came \[0.5, 0.6"),
+        ({"means": torch.zeros(2)}, r"means of shape \(K, D\), but got .*\(2,\)"),
+        ({"means": torch.zeros(2, 2).long()}, "floating-point means .* but got torch.int64"),
+        ({"covariances": eye}, r"covariances \(2, 2, 2\) .*but got \(2, 2\)"),
+        ({"weights": torch.ones(3) / 3}, r"weights \(2,\), but got .* and \(3,\)"),
+        ({"weights": torch.tensor([0.5, 0.6])}, r"sum to one, but got \[0.5, 0.6"),
         ({"weights": torch.tensor([1.5, -0.5])}, "positive weights"),
         ({"weights": torch.tensor([1.0, 0.0])}, "positive weights"),
         ({"covariances": torch.stack((eye, -eye))}, "positive definite"),

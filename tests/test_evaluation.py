@@ -151,9 +151,9 @@ def test_a_threshold_lets_through_what_the_model_finds_likely():
 
 def test_what_cannot_be_evaluated_is_refused_in_words():
     images, _ = digits(3)
-    with pytest.raises(ValueError, match="at least one draw and one image, but came 0 and 3"):
+    with pytest.raises(ValueError, match="at least one draw and one image, but got 0 and 3"):
         evaluation.log_prob(uniform(), images, draws=0)
-    with pytest.raises(ValueError, match="but came 1 and 0"):
+    with pytest.raises(ValueError, match="but got 1 and 0"):
         evaluation.log_prob(uniform(), images[:0])
     with pytest.raises(TypeError, match="whole numbers"):
         evaluation.evaluate(uniform(), images / 255)

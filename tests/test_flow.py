@@ -152,18 +152,18 @@ def test_other_shape_is_refused_in_words(shape):
     flow = Flow(FullAffine(4), StandardNormal(4))
     with pytest.raises(ShapeError) as error:
         flow.log_prob(torch.zeros(shape))
-    assert f"expected shape (..., 4), but came {shape}" in str(error.value)
+    assert f"expected shape (..., 4), but got {shape}" in str(error.value)
 
 
 def test_a_map_without_a_size_takes_that_of_the_base():
-    with pytest.raises(ValueError, match=r"StandardNormal expected shape \(..., 2\), but came \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"StandardNormal expected shape \(..., 2\), but got \(5, 3\)"):
         Flow(Logit(), StandardNormal(2)).log_prob(torch.full((5, 3), 0.5))
 
 
 def test_bijection_and_base_that_do_not_fit_are_refused():
-    with pytest.raises(ShapeError, match=r"base of 3 dimensions, .* but came 2"):
+    with pytest.raises(ShapeError, match=r"base of 3 dimensions, .* but got 2"):
         Flow(ScaleShift(3), StandardNormal(2))
-    with pytest.raises(NotStackable, match="stack=3, but came stack=None"):
+    with pytest.raises(NotStackable, match="stack=3, but got stack=None"):
         Flow(ScaleShift(2, stack=3), StandardNormal(2))
-    with pytest.raises(NotStackable, match="stack=3, but came stack=None"):
+    with pytest.raises(NotStackable, match="stack=3, but got stack=None"):
         realnvp(2, stack=3, base=GaussianMixture(torch.eye(2)))

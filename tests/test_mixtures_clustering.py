@@ -136,7 +136,7 @@ def test_a_tiny_clustering_is_solved_without_a_label():
         ({"consistency": -1.0}, "weights of at least 0"),
         ({"first": 0.5, "flows": 0.4}, "times 0 ≤ first ≤ flows ≤ joint ≤ 1"),
         ({"joint": 1.1}, "times 0 ≤ first"),
-        ({"labelled": (V, torch.zeros(3).long())}, "a label for each, but came 4 and 3"),
+        ({"labelled": (V, torch.zeros(3).long())}, "a label for each, but got 4 and 3"),
         ({"start": (V[:0], torch.zeros(0, 2))}, "at least one labelled point"),
     ],
 )

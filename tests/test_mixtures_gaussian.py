@@ -349,9 +349,9 @@ def test_duplicates_count_and_more_components_than_distinct_points_are_refused()
     for how in ("kmeans++", "random"):
         fitted = GaussianMixture.fit(few, 3, how=how, generator=generator(0))
         assert sorted(fitted.means.round(decimals=6).tolist()) == [[0.0, 0.0], [0.0, 2.0], [1.0, 0.0]]
-        with pytest.raises(ValueError, match=r"from 1 to 3 components, as many as there are distinct .* but came 4"):
+        with pytest.raises(ValueError, match=r"from 1 to 3 components, as many as there are distinct .* but got 4"):
             GaussianMixture.fit(few, 4, how=how)
-    with pytest.raises(ValueError, match=r"from 1 to 20 components.* but came 21"):
+    with pytest.raises(ValueError, match=r"from 1 to 20 components.* but got 21"):
         GaussianMixture.fit(x, 21)
 
 
@@ -364,20 +364,20 @@ nan = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [math.inf, 0.0]])
         (lambda: GaussianMixture.fit(nan, 1), r"2 of 3 have NaN or infinity, the first in row 1"),
         (lambda: GaussianMixture(torch.zeros(2, 2)).step(nan), "NaN or infinity"),
         (lambda: GaussianMixture(torch.zeros(2, 2)).bic(nan), "NaN or infinity"),
-        (lambda: GaussianMixture.fit(torch.zeros(5), 1), r"shape \(N, D\), but came \(5,\)"),
-        (lambda: GaussianMixture.fit(torch.zeros(0, 2), 1), r"but came \(0, 2\)"),
-        (lambda: GaussianMixture.fit(points(), 0), "from 1 to 60 components.* but came 0"),
+        (lambda: GaussianMixture.fit(torch.zeros(5), 1), r"shape \(N, D\), but got \(5,\)"),
+        (lambda: GaussianMixture.fit(torch.zeros(0, 2), 1), r"but got \(0, 2\)"),
+        (lambda: GaussianMixture.fit(points(), 0), "from 1 to 60 components.* but got 0"),
         (lambda: GaussianMixture.fit(points(), 2, how="best"), "'kmeans\\+\\+' or 'random', but 'best'"),
         (lambda: GaussianMixture.fit(points(), 2, restarts=0), "one restart"),
         (lambda: GaussianMixture.fit(points(), 2, floor=-1.0), "floor and a ridge of at least 0"),
         (
             lambda: GaussianMixture(torch.zeros(2, 2)).step(points(D=3)),
-            r"expected shape \(..., 2\), but came \(60, 3\)",
+            r"expected shape \(..., 2\), but got \(60, 3\)",
         ),
         (lambda: GaussianMixture(torch.zeros(2, 2), weights=torch.tensor([0.5, 0.6])), "weights that sum to one"),
         (lambda: GaussianMixture(torch.zeros(2, 2).long()), "floating-point means"),
         (lambda: GaussianMixture(torch.zeros(2, 2), prior=Prior(torch.eye(3), 5.0)), "prior in 2 dimensions"),
-        (lambda: GaussianMixture(torch.zeros(2, 2)).maximization(points(), torch.ones(60, 3)), r"\(60, 2\), but came"),
+        (lambda: GaussianMixture(torch.zeros(2, 2)).maximization(points(), torch.ones(60, 3)), r"\(60, 2\), but got"),
         (lambda: Prior(-torch.eye(2), 5.0), "positive definite"),
         (lambda: Prior(torch.eye(2), 1.0), "more than D − 1 = 1 degrees"),
         (lambda: Prior(torch.eye(2), 5.0, 0.5), "concentration of at least 1"),

@@ -192,7 +192,7 @@ def test_every_preset_builds(name):
 
 @pytest.mark.parametrize("build", COUPLED.values(), ids=COUPLED)
 def test_one_dimension_is_refused_in_words(build):
-    with pytest.raises(ShapeError, match=r"passes some coordinates and moves some, so D ≥ 2, but came \[True\]"):
+    with pytest.raises(ShapeError, match=r"passes some coordinates and moves some, so D ≥ 2, but got \[True\]"):
         build(1)
 
 
@@ -498,14 +498,14 @@ FEWER = ", or take levels=2"
 @pytest.mark.parametrize(
     "build, shape, levels, words",
     (
-        (glow, (1, 28, 28), 3, r"levels=3 halves height and width 3 times, but came images of 28×28: .* 32×32" + FEWER),
-        (glow, (1, 27, 28), 2, r"2 times, but came images of 27×28: pad them to 28×28\."),
-        (glow, (1, 7, 7), 1, r"levels=1 halves height and width once, but came images of 7×7: pad them to 8×8\."),
-        (realnvp_image, (1, 14, 12), 3, r"2 times, but came images of 14×12: pad them to 16×12" + FEWER),
-        (realnvp_image, (1, 7, 7), 2, r"once, but came images of 7×7: pad them to 8×8, or take levels=1"),
-        (glow, (28, 28), 2, r"expected images of a shape \(C, H, W\), but came \(28, 28\)"),
-        (realnvp_image, (1, 28, 0), 2, r"expected images of a shape \(C, H, W\), but came \(1, 28, 0\)"),
-        (glow, (1, 28, 28), 0, "glow expected at least one level, but came 0"),
+        (glow, (1, 28, 28), 3, r"levels=3 halves height and width 3 times, but got images of 28×28: .* 32×32" + FEWER),
+        (glow, (1, 27, 28), 2, r"2 times, but got images of 27×28: pad them to 28×28\."),
+        (glow, (1, 7, 7), 1, r"levels=1 halves height and width once, but got images of 7×7: pad them to 8×8\."),
+        (realnvp_image, (1, 14, 12), 3, r"2 times, but got images of 14×12: pad them to 16×12" + FEWER),
+        (realnvp_image, (1, 7, 7), 2, r"once, but got images of 7×7: pad them to 8×8, or take levels=1"),
+        (glow, (28, 28), 2, r"expected images of a shape \(C, H, W\), but got \(28, 28\)"),
+        (realnvp_image, (1, 28, 0), 2, r"expected images of a shape \(C, H, W\), but got \(1, 28, 0\)"),
+        (glow, (1, 28, 28), 0, "glow expected at least one level, but got 0"),
     ),
 )
 def test_sizes_that_do_not_halve_are_refused_with_what_would_do(build, shape, levels, words):

@@ -92,8 +92,8 @@ def test_context_stands_beside_x():
 @pytest.mark.parametrize(
     "built, given, words",
     (
-        (2, None, "2 context features, but came none"),
-        (2, 3, "2 context features, but came 3"),
+        (2, None, "2 context features, but got none"),
+        (2, 3, "2 context features, but got 3"),
         (0, 3, "no context .* 3"),
     ),
 )
@@ -103,7 +103,7 @@ def test_wrong_context_is_refused_in_words(built, given, words):
 
 
 def test_unknown_activation_is_refused_in_words():
-    with pytest.raises(ValueError, match=r"among \['gelu', 'relu', 'silu', 'tanh'\], but came 'sine'"):
+    with pytest.raises(ValueError, match=r"among \['gelu', 'relu', 'silu', 'tanh'\], but got 'sine'"):
         MLP(2, 2, activation="sine")
 
 
@@ -222,7 +222,7 @@ def test_stack_of_masked_mlps_is_separate_ones():
 
 @pytest.mark.parametrize("order", ([0, 0], [1, 2], [0], [0, 1, 2]))
 def test_order_that_is_none_is_refused_in_words(order):
-    with pytest.raises(ValueError, match=rf"an order of 0 to 1, but came .*{order[-1]}\]"):
+    with pytest.raises(ValueError, match=rf"an order of 0 to 1, but got .*{order[-1]}\]"):
         MaskedMLP(2, order=order)
 
 
@@ -358,9 +358,9 @@ def test_context_of_images_stands_beside_each_pixel():
     x, c = torch.randn(5, 2, 4, 3, generator=generator()), torch.randn(5, 2, generator=generator(3))
     torch.testing.assert_close(f(x, c), plain(torch.cat((x, c[:, :, None, None].expand(5, 2, 4, 3)), 1)))
     torch.testing.assert_close(f(x, c[0])[0], f(x, c)[0])
-    with pytest.raises(ValueError, match="2 context features, but came none"):
+    with pytest.raises(ValueError, match="2 context features, but got none"):
         f(x)
-    with pytest.raises(ValueError, match="no context features, but came 2"):
+    with pytest.raises(ValueError, match="no context features, but got 2"):
         plain(x, c)
 
 

@@ -455,18 +455,18 @@ def test_validation_that_does_not_look_like_the_data_is_refused(held_out):
 @pytest.mark.parametrize(
     "settings, words",
     (
-        ({"data": torch.zeros(0, 2)}, r"should be \(N, ...\) with one N of at least 1, but came \[\(0, 2\)\]"),
-        ({"data": torch.tensor(1.0)}, r"but came \[\(\)\]"),
+        ({"data": torch.zeros(0, 2)}, r"should be \(N, ...\) with one N of at least 1, but got \[\(0, 2\)\]"),
+        ({"data": torch.tensor(1.0)}, r"but got \[\(\)\]"),
         ({"data": (torch.zeros(5, 2), torch.zeros(4))}, r"one N .* \[\(5, 2\), \(4,\)\]"),
         ({"steps": 5, "epochs": 1}, "steps or epochs, but both"),
-        ({"steps": 0}, "at least one step, but came 0"),
-        ({"batch_size": 0}, "batch_size to be at least 1, but came 0"),
+        ({"steps": 0}, "at least one step, but got 0"),
+        ({"batch_size": 0}, "batch_size to be at least 1, but got 0"),
         ({"validate_every": 0}, "validate_every to be at least 1"),
-        ({"checkpoint_every": -1}, "checkpoint_every to be at least 1, but came -1"),
+        ({"checkpoint_every": -1}, "checkpoint_every to be at least 1, but got -1"),
         ({"patience": 0}, "patience to be at least 1"),
-        ({"patience": 3}, "patience=3 counts validations, but no validation data came"),
-        ({"ema": 1.0}, "decay between 0 and 1, such as 0.999, but came 1.0"),
-        ({"schedule": "linear"}, "'cosine', 'constant' or a function, but came 'linear'"),
+        ({"patience": 3}, "patience=3 counts validations, but got no validation data"),
+        ({"ema": 1.0}, "decay between 0 and 1, such as 0.999, but got 1.0"),
+        ({"schedule": "linear"}, "'cosine', 'constant' or a function, but got 'linear'"),
     ),
 )
 def test_settings_out_of_range_are_refused_in_words(settings, words):

@@ -73,17 +73,15 @@ class Bijection(nn.Module):
     def check(self, x: Tensor) -> None:
         """Raise ShapeError or TypeError, in a sentence, unless ``x`` is something this map can take."""
         if not x.is_floating_point():
-            raise TypeError(
-                f"{type(self).__name__} expected floating-point numbers, but came {x.dtype}: use x.float()."
-            )
+            raise TypeError(f"{type(self).__name__} expected floating-point numbers, but got {x.dtype}: use x.float().")
         expected = self.event_shape
         if x.ndim < self.event_dim or (expected is not None and x.shape[-self.event_dim :] != expected):
             wanted = "D" if expected is None else ", ".join(map(str, expected))
-            raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but came {tuple(x.shape)}.")
+            raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but got {tuple(x.shape)}.")
         if self.stack is not None and (x.ndim <= self.event_dim or x.shape[0] != self.stack):
             raise ShapeError(
                 f"{type(self).__name__} is a stack of {self.stack} and expected a leading axis of {self.stack}, but "
-                f"came {tuple(x.shape)}: give all of them the same points with x.expand({self.stack}, *x.shape)."
+                f"got {tuple(x.shape)}: give all of them the same points with x.expand({self.stack}, *x.shape)."
             )
 
     def align(self, parameter: Tensor, x: Tensor) -> Tensor:
@@ -115,10 +113,10 @@ class Chain(Bijection):
         stacks = {b.stack for b in maps if b.stack is not None}
         shapes = [b.event_shape for b in maps if b.event_shape is not None]
         if len(stacks) > 1:
-            raise NotStackable(f"Chain expected stacks of one size, but came {sorted(stacks)}.")
+            raise NotStackable(f"Chain expected stacks of one size, but got {sorted(stacks)}.")
         if len({b.event_dim for b in maps}) > 1:
             raise ShapeError(
-                "Chain expected maps of vectors or maps of images, but both came: Channelwise takes a map of vectors "
+                "Chain expected maps of vectors or maps of images, but got both: Channelwise takes a map of vectors "
                 "to the channels of images, AsImage one of images to vectors."
             )
         super().__init__(shapes[0] if shapes else None, stacks.pop() if stacks else None)
@@ -184,7 +182,7 @@ class ImageBijection(Bijection):
         super().check(x)
         if x.shape[-3] != self.channels:
             raise ShapeError(
-                f"{type(self).__name__} expected shape (..., {self.channels}, H, W), but came {tuple(x.shape)}."
+                f"{type(self).__name__} expected shape (..., {self.channels}, H, W), but got {tuple(x.shape)}."
             )
 
 
@@ -202,7 +200,7 @@ class Channelwise(ImageBijection):
     def __init__(self, bijection: Bijection) -> None:
         if bijection.event_dim != 1 or bijection.event_shape is None:
             raise ShapeError(
-                f"Channelwise expected a map of vectors of a known length, the number of channels, but came "
+                f"Channelwise expected a map of vectors of a known length, the number of channels, but got "
                 f"{type(bijection).__name__}."
             )
         super().__init__(bijection.event_shape[0], bijection.stack)

@@ -73,7 +73,7 @@ class _Coupling(Bijection):
         if mask.ndim != 1 or mask.all() or not mask.any():
             raise ShapeError(
                 f"{type(self).__name__} expected a mask (D,) that passes some coordinates and moves some, so D ≥ 2, "
-                f"but came {mask.tolist()}."
+                f"but got {mask.tolist()}."
             )
         super().__init__(len(mask), stack)
         a, b = mask.nonzero().flatten(), (~mask).nonzero().flatten()
@@ -232,7 +232,7 @@ class SplineCoupling(_Coupling):
         **settings,
     ) -> None:
         if not 2 <= bins <= 1 / (2 * self.smallest) or not bound > 0:
-            raise ValueError(f"SplineCoupling expected 2 to 500 bins and a bound above 0, but came {bins} and {bound}.")
+            raise ValueError(f"SplineCoupling expected 2 to 500 bins and a bound above 0, but got {bins} and {bound}.")
         self.parameters_per_feature = 3 * bins - 1
         super().__init__(mask, hidden, **settings)
         self.bins, self.bound = bins, bound
@@ -329,7 +329,7 @@ class _ImageCoupling(_Coupling, ImageBijection):
         if mask.ndim != 3 or mask.all() or not mask.any():
             raise ShapeError(
                 f"{type(self).__name__} expected a mask (C, H, W) or (C, 1, 1) that passes some of the image and moves "
-                f"some, but came one of shape {tuple(mask.shape)} that passes {int(mask.sum())} of {mask.numel()}."
+                f"some, but got one of shape {tuple(mask.shape)} that passes {int(mask.sum())} of {mask.numel()}."
             )
         C = len(mask)
         ImageBijection.__init__(self, C, stack)
@@ -363,7 +363,7 @@ class _ImageCoupling(_Coupling, ImageBijection):
         super().check(x)
         if self.mask.shape[1:] not in ((1, 1), x.shape[-2:]):
             wanted = ", ".join(map(str, self.mask.shape))
-            raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but came {tuple(x.shape)}.")
+            raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but got {tuple(x.shape)}.")
 
 
 class AdditiveImageCoupling(AdditiveCoupling, _ImageCoupling):

@@ -80,14 +80,14 @@ class Logit(Bijection):
     def __init__(self, lambda_: float = 0.0) -> None:
         super().__init__()
         if not 0 <= lambda_ < 0.5:
-            raise ValueError(f"Logit expected λ in [0, 0.5), but came {lambda_}.")
+            raise ValueError(f"Logit expected λ in [0, 0.5), but got {lambda_}.")
         self.lambda_ = lambda_
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
         y = self.lambda_ + (1 - 2 * self.lambda_) * x
         if bool(((y < 0) | (y > 1)).any()):
-            raise ValueError(f"Logit expected values in [0, 1], but came values from {x.min():.4g} to {x.max():.4g}.")
+            raise ValueError(f"Logit expected values in [0, 1], but got values from {x.min():.4g} to {x.max():.4g}.")
         z = torch.logit(y)
         return z, -self._log_slope_of_sigmoid(z).sum(-1)
 

@@ -29,7 +29,7 @@ class Squeeze(Bijection):
         H, W = x.shape[-2:]
         if H % 2 or W % 2:
             raise ShapeError(
-                f"Squeeze expected an even height and width, but came {tuple(x.shape)}: pad or crop the images first."
+                f"Squeeze expected an even height and width, but got {tuple(x.shape)}: pad or crop the images first."
             )
         blocks = x.unflatten(-1, (W // 2, 2)).unflatten(-3, (H // 2, 2))  # (..., C, H/2, 2, W/2, 2)
         return blocks.movedim((-3, -1), (-4, -3)).flatten(-5, -3), x.new_zeros(x.shape[:-3])
@@ -37,7 +37,7 @@ class Squeeze(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
         if z.shape[-3] % 4:
-            raise ShapeError(f"The inverse of Squeeze expected channels in fours, but came {tuple(z.shape)}.")
+            raise ShapeError(f"The inverse of Squeeze expected channels in fours, but got {tuple(z.shape)}.")
         blocks = z.unflatten(-3, (z.shape[-3] // 4, 2, 2)).movedim((-4, -3), (-3, -1))  # (..., C, H/2, 2, W/2, 2)
         return blocks.flatten(-2).flatten(-3, -2), z.new_zeros(z.shape[:-3])
 
@@ -67,9 +67,9 @@ class FactorOut(ImageBijection):
         self, channels: int, rest: Bijection | None = None, *, log_scale_bound: float = 2.0, stack: int | None = None
     ) -> None:
         if channels < 2:
-            raise ShapeError(f"FactorOut expected two channels or more, but came {channels}: squeeze first.")
+            raise ShapeError(f"FactorOut expected two channels or more, but got {channels}: squeeze first.")
         if rest is not None and rest.stack not in (None, stack):
-            raise NotStackable(f"FactorOut with stack={stack} expected the rest to be one too, but came {rest.stack}.")
+            raise NotStackable(f"FactorOut with stack={stack} expected the rest to be one too, but got {rest.stack}.")
         if rest is not None:
             _takes_images(type(self), rest)
         super().__init__(channels, stack)
@@ -114,7 +114,7 @@ class AsImage(Bijection):
 
     def __init__(self, shape: tuple[int, int, int], bijection: Bijection) -> None:
         if len(shape) != 3:
-            raise ShapeError(f"AsImage expected a shape (C, H, W), but came {tuple(shape)}.")
+            raise ShapeError(f"AsImage expected a shape (C, H, W), but got {tuple(shape)}.")
         _takes_images(type(self), bijection)
         super().__init__(math.prod(shape), bijection.stack)
         self.shape, self.bijection = tuple(shape), bijection
@@ -159,7 +159,7 @@ def _takes_images(who: type[Bijection], bijection: Bijection) -> None:
     """Refuse a map of vectors, which would take each row of pixels for a sample of its own."""
     if bijection.event_dim != 3:
         raise ShapeError(
-            f"{who.__name__} expected a map of images, but came {type(bijection).__name__}, a map of vectors: "
+            f"{who.__name__} expected a map of images, but got {type(bijection).__name__}, a map of vectors: "
             "Channelwise takes one to the channels of images."
         )
 

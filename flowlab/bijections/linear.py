@@ -104,7 +104,7 @@ class Permutation(Bijection):
     def __init__(self, order: Sequence[int] | Tensor) -> None:
         order = torch.as_tensor(order, dtype=torch.long)
         if sorted(order.tolist()) != list(range(len(order))):
-            raise ValueError(f"Permutation expected each of 0 to {len(order) - 1} once, but came {order.tolist()}.")
+            raise ValueError(f"Permutation expected each of 0 to {len(order) - 1} once, but got {order.tolist()}.")
         super().__init__(len(order))
         self.register_buffer("order", order)
 

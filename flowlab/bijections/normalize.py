@@ -13,7 +13,7 @@ def _batch(x: Tensor, stack: int | None, who: str) -> Tensor:
     lead = () if stack is None else (stack,)
     rows = x.reshape(*lead, -1, x.shape[-1])
     if rows.shape[-2] < 2:
-        raise ValueError(f"{who} needs at least two samples to measure a spread, but came {rows.shape[-2]}.")
+        raise ValueError(f"{who} needs at least two samples to measure a spread, but got {rows.shape[-2]}.")
     return rows
 
 

@@ -195,7 +195,7 @@ def mark(letters: str) -> str:
     """
     given = "".join(letters.lower().split())
     if len(given) != len(QUESTIONS) or set(given) - set(LETTERS):
-        raise ValueError(f'Expected {len(QUESTIONS)} letters from a to d, as in "bcadbcadbc", but came {letters!r}.')
+        raise ValueError(f'Expected {len(QUESTIONS)} letters from a to d, as in "bcadbcadbc", but got {letters!r}.')
     missed = [n for n, (letter, q) in enumerate(zip(given, QUESTIONS, strict=True), start=1) if letter != q.right]
     right = len(QUESTIONS) - len(missed)
     progress.inventory(right)

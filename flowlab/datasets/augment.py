@@ -74,6 +74,6 @@ def _warp(images: Tensor, rows: tuple[tuple[Tensor, ...], ...]) -> Tensor:
 def _check(images: Tensor) -> None:
     if images.ndim != 2 or images.shape[1] != SIDE**2 or not images.is_floating_point():
         raise ValueError(
-            f"Expected images as rows (N, {SIDE**2}) of floating-point numbers, but came {images.dtype} of shape "
+            f"Expected images as rows (N, {SIDE**2}) of floating-point numbers, but got {images.dtype} of shape "
             f"{tuple(images.shape)}: divide pixels by 256 first."
         )

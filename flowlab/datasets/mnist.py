@@ -102,7 +102,7 @@ def halve(images: Tensor) -> Tensor:
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
-        raise ValueError(f'MNIST has the splits "train" and "test", but came {split!r}.')
+        raise ValueError(f'MNIST has the splits "train" and "test", but got {split!r}.')
 
 
 def _obtain(name: str, source: str | os.PathLike[str] | None, progress: bool) -> tuple[bytes, str]:

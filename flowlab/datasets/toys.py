@@ -40,7 +40,7 @@ class Toy:
         """
         n = self.size if n is None else n
         if not isinstance(n, Integral) or n < 1:
-            raise ValueError(f"{type(self).__name__} expected a whole number of points, at least 1, but came {n!r}.")
+            raise ValueError(f"{type(self).__name__} expected a whole number of points, at least 1, but got {n!r}.")
         device = torch.device("cpu") if generator is None else generator.device
         first = torch.randint(self.components, (1,), generator=generator, device=device)
         order = torch.randperm(n, generator=generator, device=device)
@@ -60,7 +60,7 @@ class Toy:
         if not x.is_floating_point() or x.shape[-1:] != (2,):
             raise ValueError(
                 f"{type(self).__name__}.log_prob expected floating-point points of shape (..., 2), "
-                f"but came {x.dtype} of shape {tuple(x.shape)}; try x.float() or x.reshape(-1, 2)."
+                f"but got {x.dtype} of shape {tuple(x.shape)}; try x.float() or x.reshape(-1, 2)."
             )
         points = x.detach().cpu().double().reshape(-1, 2)
         log_p = torch.where(points.isnan().any(-1), math.nan, -math.inf).double()
@@ -101,7 +101,7 @@ class Pinwheel(Toy):
         _check_positive(self, "radial_std", "tangential_std", "scale")
         _check_count(self, "wings", "points_a_wing")
         if not math.isfinite(self.rate):
-            raise ValueError(f"Pinwheel expected a finite rate, but came {self.rate}.")
+            raise ValueError(f"Pinwheel expected a finite rate, but got {self.rate}.")
 
     @property
     def components(self) -> int:
@@ -208,7 +208,7 @@ class Rings(Toy):
     def __post_init__(self) -> None:
         _check_positive(self, "noise")
         if not self.radii or not all(math.isfinite(radius) and radius > 0 for radius in self.radii):
-            raise ValueError(f"{type(self).__name__} expected positive radii, at least one, but came {self.radii}.")
+            raise ValueError(f"{type(self).__name__} expected positive radii, at least one, but got {self.radii}.")
 
     @property
     def components(self) -> int:
@@ -244,7 +244,7 @@ class TwoCircles(Rings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.radii) != 2:
-            raise ValueError(f"TwoCircles expected two radii, but came {self.radii}; Rings takes any number.")
+            raise ValueError(f"TwoCircles expected two radii, but got {self.radii}; Rings takes any number.")
 
 
 class Curves(Toy):
@@ -431,7 +431,7 @@ def _check_positive(toy: Toy, *names: str) -> None:
     for name in names:
         value = getattr(toy, name)
         if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
-            raise ValueError(f"{type(toy).__name__} expected a positive number for {name}, but came {value!r}.")
+            raise ValueError(f"{type(toy).__name__} expected a positive number for {name}, but got {value!r}.")
 
 
 def _check_count(toy: Toy, *names: str) -> None:
@@ -439,7 +439,7 @@ def _check_count(toy: Toy, *names: str) -> None:
         value = getattr(toy, name)
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(
-                f"{type(toy).__name__} expected a whole number, at least 1, for {name}, but came {value!r}."
+                f"{type(toy).__name__} expected a whole number, at least 1, for {name}, but got {value!r}."
             )
 
 

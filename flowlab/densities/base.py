@@ -34,12 +34,12 @@ class Base(nn.Module):
         lead = "" if self.stack is None else f"{self.stack}, "
         if z.shape[-1:] != (self.features,) or (self.stack is not None and (z.ndim < 2 or z.shape[0] != self.stack)):
             raise ValueError(
-                f"{type(self).__name__} expected shape ({lead}..., {self.features}), but came {tuple(z.shape)}."
+                f"{type(self).__name__} expected shape ({lead}..., {self.features}), but got {tuple(z.shape)}."
             )
 
     def _shape(self, n: int) -> tuple[int, ...]:
         if n < 1:
-            raise ValueError(f"sample expected a count of at least 1, but came {n}.")
+            raise ValueError(f"sample expected a count of at least 1, but got {n}.")
         return (n, self.features) if self.stack is None else (self.stack, n, self.features)
 
     def _uniform(self, n: int, generator: Generator | None) -> Tensor:

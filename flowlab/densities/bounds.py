@@ -40,7 +40,7 @@ class Dequantized(nn.Module):
         super().__init__()
         for name, count, least in (("levels", levels, 2), ("draws", draws, 1)):
             if count < least:
-                raise ValueError(f"{type(self).__name__} expected {name} of at least {least}, but came {count}.")
+                raise ValueError(f"{type(self).__name__} expected {name} of at least {least}, but got {count}.")
         self.density, self.levels, self.draws = density, levels, draws
 
     def log_prob(self, v: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
@@ -85,14 +85,14 @@ class Dequantized(nn.Module):
         if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool:
             raise TypeError(
                 f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, such as uint8 pixels, but "
-                f"came {v.dtype}. It adds the noise itself: give it the pixels as they were read."
+                f"got {v.dtype}. It adds the noise itself: give it the pixels as they were read."
             )
         kind = torch.iinfo(v.dtype)
         if kind.min < 0 or kind.max >= self.levels:  # else nothing can be outside, and a GPU need not be asked
             low, high = (int(end) for end in v.aminmax())
             if low < 0 or high >= self.levels:
                 raise ValueError(
-                    f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, but came {low} to "
+                    f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, but got {low} to "
                     f"{high}."
                 )
 

@@ -31,10 +31,10 @@ class Flow(nn.Module):
         if bijection.event_shape is not None and math.prod(bijection.event_shape) != base.features:
             raise ShapeError(
                 f"Flow expected a base of {math.prod(bijection.event_shape)} dimensions, as many as the bijection has, "
-                f"but came {base.features}."
+                f"but got {base.features}."
             )
         if bijection.stack is not None and bijection.stack != base.stack:
-            raise NotStackable(f"Flow expected a base with stack={bijection.stack}, but came stack={base.stack}.")
+            raise NotStackable(f"Flow expected a base with stack={bijection.stack}, but got stack={base.stack}.")
         if bijection.event_dim != 1:
             raise ShapeError(
                 f"Flow expected a bijection of vectors, as its base is of vectors, but {type(bijection).__name__} "

@@ -33,7 +33,7 @@ class GaussianMixture(Base):
     ) -> None:
         if means.ndim != 2 or not means.is_floating_point():
             raise ValueError(
-                f"GaussianMixture expected floating-point means of shape (K, D), but came {means.dtype} of shape "
+                f"GaussianMixture expected floating-point means of shape (K, D), but got {means.dtype} of shape "
                 f"{tuple(means.shape)}."
             )
         K, D = means.shape
@@ -42,11 +42,11 @@ class GaussianMixture(Base):
         weights = means.new_full((K,), 1 / K) if weights is None else weights
         if covariances.shape != (K, D, D) or weights.shape != (K,):
             raise ValueError(
-                f"GaussianMixture expected covariances {(K, D, D)} and weights {(K,)}, but came "
+                f"GaussianMixture expected covariances {(K, D, D)} and weights {(K,)}, but got "
                 f"{tuple(covariances.shape)} and {tuple(weights.shape)}."
             )
         if bool((weights <= 0).any()) or abs(float(weights.sum()) - 1) > 1e-4:
-            raise ValueError(f"GaussianMixture expected positive weights that sum to one, but came {weights.tolist()}.")
+            raise ValueError(f"GaussianMixture expected positive weights that sum to one, but got {weights.tolist()}.")
         L, failed = torch.linalg.cholesky_ex(covariances)
         if bool(failed.any()) or not torch.allclose(covariances, covariances.mT, rtol=1e-4):
             raise ValueError("GaussianMixture expected symmetric, positive definite covariances, but one is not.")

@@ -83,7 +83,7 @@ def _told(number: str, answer: Callable) -> str:
 
 def _exercise(number: str) -> Exercise:
     if not isinstance(number, str):
-        raise TypeError(f'An exercise is named by a string, as in check("02.1", f), but {number!r} came.')
+        raise TypeError(f'An exercise is named by a string, as in check("02.1", f), but got {number!r}.')
     found = exercises(number.partition(".")[0])
     if number not in found:
         raise ValueError(f"There is no exercise {number!r}. There are: {', '.join(exercises())}.")

@@ -486,16 +486,16 @@ def _act_norm(channels: int, stack: int | None) -> Bijection:
 def _check_size(name: str, shape: tuple[int, int, int], levels: int, halvings: int) -> None:
     """Refuse images that do not halve so often, and say what would."""
     if len(shape) != 3 or min(shape) < 1:
-        raise ShapeError(f"{name} expected images of a shape (C, H, W), but came {tuple(shape)}.")
+        raise ShapeError(f"{name} expected images of a shape (C, H, W), but got {tuple(shape)}.")
     if levels < 1:
-        raise ShapeError(f"{name} expected at least one level, but came {levels}.")
+        raise ShapeError(f"{name} expected at least one level, but got {levels}.")
     by = 2**halvings
     if any(size % by for size in shape[1:]):
         H, W = (-(-size // by) * by for size in shape[1:])
         fits = [n for n in range(1, levels) if not any(size % 2 ** (n + halvings - levels) for size in shape[1:])]
         raise ShapeError(
             f"{name} with levels={levels} halves height and width {'once' if halvings == 1 else f'{halvings} times'}, "
-            f"but came images of {shape[1]}×{shape[2]}: pad them to {H}×{W}"
+            f"but got images of {shape[1]}×{shape[2]}: pad them to {H}×{W}"
             + (f", or take levels={fits[-1]}." if fits else ".")
         )
 

@@ -63,7 +63,7 @@ class MaskedMLP(MLP):
         super().__init__(features, outputs_per_feature * features, hidden=hidden, generator=generator, **settings)
         order = torch.arange(features) if order is None else torch.as_tensor(order, dtype=torch.long)
         if sorted(order.tolist()) != list(range(features)):
-            raise ValueError(f"MaskedMLP expected an order of 0 to {features - 1}, but came {order.tolist()}.")
+            raise ValueError(f"MaskedMLP expected an order of 0 to {features - 1}, but got {order.tolist()}.")
         self.shape = (outputs_per_feature, features)
         degrees = [order.argsort() + 1, torch.zeros(self.context_features, dtype=torch.long)]
         # Degree 0 sees no input: good for nothing, unless there is a context to see.

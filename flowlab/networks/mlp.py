@@ -62,7 +62,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
-            raise ValueError(f"MLP expected an activation among {sorted(ACTIVATIONS)}, but came {activation!r}.")
+            raise ValueError(f"MLP expected an activation among {sorted(ACTIVATIONS)}, but got {activation!r}.")
         sizes = [in_features + context_features, *hidden]
         self.hidden = nn.ModuleList(self.linear(a, b, stack=stack, generator=generator) for a, b in pairwise(sizes))
         self.last = self.linear(sizes[-1], out_features, stack=stack, generator=generator)
@@ -96,7 +96,7 @@ _func_is_at_work = getattr(torch._C, "_are_functorch_transforms_active", lambda:
 def check_context(context: Tensor | None, features: int) -> None:
     given = 0 if context is None else context.shape[-1]
     if given != features:
-        raise ValueError(f"This network was built for {features or 'no'} context features, but came {given or 'none'}.")
+        raise ValueError(f"This network was built for {features or 'no'} context features, but got {given or 'none'}.")
 
 
 def _by_hand(x: Tensor) -> bool:

@@ -73,7 +73,7 @@ def keep_card(checkpoint: str | Path, name: str) -> Path:
 def _trained(checkpoint: str | Path) -> tuple[dict, dict]:
     tensors, card = read_checkpoint(checkpoint)
     if not {"recipe", "plan", "steps_taken"} <= set(card):
-        raise CheckpointError(f"Expected a file that `flowlab train` wrote at the end of a run, but came {checkpoint}.")
+        raise CheckpointError(f"Expected a file that `flowlab train` wrote at the end of a run, but got {checkpoint}.")
     return tensors, card
 
 

@@ -125,7 +125,7 @@ class ShardedLoss:
         self.shards = processes if shards is None else int(shards)
         if self.shards < 1 or self.shards % processes:
             raise ValueError(
-                f"fit expected shards to be a multiple of the number of processes, {processes}, but came {shards}."
+                f"fit expected shards to be a multiple of the number of processes, {processes}, but got {shards}."
             )
         kinds = (BatchNorm, nn.modules.batchnorm._BatchNorm)
         if self.shards > 1 and (name := next((n for n, m in model.named_modules() if isinstance(m, kinds)), None)):

@@ -174,26 +174,26 @@ def train(
     held_out = None if validation is None else _prepare(validation, model, "validation data")[0]
     shapes = [[tuple(d.shape[1:]) for d in parts] for parts in (data, held_out or data)]
     if shapes[0] != shapes[1]:
-        raise ValueError(f"The validation data should have samples like the data, {shapes[0]}, but came {shapes[1]}.")
+        raise ValueError(f"The validation data should have samples like the data, {shapes[0]}, but got {shapes[1]}.")
     N, device = len(data[0]), data[0].device
     counts = {"batch_size": batch_size, "validate_every": validate_every, "checkpoint_every": checkpoint_every}
     for name, count in {**counts, "patience": 1 if patience is None else patience}.items():
         if count < 1:
-            raise ValueError(f"fit expected {name} to be at least 1, but came {count}.")
+            raise ValueError(f"fit expected {name} to be at least 1, but got {count}.")
     if patience is not None and held_out is None:
-        raise ValueError(f"patience={patience} counts validations, but no validation data came.")
+        raise ValueError(f"patience={patience} counts validations, but got no validation data.")
     if ema is not None and not 0 < ema < 1:
-        raise ValueError(f"ema is a decay between 0 and 1, such as 0.999, but came {ema}.")
+        raise ValueError(f"ema is a decay between 0 and 1, such as 0.999, but got {ema}.")
     batch_size, learning_rate, seed = min(int(batch_size), N), float(learning_rate), int(seed)
     per_epoch = N // batch_size
     if steps is not None and epochs is not None:
         raise ValueError("fit takes steps or epochs, but both were given.")
     total = steps if steps is not None else (2000 if epochs is None else epochs * per_epoch)
     if total < 1:
-        raise ValueError(f"fit expected at least one step, but came {total}.")
+        raise ValueError(f"fit expected at least one step, but got {total}.")
     rate = {"cosine": lambda u: 0.5 * (1 + math.cos(math.pi * u)), "constant": lambda u: 1.0}.get(schedule, schedule)
     if not callable(rate):
-        raise ValueError(f"The schedule is 'cosine', 'constant' or a function, but came {schedule!r}.")
+        raise ValueError(f"The schedule is 'cosine', 'constant' or a function, but got {schedule!r}.")
     keep = set(snapshots if isinstance(snapshots, Iterable) else _spaced(total, int(snapshots)))
 
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -523,12 +523,12 @@ def _prepare(data: Any, model: nn.Module, what: str) -> tuple[tuple[Tensor, ...]
     parts = tuple(torch.as_tensor(d) for d in ((data,) if alone else data))
     like = next(model.parameters(), torch.zeros(()))
     if not parts:
-        raise ValueError(f"The {what} should be an array or a tuple of arrays, but came an empty tuple.")
+        raise ValueError(f"The {what} should be an array or a tuple of arrays, but got an empty tuple.")
     ready = []
     for part in parts:
         if part.ndim == 0 or len(part) == 0 or len(part) != len(parts[0]):
             shapes = [tuple(p.shape) for p in parts]
-            raise ValueError(f"The {what} should be (N, ...) with one N of at least 1, but came {shapes}.")
+            raise ValueError(f"The {what} should be (N, ...) with one N of at least 1, but got {shapes}.")
         if part.is_floating_point():
             part = part.to(like.dtype)
             bad = ~torch.isfinite(part).flatten(1).all(1) if part.ndim > 1 else ~torch.isfinite(part)

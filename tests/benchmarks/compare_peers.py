@@ -629,7 +629,7 @@ def task(library, job):
         return library.sampling(flow, 10_000)
     if job == "grid_40k":
         return library.density(flow, grid(8.0))
-    raise ValueError(f"expected a job among {', '.join(JOBS)}, but came {job}")
+    raise ValueError(f"expected a job among {', '.join(JOBS)}, but got {job}")
 
 
 def check(library):
@@ -1090,7 +1090,7 @@ def report(times, failed, jobs):
 def names_of(text, known, what):
     names = text.split(",")
     if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"{what} expected some of {', '.join(known)}, but came {', '.join(unknown)}.")
+        raise SystemExit(f"{what} expected some of {', '.join(known)}, but got {', '.join(unknown)}.")
     return names
 
 
@@ -1113,7 +1113,7 @@ def main(arguments=None):
     if options.compile:
         jobs += [job for job in COMPILED if job not in jobs]
     if options.rounds < 1:
-        raise SystemExit(f"--rounds expected 1 or more, but came {options.rounds}.")
+        raise SystemExit(f"--rounds expected 1 or more, but got {options.rounds}.")
     records, failed = [], {}
     if timed := [job for job in jobs if job not in REACH]:
         print(f"torch.optim.Adam({', '.join(f'{k}={v}' for k, v in ADAM.items())}) for all, one thread")

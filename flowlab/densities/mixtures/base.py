@@ -22,7 +22,7 @@ def check_labels(points: Tensor, y: Tensor, K: int) -> None:
     check_pairs(points, y)
     if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or int(y.min()) < 0 or int(y.max()) >= K:
         raise ValueError(
-            f"Expected whole labels (N,) from 0 to {K - 1}, one for each component, but came labels from "
+            f"Expected whole labels (N,) from 0 to {K - 1}, one for each component, but got labels from "
             f"{y.min().item():.4g} to {y.max().item():.4g} of shape {tuple(y.shape)} and {y.dtype}."
         )
 
@@ -31,5 +31,5 @@ def check_pairs(points: Tensor, labels: Tensor) -> None:
     """ValueError unless there are points, and as many labels, or rows of shares."""
     if len(points) == 0 or len(points) != len(labels):
         raise ValueError(
-            f"Expected at least one labelled point and a label for each, but came {len(points)} and {len(labels)}."
+            f"Expected at least one labelled point and a label for each, but got {len(points)} and {len(labels)}."
         )

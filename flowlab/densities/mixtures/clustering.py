@@ -54,7 +54,7 @@ class Invariance:
             raise ValueError("Invariance expected weights of at least 0.")
         if not 0 <= self.first <= self.flows <= self.joint <= 1:
             raise ValueError(
-                f"Invariance expected times 0 ≤ first ≤ flows ≤ joint ≤ 1, as shares of the run, but came "
+                f"Invariance expected times 0 ≤ first ≤ flows ≤ joint ≤ 1, as shares of the run, but got "
                 f"{self.first}, {self.flows} and {self.joint}."
             )
         for pair in filter(None, (self.start, self.labelled)):

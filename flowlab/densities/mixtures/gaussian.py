@@ -66,7 +66,7 @@ class Prior:
         if not self.degrees > D - 1 or not self.concentration >= 1:
             raise ValueError(
                 f"Prior expected more than D − 1 = {D - 1} degrees of freedom and a concentration of at least 1, but "
-                f"came {self.degrees} and {self.concentration}."
+                f"got {self.degrees} and {self.concentration}."
             )
 
     @classmethod
@@ -118,10 +118,10 @@ class GaussianMixture(densities.GaussianMixture):
 
         super().__init__(double(means), double(covariances), weights=double(weights))
         if not (floor >= 0 and ridge >= 0):
-            raise ValueError(f"GaussianMixture expected a floor and a ridge of at least 0, but came {floor}, {ridge}.")
+            raise ValueError(f"GaussianMixture expected a floor and a ridge of at least 0, but got {floor}, {ridge}.")
         if prior is not None and prior.scale.shape[-1] != self.features:
             raise ValueError(
-                f"GaussianMixture expected a prior in {self.features} dimensions, but came {prior.scale.shape[-1]}."
+                f"GaussianMixture expected a prior in {self.features} dimensions, but got {prior.scale.shape[-1]}."
             )
         self.diagonal, self.floor, self.ridge, self.prior = diagonal, floor, ridge, prior
         # The start obeys the same constraints as all that follows.
@@ -152,7 +152,7 @@ class GaussianMixture(densities.GaussianMixture):
         if not 1 <= components <= len(distinct):
             raise ValueError(
                 f"GaussianMixture expected from 1 to {len(distinct)} components, as many as there are distinct points "
-                f"among the {len(x)} given, but came {components}."
+                f"among the {len(x)} given, but got {components}."
             )
         if how == "kmeans++":
             mu = _kmeans_plus_plus(x, components, generator)
@@ -193,7 +193,7 @@ class GaussianMixture(densities.GaussianMixture):
             SingularComponent: when every start ends in one.
         """
         if restarts < 1 or steps < 1:
-            raise ValueError(f"fit expected at least one restart and one step, but came {restarts} and {steps}.")
+            raise ValueError(f"fit expected at least one restart and one step, but got {restarts} and {steps}.")
         best, failed = None, None
         for _ in range(restarts):
             try:
@@ -266,7 +266,7 @@ class GaussianMixture(densities.GaussianMixture):
         x, r = _points(x), responsibilities.double()
         K, D = self.means.shape
         if r.shape != (len(x), K):
-            raise ValueError(f"maximization expected responsibilities {(len(x), K)}, but came {tuple(r.shape)}.")
+            raise ValueError(f"maximization expected responsibilities {(len(x), K)}, but got {tuple(r.shape)}.")
         N = r.sum(0)  # (K,)
         alive = N > 0
         w = torch.where(alive, r / N, 0.0)  # (N, K), each column summing to one
@@ -364,7 +364,7 @@ def _points(x: Tensor) -> Tensor:
     """``x`` as finite float64 points ``(N, D)``, or a sentence."""
     x = torch.as_tensor(x).detach()
     if x.ndim != 2 or not len(x) or not x.shape[1]:
-        raise ValueError(f"GaussianMixture expected points of shape (N, D), but came {tuple(x.shape)}.")
+        raise ValueError(f"GaussianMixture expected points of shape (N, D), but got {tuple(x.shape)}.")
     bad = ~x.isfinite().all(-1)
     if bool(bad.any()):
         n = int(bad.nonzero()[0])

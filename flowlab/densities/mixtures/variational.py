@@ -102,7 +102,7 @@ class Mixture(nn.Module):
         log_q = self.log_posterior(x, temperature) if log_posterior is None else log_posterior
         log_p = self.log_prob_components(x)
         if log_q.shape != log_p.shape:  # one column would stand for all K, and the bound would be none
-            raise ValueError(f"Expected log q of shape {tuple(log_p.shape)}, but came {tuple(log_q.shape)}.")
+            raise ValueError(f"Expected log q of shape {tuple(log_p.shape)}, but got {tuple(log_q.shape)}.")
         return _elbo(log_p, self.log_weights, log_q)
 
 
@@ -142,20 +142,20 @@ class FlowMixture(Mixture):
             self.flows = nn.ModuleList(components)
             K, sizes = len(self.flows), {_base(flow).features for flow in self.flows}
             if any(_base(flow).stack is not None for flow in self.flows):
-                raise ValueError("FlowMixture expected one stack or a list of single flows, but came a list of stacks.")
+                raise ValueError("FlowMixture expected one stack or a list of single flows, but got a list of stacks.")
         if K < 2:
             raise ValueError(
-                f"FlowMixture expected at least two components, but came {K}: use one flow as it is, or build it with "
+                f"FlowMixture expected at least two components, but got {K}: use one flow as it is, or build it with "
                 f"stack=K for K of them."
             )
         if len(sizes) > 1:
-            raise ValueError(f"FlowMixture expected components of one dimension, but came {sorted(sizes)}.")
+            raise ValueError(f"FlowMixture expected components of one dimension, but got {sorted(sizes)}.")
         (D,) = sizes
         anchor = next(iter([self.flows] if self.stacked else self.flows))
         like = _base(anchor).anchor
         weights = like.new_full((K,), 1 / K) if weights is None else torch.as_tensor(weights).to(like)
         if weights.shape != (K,) or not bool((weights > 0).all()) or abs(float(weights.sum()) - 1) > 1e-4:
-            raise ValueError(f"FlowMixture expected {K} positive weights that sum to one, but came {weights.tolist()}.")
+            raise ValueError(f"FlowMixture expected {K} positive weights that sum to one, but got {weights.tolist()}.")
         self.logits = nn.Parameter(weights.log(), learn_weights)
         self.shared = shared
         if posterior is None:
@@ -215,7 +215,7 @@ class FlowMixture(Mixture):
         """k ~ π, then x ~ p(x | k): ``(n, D)``, and with ``labels`` also k, ``(n,)``. ``temperature`` as in a Flow."""
         tempered = {} if temperature == 1 else {"temperature": temperature}
         if n < 1:
-            raise ValueError(f"sample expected a count of at least 1, but came {n}.")
+            raise ValueError(f"sample expected a count of at least 1, but got {n}.")
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         if self.stacked:
             x = self.flows.sample(n, generator, **tempered)[k, torch.arange(n, device=k.device)]
@@ -266,7 +266,7 @@ class LatentGaussianMixture(Mixture):
         super().__init__()
         self.flow = Flow(bijection, base)
         if len(base.means) < 2:
-            raise ValueError("LatentGaussianMixture expected a base of at least two components, but came one.")
+            raise ValueError("LatentGaussianMixture expected a base of at least two components, but got one.")
 
     @property
     def log_weights(self) -> Tensor:
@@ -304,7 +304,7 @@ def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool
     τ ends at 1, where q is the one that will be used.
     """
     if not rate >= 0 or not 0 < floor <= 1:
-        raise ValueError(f"A temperature falls at a rate of at least 0 to a floor in (0, 1], but came {rate}, {floor}.")
+        raise ValueError(f"A temperature falls at a rate of at least 0 to a floor in (0, 1], but got {rate}, {floor}.")
 
     def temperature(step: Step) -> float:
         index = min(step.index, step.total - step.index) if returns else step.index
@@ -425,21 +425,21 @@ def consistent_posterior(
             out of range, or counts below one.
     """
     if x.ndim != 2 or not x.is_floating_point():
-        raise ValueError(f"Expected floating-point points (N, D), but came {x.dtype} of shape {tuple(x.shape)}.")
+        raise ValueError(f"Expected floating-point points (N, D), but got {x.dtype} of shape {tuple(x.shape)}.")
     if len(x) < components or components < 2 or not bool(x.isfinite().all()):
         raise ValueError(
-            f"Expected finite points, at least as many as the {components} ≥ 2 components, but came {len(x)}."
+            f"Expected finite points, at least as many as the {components} ≥ 2 components, but got {len(x)}."
         )
     if labelled is not None:
         check_labels(*labelled, components)
         if labelled[0].shape[1:] != x.shape[1:] or not bool(labelled[0].isfinite().all()):
             raise ValueError(
-                f"Expected finite labelled points (M, {x.shape[1]}), but came some of shape "
+                f"Expected finite labelled points (M, {x.shape[1]}), but got some of shape "
                 f"{tuple(labelled[0].shape)}, or with NaN or infinity."
             )
     if min(starts, steps, neighbors, walk, batch_size) < 1:
         raise ValueError(
-            f"Expected at least one start, step, neighbor, step of a walk and point in a batch, but came {starts}, "
+            f"Expected at least one start, step, neighbor, step of a walk and point in a batch, but got {starts}, "
             f"{steps}, {neighbors}, {walk} and {batch_size}."
         )
     points, y = (x[:0], torch.zeros(0)) if labelled is None else labelled
@@ -500,7 +500,7 @@ def supervised(
         check_pairs(x, y)
         if y.shape != (len(x), K) or not bool((y >= 0).all() & ((y.sum(-1) - 1).abs() <= 1e-4).all()):
             raise ValueError(
-                f"Expected shares of shape {(len(x), K)} with rows that sum to one, but came {tuple(y.shape)} with "
+                f"Expected shares of shape {(len(x), K)} with rows that sum to one, but got {tuple(y.shape)} with "
                 f"rows that sum to {y.sum(-1).min():.4g} to {y.sum(-1).max():.4g}; labels as such are integers."
             )
         r = y.to(x.dtype)

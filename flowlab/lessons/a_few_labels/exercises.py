@@ -204,7 +204,7 @@ def check_joint(answer: Callable) -> None:
             not gave(right.logsumexp(-1)),
             "This is log p(x), summed over k already. Asked is one number for each component.",
         )
-        expect(value.shape == (6, K), f"Expected shape (6, {K}), but came {tuple(value.shape)}.")
+        expect(value.shape == (6, K), f"Expected shape (6, {K}), but got {tuple(value.shape)}.")
         expect(
             not gave(right.log_softmax(-1)) and not gave(right.softmax(-1)),
             "This is the posterior, normalized over k. Asked is the joint, from which log p(x) follows too.",

@@ -80,10 +80,10 @@ def check_masks(answer: Callable) -> None:
         degrees = [torch.tensor(units) for units in (places, *hidden)]
         given = answer([units.clone() for units in degrees])
         expect(given is not None, "Your function returned None: the masks are missing. Is there a return?")
-        expect(isinstance(given, list | tuple), f"Expected a list of masks, but came {type(given).__name__}.")
+        expect(isinstance(given, list | tuple), f"Expected a list of masks, but got {type(given).__name__}.")
         expect(
             len(given) == len(degrees),
-            f"Expected {len(degrees)} masks, one for each layer of weights and so also into the outputs, but came "
+            f"Expected {len(degrees)} masks, one for each layer of weights and so also into the outputs, but got "
             f"{len(given)}.",
         )
         sizes = [len(units) for units in (*degrees, degrees[0])]
@@ -95,7 +95,7 @@ def check_masks(answer: Callable) -> None:
             "Your masks are (units after, units before), as torch's own Linear has them. Asked is (before, after).",
         )
         for mask, shape in zip(got, shapes, strict=True):
-            expect(tuple(mask.shape) == shape, f"Expected a mask of shape {shape}, but came {tuple(mask.shape)}.")
+            expect(tuple(mask.shape) == shape, f"Expected a mask of shape {shape}, but got {tuple(mask.shape)}.")
             expect(
                 bool(((mask == 0) | (mask == 1)).all()), "A mask holds True and False, or 1 and 0, and nothing else."
             )
@@ -160,7 +160,7 @@ def check_flickers(answer: Callable) -> None:
         try:
             given = {int(i) for i in given}
         except (TypeError, ValueError):
-            raise Wrong(f"Expected a set of coordinates such as {{0, 2}}, but came {type(given).__name__}.") from None
+            raise Wrong(f"Expected a set of coordinates such as {{0, 2}}, but got {type(given).__name__}.") from None
         right = flickers(orders, j)
 
         def gave(other: set[int], given: set[int] = given, right: set[int] = right) -> bool:
@@ -238,7 +238,7 @@ def check_forward(answer: Callable) -> None:
             log_det.shape != (N, D),
             "log_det has a number for each coordinate. The determinant of a triangle is one number: sum.",
         )
-        expect(log_det.shape == (N,), f"Expected log_det as shape ({N},), but came {tuple(log_det.shape)}.")
+        expect(log_det.shape == (N,), f"Expected log_det as shape ({N},), but got {tuple(log_det.shape)}.")
         for other, hint in (
             (
                 -right,

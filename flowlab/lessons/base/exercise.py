@@ -34,10 +34,10 @@ def numbers(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
         value = torch.as_tensor(value, dtype=torch.float64).detach()
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(
-            f"Expected {name} as numbers (a tensor, an array or a list), but came {type(value).__name__}."
+            f"Expected {name} as numbers (a tensor, an array or a list), but got {type(value).__name__}."
         ) from None
     wanted = "one number" if shape == () else f"shape {shape}"
-    expect(shape is None or value.shape == shape, f"Expected {name} as {wanted}, but came shape {tuple(value.shape)}.")
+    expect(shape is None or value.shape == shape, f"Expected {name} as {wanted}, but got shape {tuple(value.shape)}.")
     return value
 
 

@@ -276,7 +276,7 @@ def check_chain(answer: Callable) -> None:
     value = numbers(answer(list(maps), x.clone()), None, "log |det J|")
     expect(
         value.shape != () and value.shape == (6,),
-        f"Expected one number for each of the 6 points, shape (6,), but came {tuple(value.shape)}.",
+        f"Expected one number for each of the 6 points, shape (6,), but got {tuple(value.shape)}.",
     )
     expect(
         not _close(value, sum(f(x)[1] for f in maps)),

@@ -89,7 +89,7 @@ def check_mix(answer: Callable) -> None:
         if z.shape == x.shape and not torch.allclose(z, right):
             turned = torch.nn.functional.conv2d(x, W.T[:, :, None, None])
             expect(not torch.allclose(z, turned), "You used Wᵀ: output channel i is Σ_j W[i, j] x_j.")
-        expect(z.shape == x.shape, f"z should have the shape of x, {tuple(x.shape)}, but came {tuple(z.shape)}.")
+        expect(z.shape == x.shape, f"z should have the shape of x, {tuple(x.shape)}, but got {tuple(z.shape)}.")
         expect(torch.allclose(z, right), "z is not W x at each pixel. Which axis of x holds the channels?")
         log_det = numbers(log_det, None, "log_det")
         one = float(torch.linalg.slogdet(W).logabsdet)
@@ -113,7 +113,7 @@ def check_mix(answer: Callable) -> None:
         )
         expect(
             log_det.shape == (5,) or not gave(H * width * one),
-            f"One log_det for each image, shape (N,) = (5,), but came {tuple(log_det.shape)}: use expand.",
+            f"One log_det for each image, shape (N,) = (5,), but got {tuple(log_det.shape)}: use expand.",
         )
         expect(
             gave(H * width * one),
@@ -203,7 +203,7 @@ def check_batch(answer: Callable) -> None:
         expect(not gave(logs - 2 * spread), "You took log(σ² + ε) whole. The root makes it a half.")
         expect(not gave(logs - 0.5 * variance.log().sum()), "ε is in z, so it is in log_det as well: log(σ² + ε).")
         expect(not gave(N * (logs - spread)), "That is the sum over the batch. Asked is one number for each sample.")
-        expect(log_det.shape == (N,), f"log_det is one number a sample, shape ({N},), but came {tuple(log_det.shape)}.")
+        expect(log_det.shape == (N,), f"log_det is one number a sample, shape ({N},), but got {tuple(log_det.shape)}.")
         expect(gave(logs - spread), "With μ and σ² constant, z is x times γ/√(σ² + ε) plus something, in each column.")
 
 

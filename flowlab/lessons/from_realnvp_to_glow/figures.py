@@ -44,7 +44,7 @@ class Bananas:
         self, features: int = 2, *, turned: bool = False, seed: int = 0, bend: float = 0.8, width: float = 0.3
     ) -> None:
         if features < 2 or features % 2:
-            raise ValueError(f"Bananas expected an even number of features, but came {features}.")
+            raise ValueError(f"Bananas expected an even number of features, but got {features}.")
         self.features, self.bend, self.width = features, bend, width
         self.Q = torch.eye(features)
         if turned:
@@ -94,7 +94,7 @@ def mixing(kind: str, features: int, generator: Generator | None = None) -> Bije
         return Permutation.random(features, generator)
     if kind == "rotate":
         return LULinear(features, generator=generator)
-    raise ValueError(f"A mixing is one of {', '.join(MIXINGS)}, but came {kind!r}.")
+    raise ValueError(f"A mixing is one of {', '.join(MIXINGS)}, but got {kind!r}.")
 
 
 def contender(kind: str, features: int, couplings: int = 4, *, hidden: Sequence[int] = (24, 24), seed: int = 0) -> Flow:

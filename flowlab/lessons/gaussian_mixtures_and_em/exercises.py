@@ -63,7 +63,7 @@ def check_responsibilities(answer: Callable) -> None:
     joint = log_density + weights.log()
     right = joint.softmax(-1)
     value = numbers(answer(log_density.clone(), weights.clone()), None, "the responsibilities")
-    expect(value.shape == (6, 3), f"Expected shape (6, 3), a row a point, but came {tuple(value.shape)}.")
+    expect(value.shape == (6, 3), f"Expected shape (6, 3), a row a point, but got {tuple(value.shape)}.")
     known = (
         (log_density.softmax(-1), "You forgot the weights π_k: before we look at x, a large group is likelier."),
         (joint.softmax(0), "These sum to one over the points. Each point must share itself out: sum over components."),
@@ -179,7 +179,7 @@ def check_bound(answer: Callable) -> None:
     log_joint = torch.randn(5, 3, generator=g, dtype=torch.float64) - 1
     r = torch.randn(5, 3, generator=g, dtype=torch.float64).softmax(-1)
     value = numbers(answer(log_joint.clone(), r.clone()), None, "the bound")
-    expect(value.shape == (), f"Expected one number, the mean over points, but came shape {tuple(value.shape)}.")
+    expect(value.shape == (), f"Expected one number, the mean over points, but got shape {tuple(value.shape)}.")
     average, entropy = (r * log_joint).sum(-1).mean(), torch.special.entr(r).sum(-1).mean()
     right = average + entropy
     _not_one_of(

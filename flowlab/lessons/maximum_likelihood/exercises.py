@@ -40,7 +40,7 @@ def _check_mean_log_likelihood(f: Callable) -> None:
     value = torch.as_tensor(value, dtype=torch.float64)
     expect(
         value.ndim == 0,
-        f"one number was asked for, but came shape {tuple(value.shape)}. Take the mean over the points.",
+        f"one number was asked for, but got shape {tuple(value.shape)}. Take the mean over the points.",
     )
     right = torch.distributions.Normal(mu, sigma).log_prob(x).mean()
 
@@ -63,7 +63,7 @@ def _check_mean_log_likelihood(f: Callable) -> None:
     expect(not is_(right / math.log(2)), "that is in bits. Nats use the natural logarithm.")
     expect(
         is_(right),
-        f"expected {right:.4f} on our points, but came {value:.4f}. Compare with torch.distributions.Normal.",
+        f"expected {right:.4f} on our points, but got {value:.4f}. Compare with torch.distributions.Normal.",
     )
 
 
@@ -77,7 +77,7 @@ def _check_gaussian_maximum_likelihood(f: Callable) -> None:
     mu, sigma = (torch.as_tensor(a, dtype=torch.float64) for a in answer)
     expect(not torch.isclose(mu, x.median()), "that mu is the median, which maximizes the Laplace likelihood instead.")
     expect(
-        torch.isclose(mu, x.mean()), f"mu should be {x.mean():.3f} here, but came {mu:.3f}. Set d/dμ of the score to 0."
+        torch.isclose(mu, x.mean()), f"mu should be {x.mean():.3f} here, but got {mu:.3f}. Set d/dμ of the score to 0."
     )
     expect(
         not torch.isclose(sigma, x.std(correction=1)),
@@ -90,7 +90,7 @@ def _check_gaussian_maximum_likelihood(f: Callable) -> None:
     )
     expect(
         torch.isclose(sigma, x.std(correction=0)),
-        f"sigma should be {x.std(correction=0):.3f} here, but came {sigma:.3f}. Set d/dσ of the score to 0.",
+        f"sigma should be {x.std(correction=0):.3f} here, but got {sigma:.3f}. Set d/dσ of the score to 0.",
     )
 
 
@@ -157,7 +157,7 @@ def _check_extra_bits(f: Callable) -> None:
     )
     expect(
         torch.isclose(value, nats / math.log(2)),
-        f"expected {nats / math.log(2):.4f} on our points, but came {value:.4f}.",
+        f"expected {nats / math.log(2):.4f} on our points, but got {value:.4f}.",
     )
 
 
@@ -186,7 +186,7 @@ def check_ailment(answer: Callable) -> None:
         said = answer(on_training, on_new, exact)
         expect(
             isinstance(said, str) and said in ("variance", "bias", "both", "nothing"),
-            f'Return "variance", "bias", "both" or "nothing", but {said!r} came.',
+            f'Return "variance", "bias", "both" or "nothing", but got {said!r}.',
         )
         if said != right:
             where = f" ({on_training} on its own points, {on_new} on new ones, exact {exact}.)"

@@ -68,7 +68,7 @@ def check_squeeze(answer: Callable) -> None:
         x = torch.arange(math.prod(shape), dtype=torch.float64).reshape(shape)
         z = numbers(answer(x.clone()), None, "the squeezed image")
         wanted = (N, 4 * C, H // 2, W // 2)
-        expect(z.shape == wanted, f"Expected shape {wanted} from {shape}, but came {tuple(z.shape)}.")
+        expect(z.shape == wanted, f"Expected shape {wanted} from {shape}, but got {tuple(z.shape)}.")
         corner = {(i, j): x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)}
         right = torch.stack([corner[i, j] for i in (0, 1) for j in (0, 1)], 2).reshape(wanted)
         halves = x.reshape(N, C, 2, H // 2, 2, W // 2).transpose(3, 4)  # (N, C, 2, 2, H/2, W/2)
@@ -149,7 +149,7 @@ def check_factor(answer: Callable) -> None:
         expect(gave(x_a, right_b), "z_b = (x_b − μ(x_a)) / σ(x_a), with σ = exp(log σ).")
         expect(
             log_det.shape == (N,),
-            f"Expected one log_det for each of the {N} images, but came shape {tuple(log_det.shape)}: sum over all of "
+            f"Expected one log_det for each of the {N} images, but got shape {tuple(log_det.shape)}: sum over all of "
             "channels, height and width, and not over images.",
         )
         expect(

@@ -183,7 +183,7 @@ def check_layers(answer: Callable) -> None:
         shown = "masks " + " ".join("".join("1" if passes else "0" for passes in mask) for mask in masks)
         expect(
             count is None or (isinstance(count, int | float | Tensor) and float(count) == int(count)),
-            f"Return a whole number or None, but {type(count).__name__} came.",
+            f"Return a whole number or None, but got {type(count).__name__}.",
         )
         if count == right:
             continue
@@ -313,7 +313,7 @@ def check_diagnose(answer: Callable) -> None:
             said, right = answer(layer, x.clone()), truth[name]
             expect(
                 isinstance(said, str) and said in truth.values(),
-                f'Return "inverse", "log_det" or "sound", but {said!r} came.',
+                f'Return "inverse", "log_det" or "sound", but got {said!r}.',
             )
             if said != right:
                 raise Wrong(_DIAGNOSIS[name, said])

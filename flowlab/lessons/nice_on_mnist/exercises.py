@@ -128,7 +128,7 @@ def check_widest(answer: Callable) -> None:
             is_right() or not (gave((-log_scale[right]).exp()) or gave(log_scale[right])),
             "Those are the values. Asked are the directions: whole numbers from 0 to D − 1.",
         )
-        expect(is_right() or value.numel() == k, f"Asked are {k} directions, but came shape {tuple(value.shape)}.")
+        expect(is_right() or value.numel() == k, f"Asked are {k} directions, but got shape {tuple(value.shape)}.")
         expect(
             is_right() or not torch.equal(value.flatten().sort().values, right.sort().values.double()),
             "The right directions, in another order: the farthest first.",

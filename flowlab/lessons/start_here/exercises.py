@@ -39,7 +39,7 @@ def train(x, steps):
 def check_undo(answer: Callable[[Tensor], Any]) -> None:
     z = torch.tensor([-4.0, 0.0, 3.0, 5.0, 11.0])
     x = _tensor(answer(z.clone()))
-    expect(x.shape == z.shape, f"Expected one x for each z, shape {tuple(z.shape)}, but came {tuple(x.shape)}.")
+    expect(x.shape == z.shape, f"Expected one x for each z, shape {tuple(z.shape)}, but got {tuple(x.shape)}.")
     mistakes = [
         (2 * z + 3, "That is the map itself, applied once more. You want the way back, from z to x."),
         (2 * z - 3, "You turned + 3 into − 3, but 2 still multiplies. Undo both steps."),
@@ -69,7 +69,7 @@ def check_gauge(answer: Callable[[Tensor, Tensor], Any]) -> None:
         value.shape != log_p.shape,
         "That is one number for each point. The gauge is their mean: KL(p‖q) = E[log p − log q], with E the mean.",
     )
-    expect(value.numel() == 1, f"Expected one number, but came shape {tuple(value.shape)}.")
+    expect(value.numel() == 1, f"Expected one number, but got shape {tuple(value.shape)}.")
     mistakes = [
         (-d.mean(), "The sign is reversed. A worse q has a lower log q, and the gauge should then go up."),
         (d.sum(), "You took the sum. Twice as many points would then give twice the distance: take the mean."),
@@ -100,7 +100,7 @@ def check_gauge(answer: Callable[[Tensor, Tensor], Any]) -> None:
     ]
     for wrong, hint in mistakes:
         expect(not _close(value, wrong), hint)
-    expect(_close(value, right), f"At the five test points it should be {right:.2f} nats, but came {float(value):.2f}.")
+    expect(_close(value, right), f"At the five test points it should be {right:.2f} nats, but got {float(value):.2f}.")
 
 
 def check_stretch(answer: Callable[[Tensor], Any]) -> None:
@@ -111,13 +111,13 @@ def check_stretch(answer: Callable[[Tensor], Any]) -> None:
         "Return two things, z and log_det, as every map of this course does: return z, log_det.",
     )
     z, log_det = (_tensor(value) for value in pair)
-    expect(z.shape == x.shape, f"Expected z of shape {tuple(x.shape)}, but came {tuple(z.shape)}.")
+    expect(z.shape == x.shape, f"Expected z of shape {tuple(x.shape)}, but got {tuple(z.shape)}.")
     expect(not _close(z, x / 3), "That is the inverse, x/3. The map asked for is z = 3x.")
     expect(_close(z, 3 * x), "z is not 3x yet.")
     right = 2 * math.log(3)
     expect(
         log_det.shape == (4,),
-        f"log_det is one number for each of the n points, shape (n,) = (4,), but came {tuple(log_det.shape)}. They "
+        f"log_det is one number for each of the n points, shape (n,) = (4,), but got {tuple(log_det.shape)}. They "
         "happen to be equal here; for a bent map they are not.",
     )
     mistakes = [
@@ -154,7 +154,7 @@ def check_train(answer: Callable[[Tensor, int], Any]) -> None:
             not hasattr(flow, "loss"),
             "That is the history which fit gives back. fit changes the flow itself: return the flow.",
         )
-        expect(hasattr(flow, "log_prob"), f"Expected a flow, which has a log_prob, but {type(flow).__name__} came.")
+        expect(hasattr(flow, "log_prob"), f"Expected a flow, which has a log_prob, but got {type(flow).__name__}.")
         with torch.no_grad():
             value = _tensor(flow.log_prob(x))
         expect(value.shape == (300,), f"log_prob should give a number a point, (300,), but gave {tuple(value.shape)}.")
@@ -231,7 +231,7 @@ def _tensor(value: Any) -> Tensor:
     try:
         return torch.as_tensor(value).float()
     except (TypeError, ValueError, RuntimeError):
-        expect(False, f"Expected a number or a tensor, but came {type(value).__name__}.")
+        expect(False, f"Expected a number or a tensor, but got {type(value).__name__}.")
         raise
 
 

@@ -64,7 +64,7 @@ def check_elbo(answer: Callable) -> None:
     for value in (first, second):
         expect(value.shape != (), "One number came: give each term for each point, (N,), not its mean over points.")
         expect(value.shape != (4, 3), "These are the K parts of each point. E_q is a sum over them, the last axis.")
-        expect(value.shape == (4,), f"Expected shape (4,), a number a point, but came {tuple(value.shape)}.")
+        expect(value.shape == (4,), f"Expected shape (4,), a number a point, but got {tuple(value.shape)}.")
     q = log_q.exp()
     explained, minus_kl = (q * likelihood).sum(-1), (q * (prior - log_q)).sum(-1)
     expect(
@@ -148,7 +148,7 @@ def check_kl(answer: Callable) -> None:
     value = numbers(answer(mu_q.clone(), s_q.clone(), mu_p.clone(), s_p.clone()), None, "the divergence")
     expect(value.shape != (5, 3), "Independent coordinates: log-densities add, so sum over the last axis.")
     expect(value.shape != (), "One number came: give the divergence of each row, (N,).")
-    expect(value.shape == (5,), f"Expected shape (5,), but came {tuple(value.shape)}.")
+    expect(value.shape == (5,), f"Expected shape (5,), but got {tuple(value.shape)}.")
     mean, spread, log_ratio = ((mu_q - mu_p) / s_p) ** 2, (s_q / s_p) ** 2, (s_p / s_q).log()
     right = _kl(mu_q, s_q, mu_p, s_p)
 
@@ -191,7 +191,7 @@ def check_draw(answer: Callable) -> None:
     z = sample(0)
     value = numbers(z, (20_000, 3), "the sample").float()
     if not isinstance(z, Tensor):
-        raise Wrong(f"Expected a tensor, through which gradients flow, but came {type(z).__name__}.")
+        raise Wrong(f"Expected a tensor, through which gradients flow, but got {type(z).__name__}.")
     e = value - mu.detach()
     expect(bool((e != 0).any()), "This is mu for every seed: there is no noise in it.")
     expect(
@@ -244,7 +244,7 @@ def check_importance(answer: Callable) -> None:
     value = numbers(answer(log_w.clone()), None, "the bound")
     expect(value.shape != (), "One number came: give one bound a point, (N,).")
     expect(value.shape != (7,), "You averaged over the points. The samples are on the first axis.")
-    expect(value.shape == (4,), f"Expected shape (4,), one bound a point, but came {tuple(value.shape)}.")
+    expect(value.shape == (4,), f"Expected shape (4,), one bound a point, but got {tuple(value.shape)}.")
     right = log_w.logsumexp(0) - math.log(7)
 
     def gave(other: Tensor) -> bool:

@@ -295,7 +295,7 @@ def check_broken(answer: Callable) -> None:
     ):
         value = numbers(answer(list(specimens)), (), "the index")
         expect(
-            float(value) == int(value) and 0 <= value < 3, f"Expected an index, 0, 1 or 2, but came {float(value):.4g}."
+            float(value) == int(value) and 0 <= value < 3, f"Expected an index, 0, 1 or 2, but got {float(value):.4g}."
         )
         found = specimens[int(value)]
         expect(

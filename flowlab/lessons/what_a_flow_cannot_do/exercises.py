@@ -73,7 +73,7 @@ def check_stretch(answer: Callable) -> None:
             value.shape != (5,) or not torch.allclose(value, J.det().abs()),
             "This is |det J|, the factor of areas: the product of the two factors of length that are asked.",
         )
-        expect(value.shape == (5, 2), f"Expected shape (5, 2), two factors a point, but came {tuple(value.shape)}.")
+        expect(value.shape == (5, 2), f"Expected shape (5, 2), two factors a point, but got {tuple(value.shape)}.")
         eigenvalues = torch.linalg.eigvals(J).abs().sort(-1, descending=True).values
         norms = {"columns": J.norm(dim=-2), "rows": J.norm(dim=-1)}
         expect(not _close(value, right.flip(-1)) or _close(value, right), "Right, but the largest factor comes first.")
