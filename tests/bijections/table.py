@@ -1,4 +1,4 @@
-"""The one table of constructors: a line in TABLE buys a bijection the whole battery of test_bijections.py."""
+"""The one table of constructors: a line in TABLE buys a bijection the whole battery of `test_battery.py`."""
 
 import inspect
 from collections.abc import Callable

@@ -1,0 +1,137 @@
+"""What the batteries share: a case, points, Jacobians by autograd, and how close is close."""
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+from bijections.table import TABLE, VECTORS
+from flowlab.bijections import (
+    Bijection,
+)
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One draw: which event shape of the row, stacked or not, batch shape, dtype, and the seed of all numbers."""
+
+    event: int = 1
+    stack: int | None = None
+    batch: tuple[int, ...] = (7,)
+    dtype: torch.dtype = torch.float64
+    seed: int = 0
+
+
+# Every combination is visited, and then Hypothesis draws more of them, with other stacks, batches and seeds.
+SWEEP = [
+    Case(*combination, seed=seed)
+    for seed, combination in enumerate(
+        product(range(len(VECTORS)), (None, 3), ((), (7,), (3, 4)), (torch.float32, torch.float64))
+    )
+] + [Case(stack=stack, batch=(0,)) for stack in (None, 3)]
+DRAWS = st.builds(
+    Case,
+    event=st.integers(0, len(VECTORS) - 1),
+    stack=st.none() | st.integers(1, 4),
+    batch=st.lists(st.integers(0, 4), max_size=3).map(tuple),
+    dtype=st.sampled_from((torch.float32, torch.float64)),
+    seed=st.integers(0, 2**31),
+)
+
+
+def battery(check):
+    """Run ``check(name, case)`` for every row of the table and every case of the sweep, and for drawn ones."""
+    check = given(case=DRAWS)(check)
+    for case in SWEEP:
+        check = example(case=case)(check)
+    return pytest.mark.parametrize("name", TABLE)(check)
+
+
+def draw(name: str, case: Case) -> tuple[Bijection, Tensor, Tensor | None]:
+    """A bijection with random parameters, points, and a context or None, of the dtype of the case."""
+    row = TABLE[name]
+    event = row.events[case.event % len(row.events)]
+    generator = Generator().manual_seed(case.seed)
+    bijection = row.make(event, case.stack, generator)
+    x, context = row.points(event, case.stack, case.batch, generator)
+    return bijection.to(case.dtype), x.to(case.dtype), None if context is None else context.to(case.dtype)
+
+
+def in_float64(bijection: Bijection, context: Tensor | None) -> tuple[Bijection, Tensor | None]:
+    """The same map, its rounded weights included, in the arithmetic of the reference."""
+    return copy.deepcopy(bijection).double(), None if context is None else context.double()
+
+
+def jacobian(function, x: Tensor, event_dim: int) -> Tensor:
+    """∂f/∂x by autograd, ``(*batch, n, n)`` with events flattened; samples do not depend on each other."""
+    x = x.detach().requires_grad_()
+    batch = x.shape[: x.ndim - event_dim]
+    z = function(x)[0].flatten(len(batch))
+    if not batch:
+        z = z.flatten()
+    rows = [torch.autograd.grad(z[..., i].sum(), x, retain_graph=True)[0] for i in range(z.shape[-1])]
+    return torch.stack(rows, dim=len(batch)).reshape(*batch, len(rows), len(rows))
+
+
+def strain(f: Bijection, x: Tensor, context: Tensor | None) -> Tensor:
+    """How much condition numbers above 100, of map and log-det, excuse in float32, ``(*batch)``; in float64 nothing."""
+    if x.dtype == torch.float64:
+        return torch.ones(x.shape[: x.ndim - f.event_dim])
+    exact, wide = in_float64(f, context)
+    x = x.double().requires_grad_()
+    J = jacobian(lambda x: exact(x, wide), x, f.event_dim)
+    z, log_det = exact(x, wide)
+    by_x = torch.autograd.grad(log_det.sum() + 0 * x.sum(), x)[0].flatten(J.ndim - 2)  # how steep the log-det is
+    by_z = torch.linalg.solve(J.mT, by_x.unsqueeze(-1)).squeeze(-1)
+    steep = [(by * (1 + at.flatten(J.ndim - 2).abs())).abs().sum(-1) for by, at in ((by_x, x), (by_z, z))]
+    return (torch.stack((torch.linalg.cond(J), *steep)).amax(0).detach() / 100).clamp_min(1)
+
+
+def per_sample(scale: Tensor, f: Bijection) -> Tensor:
+    return scale.reshape(*scale.shape, *[1] * f.event_dim)
+
+
+def assert_close(value: Tensor, expected: Tensor, dtype: torch.dtype, scale: Tensor | float = 1.0) -> None:
+    assert value.shape == expected.shape
+    error = (value.double() - expected.double()).abs() / (1 + expected.double().abs())
+    worst = (error / scale).max().item() if error.numel() else 0.0
+    assert worst <= TOLERANCE[dtype], f"off by {worst:.2g}, more than {TOLERANCE[dtype]:.0e}"
+
+
+def midpoints(low: float, high: float, points: int) -> tuple[Tensor, Tensor]:
+    """Middles and widths of cells; 0 is an edge between two of them, since the density of a PReLU jumps there."""
+    ends = (low, 0.0, high) if low < 0 < high else (low, high)
+    each = points // (len(ends) - 1)
+    edges = [torch.linspace(a, b, each + 1, dtype=torch.float64) for a, b in pairwise(ends)]
+    return torch.cat([(e[1:] + e[:-1]) / 2 for e in edges]), torch.cat([e.diff() for e in edges])
+
+
+def randomized(f: Bijection, spread: float = 1.0) -> Bijection:
+    generator = Generator().manual_seed(8)
+    for p in f.parameters():
+        p.data = spread * torch.randn(p.shape, generator=generator)
+    return f
+
+
+def moved(f: Bijection) -> Bijection:
+    """Away from the identity, and in float64."""
+    g = Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in f.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=g))
+    return f.double()
+
+
+def normal_points(n: int, D: int, seed: int = 1) -> Tensor:
+    return torch.randn(n, D, generator=Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def image(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
