@@ -11,13 +11,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from flowlab.densities import evaluating
 from flowlab.metrics import accuracy, bits_per_dim, contingency, logit_log_det, nmi
 
 LAMBDA = 1e-6  # of the logit scale that the MAF paper's numbers are on
 ACCEPTED = 0.95  # the share of test images that a detector by likelihood would let through
 
 
-@torch.no_grad()
 def log_prob(model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0, batch_size: int = 1000) -> Tensor:
     """log (1/S) Σ_s p(v, u_s)/q(u_s | v) of each image, in nats of the whole numbers: ``(N, D)`` uint8 to ``(N,)``.
 
@@ -29,9 +29,8 @@ def log_prob(model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0,
         raise ValueError(f"Expected at least one draw and one image, but got {draws} and {len(images)}.")
     device = next(model.parameters()).device
     generator = Generator(device).manual_seed(seed)
-    model.eval()
     parts = []
-    with _float32():
+    with evaluating(model), _float32():
         for block in images.split(batch_size):
             v = block.to(device)
             draws_of_block = [model.log_prob(v, generator=generator) for _ in range(draws)]
@@ -89,13 +88,12 @@ def evaluate(
     }
 
 
-@torch.no_grad()
 def clusters(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
     """argmax_k q(k | x) at the middle of each bin, x = (v + 1/2)/256, for a mixture: ``(N, D)`` uint8 to ``(N,)``."""
     device = next(model.parameters()).device
-    model.eval()
     blocks = ((v.to(device) + 0.5) / model.levels for v in images.split(batch_size))
-    return torch.cat([model.density.posterior(x).argmax(-1).cpu() for x in blocks])
+    with evaluating(model):
+        return torch.cat([model.density.posterior(x).argmax(-1).cpu() for x in blocks])
 
 
 def clustering(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from flowlab.densities.autoregressive import AutoregressiveMixture
 from flowlab.densities.base import Base
 from flowlab.densities.bounds import Dequantized, VariationalDequantized, negative_bound
+from flowlab.densities.evaluating import evaluating
 from flowlab.densities.flow import Flow
 from flowlab.densities.gaussian_mixture import GaussianMixture
 from flowlab.densities.simple import StandardLogistic, StandardNormal, StandardUniform
@@ -17,5 +18,6 @@ __all__ = [
     "StandardNormal",
     "StandardUniform",
     "VariationalDequantized",
+    "evaluating",
     "negative_bound",
 ]

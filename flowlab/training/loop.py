@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.densities import Dequantized, Flow, negative_bound
+from flowlab.densities import Dequantized, Flow, evaluating, negative_bound
 from flowlab.training import checkpoints, distributed
 from flowlab.training.checkpoints import (
     CheckpointError,
@@ -288,8 +288,7 @@ def train(
     def validate() -> None:
         """Measure the held-out loss, and keep the best weights."""
         nonlocal best
-        with _weights(model, average), _products(False):
-            model.eval()
+        with _weights(model, average), _products(False), evaluating(model):
             loss = cut.evaluate(held_out, at(history.step, 0))
         if math.isnan(loss):
             raise NonFiniteLoss(
@@ -299,7 +298,6 @@ def train(
         history.validation[history.step] = loss
         if best is None or loss < history.validation[history.best_step]:
             best, history.best_step = weights(), history.step
-        model.train()
 
     def ends() -> bool:
         """Whether patience has run out, by the history alone, so that a resumed run ends where it would have."""
@@ -310,6 +308,7 @@ def train(
         if compile:
             machine_code.enter_context(compiled(model))
         model.train()
+        parts = list(model.modules())
         if history.step == total or ends():
             yield history  # a run that had ended before it was resumed
         elif cut.shards > 1:
@@ -319,6 +318,8 @@ def train(
         for index in range(history.step, total):
             if ends():
                 break
+            if not all(part.training for part in parts):  # someone evaluated it between two steps
+                model.train()
             for group, base_rate in zip(adam.param_groups, base_rates, strict=True):
                 group["lr"] = base_rate * rate(index / total)
 

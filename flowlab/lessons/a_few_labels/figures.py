@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from flowlab import pretrained
+from flowlab.densities import evaluating
 from flowlab.densities.mixtures.variational import Mixture
 from flowlab.experiments import CIRCLES, label_sets
 from flowlab.lessons.base.picture import Picture
-from flowlab.plotting.plane import looking, plane
+from flowlab.plotting.plane import plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, tidy
 
 EXTENT = 1.15  # half the width of the frame
@@ -116,7 +117,7 @@ class ClickedCircles(Picture):
 
 def look(mixture: Mixture, x: Tensor, y: Tensor, log_p: Tensor) -> Look:
     """What is shown of a mixture; x ``(N, 2)`` are held-out points with labels y and exact log-densities log_p."""
-    with looking(mixture):
+    with evaluating(mixture):
         q = mixture.posterior(plane(EXTENT, GRID))[..., 0].numpy()
         samples, k = mixture.sample(SAMPLES, Generator().manual_seed(0), labels=True)
         right = (mixture.posterior(x).argmax(-1) == y).numpy()
@@ -138,7 +139,7 @@ def partitions(fits: Mapping[str, tuple[Any, Tensor, Sequence[int]]], x: Tensor)
         np.atleast_1d(figure.subplots(1, len(fits), sharey=True)), fits.items(), strict=True
     ):
         tidy(axes, title, "x₁", "x₂" if axes is figure.axes[0] else "")
-        with looking(model):
+        with evaluating(model):
             q = model.posterior(plane(EXTENT, GRID))[..., 0].numpy()
         axes.imshow(regions(q), origin="lower", extent=(-EXTENT, EXTENT, -EXTENT, EXTENT))
         axes.plot(*x.T, ".", ms=2.4, color="#555555", mew=0)

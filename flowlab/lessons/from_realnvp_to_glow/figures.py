@@ -24,7 +24,7 @@ from flowlab.bijections import (
     alternating_mask,
 )
 from flowlab.datasets import EightGaussians, TwoCircles, TwoMoons, mnist
-from flowlab.densities import Flow, StandardNormal
+from flowlab.densities import Flow, StandardNormal, evaluating
 from flowlab.lessons.base.picture import Picture
 from flowlab.plotting.plane import log_density, plane
 from flowlab.plotting.style import COLORS, DENSITY, tidy
@@ -422,13 +422,12 @@ class BudgetRace(Picture):
         runs = {kind: train(flow, x, **how) for kind, flow in flows.items()}
         keep = {max(1, round(steps * (i / self.KEPT) ** 1.5)) for i in range(1, self.KEPT + 1)}
 
-        @torch.no_grad()
         def lap(kind: str, step: int) -> None:
-            flow = flows[kind].eval()
-            gauge = float((log_p - flow.log_prob(held_out)).mean())
-            u = flow.sample(self.SHOWN, Generator().manual_seed(3)) @ density.Q
+            flow = flows[kind]
+            with evaluating(flow):
+                gauge = float((log_p - flow.log_prob(held_out)).mean())
+                u = flow.sample(self.SHOWN, Generator().manual_seed(3)) @ density.Q
             self.laps[kind].append(Lap(step, gauge, u.numpy()))
-            flow.train()
 
         try:
             for step in range(1, steps + 1):

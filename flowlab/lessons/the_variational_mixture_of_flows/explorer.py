@@ -76,7 +76,6 @@ class MixtureTraining(Explorer):
             temperature = TEMPERATURES[self.heat.value]
             settings["objective"] = dataclasses.replace(settings["objective"], temperature=temperature)
             self.picture.add(YOURS, 0, plan.model.eval())  # forgets an earlier training
-            plan.model.train()
             yield from train(plan.model, x, snapshots=10, **settings)
 
         def report(history: History) -> None:

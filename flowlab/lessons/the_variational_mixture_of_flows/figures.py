@@ -14,11 +14,12 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangl
 from torch import Generator, Tensor
 
 from flowlab import pretrained
+from flowlab.densities import evaluating
 from flowlab.densities.mixtures import Mixture
 from flowlab.densities.mixtures.variational import divergence
 from flowlab.lessons.base.picture import Picture
 from flowlab.metrics import accuracy
-from flowlab.plotting.plane import CHUNK, looking, plane
+from flowlab.plotting.plane import CHUNK, plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, tidy
 
 RUNS = {"q first (recommended)": "pinwheel_mixture", "the ELBO alone": "pinwheel_mixture_elbo"}
@@ -62,7 +63,7 @@ def tint(probabilities: Tensor | np.ndarray, strength: float = 0.45) -> np.ndarr
 def posteriors(model: Mixture, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """log q(k | x) and the exact log p(k | x), ``(..., K)``, and log p(x), ``(...)``, at many points in chunks."""
     q, r, p = [], [], []
-    with looking(model):
+    with evaluating(model):
         for part in x.reshape(-1, x.shape[-1]).split(CHUNK):
             joint = model.log_joint(part)
             q.append(model.log_posterior(part))
@@ -335,7 +336,7 @@ class Partitions(Picture):
         points = plane(self.extent, size)
         for fit, name in fits.items():
             model = pretrained.load(name)
-            with looking(model):
+            with evaluating(model):
                 log_p = torch.cat([model.log_prob_components(part) for part in points.reshape(-1, 2).split(CHUNK)])
                 self.tints[fit] = tint(model.posterior(points))
                 self.claimed[fit] = model.posterior(self.held_out).argmax(-1)
