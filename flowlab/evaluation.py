@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,23 +12,23 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from flowlab.densities import evaluating
-from flowlab.metrics import accuracy, bits_per_dim, contingency, logit_log_det, nmi
+from flowlab.densities import VariationalDequantized, evaluating
+from flowlab.metrics import accuracy, contingency, logit_log_det, nmi
 
 LAMBDA = 1e-6  # of the logit scale that the MAF paper's numbers are on
 ACCEPTED = 0.95  # the share of test images that a detector by likelihood would let through
 
 
 def log_prob(model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0, batch_size: int = 1000) -> Tensor:
-    """log (1/S) Σ_s p(v, u_s)/q(u_s | v) of each image, in nats of the whole numbers: ``(N, D)`` uint8 to ``(N,)``.
+    """log (1/S) Σ_s p(v, u_s)/q(u_s | v) of each image, in nats of the whole numbers: ``(N, D)`` ints to ``(N,)``.
 
-    A bound on log P(v) for any S = ``draws``, importance weighted and so tighter for more (arXiv:1509.00519). Takes a
-    ``Dequantized`` model; computed in blocks, on the model's device, and the same for the same seed. ValueError for
-    fewer than one draw, and for no image.
+    A bound on log P(v) for any S, importance weighted and so tighter for more (arXiv:1509.00519). S is ``draws`` times
+    the draws that the model takes by itself (``Dequantized(..., draws=...)``). Computed in blocks, on the model's
+    device, and the same for the same seed. ValueError for fewer than one draw, and for no image.
     """
     if draws < 1 or len(images) < 1:
         raise ValueError(f"Expected at least one draw and one image, but got {draws} and {len(images)}.")
-    device = next(model.parameters()).device
+    device = _like(model).device
     generator = Generator(device).manual_seed(seed)
     parts = []
     with evaluating(model), _float32():
@@ -52,46 +53,49 @@ def evaluate(
     Of a mixture also how well its components are the digits: accuracy after matching, NMI, and the table of both.
 
     Args:
-        images: ``(N, D)`` uint8; ``labels`` ``(N,)``.
-        draws: of the noise for each image; 1 is the bound that most papers print.
+        model: a density of whole numbers from 0 to ``model.levels`` − 1, such as ``Dequantized(flow, levels)``.
+        images: ``(N, D)`` ints; ``labels`` ``(N,)``.
+        draws: of the noise for each image, times the model's own; 1 is the bound that most papers print.
+
+    Raises:
+        TypeError: for a model that is no density of whole numbers.
+        ValueError: for fewer than one draw, no image, labels that are not one for each, and as the model.
     """
+    L = _levels(model)
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"Expected a label for each image, but got {len(labels)} labels and {len(images)} images.")
     log_P = log_prob(model, images, draws=draws, seed=seed)
     N, D = images.shape
-    mean, log_det = float(log_P.mean()), float(logit_log_det(images, LAMBDA).mean())
-    unit = mean + D * math.log(256)
+    mean, log_det = float(log_P.mean()), float(logit_log_det(images, LAMBDA, levels=L).mean())
+    unit = mean + D * math.log(L)
     metrics = {
-        "bits_per_dim": float(bits_per_dim(mean, D, scale="integers")),
-        "standard_error": float(log_P.std()) / math.sqrt(N) / (D * math.log(2)),
+        "bits_per_dim": _bits(log_P, D),
+        # The error of a mean is not known from one image.
+        "standard_error": float(log_P.std()) / math.sqrt(N) / (D * math.log(2)) if N > 1 else None,
         "nats_unit": unit,
         "nats_logit": unit - log_det,
     }
     clusters = ""
     if labels is not None:
-        metrics |= {
-            "bits_per_dim_by_digit": {
-                int(c): float(bits_per_dim(float(log_P[labels == c].mean()), D, scale="integers"))
-                for c in labels.unique()
-            }
-        }
-        if hasattr(model.density, "posterior"):
+        metrics |= {"bits_per_dim_by_digit": {int(c): _bits(log_P[labels == c], D) for c in labels.unique()}}
+        if hasattr(getattr(model, "density", None), "posterior"):
             metrics |= clustering(model, images, labels)
             clusters = (
                 "; accuracy after the best one-to-one matching of the K components, by argmax of q(k | x) at "
-                "x = (v + 1/2)/256, with the digits, on these same images; NMI with the arithmetic mean"
+                f"x = (v + 1/2)/{L}, with the digits, on these same images; NMI with the arithmetic mean"
             )
-    noise = "learned" if hasattr(model, "q") else "uniform"
     return {
-        "protocol": f"a bound: x = (v + u)/256 with {noise} noise, {draws} draw{'s' if draws > 1 else ''} an image, "
-        f"seed {seed}, float32; mean over {N:,} {split} images; standard_error is that of bits_per_dim over images; "
-        f"nats_unit is the density on [0, 1], nats_logit that of the logits with λ = {LAMBDA:g}{clusters}",
+        "protocol": f"{_noise(model, draws, seed)}, {str(_like(model).dtype).removeprefix('torch.')}; mean over {N:,} "
+        f"{split} images; standard_error is that of bits_per_dim over images; nats_unit is the density on [0, 1], "
+        f"nats_logit that of the logits with λ = {LAMBDA:g}{clusters}",
         "metrics": {name: _rounded(value) for name, value in metrics.items()},
     }
 
 
 def clusters(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """argmax_k q(k | x) at the middle of each bin, x = (v + 1/2)/256, for a mixture: ``(N, D)`` uint8 to ``(N,)``."""
-    device = next(model.parameters()).device
-    blocks = ((v.to(device) + 0.5) / model.levels for v in images.split(batch_size))
+    """argmax_k q(k | x) at the middle of each bin, x = (v + 1/2)/levels, of a mixture: ``(N, D)`` ints to ``(N,)``."""
+    device, L = _like(model).device, _levels(model)
+    blocks = ((v.to(device) + 0.5) / L for v in images.split(batch_size))
     with evaluating(model):
         return torch.cat([model.density.posterior(x).argmax(-1).cpu() for x in blocks])
 
@@ -120,38 +124,73 @@ def out_of_distribution(
     Returns:
         For each kind {"bits_per_dim", "accepted"}; "test" comes first.
     """
-    images = images[:most]
-    log_P = {name: log_prob(model, others, draws=draws, seed=seed) for name, others in outsiders(images, seed).items()}
+    kinds = outsiders(images[:most], seed, levels=_levels(model))
+    log_P = {name: log_prob(model, others, draws=draws, seed=seed) for name, others in kinds.items()}
     threshold = log_P["test"].quantile(1 - ACCEPTED)
-    D = images.shape[-1]
     return {
         name: {
-            "bits_per_dim": round(-float(of.mean()) / (D * math.log(2)), 4),
-            "accepted": round(float((of >= threshold).double().mean()), 4),
+            "bits_per_dim": round(_bits(of, images.shape[-1]), 4),
+            "accepted": round(float((of >= threshold).double().mean()), 4),  # as likely as the threshold is likely
         }
         for name, of in log_P.items()
     }
 
 
-def outsiders(images: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Test images as they are, altered until a person would wonder, and no digits at all: ``(n, D)`` uint8 by name."""
+def outsiders(images: Tensor, seed: int = 0, *, levels: int = 256) -> dict[str, Tensor]:
+    """Out-of-distribution sets for the table, by name: the test images, transformed ones, noise and constants.
+
+    Whole numbers from 0 to ``levels`` − 1, ``(n, D)`` to ``(n, D)`` of the same dtype. ValueError for images that are
+    not square.
+    """
     n, D = images.shape
-    side = math.isqrt(D)
+    side, brightest = math.isqrt(D), levels - 1
+    if side**2 != D:
+        raise ValueError(f"Expected square images as rows of pixels, such as 784 = 28², but got rows of {D}.")
     square = images.unflatten(-1, (side, side))
     generator = Generator().manual_seed(seed)
-    smooth = F.avg_pool2d(F.pad(square.float()[:, None], (1, 1, 1, 1)), 3, stride=1)[:, 0].round().to(torch.uint8)
+    smooth = F.avg_pool2d(F.pad(square.float()[:, None], (1, 1, 1, 1)), 3, stride=1)[:, 0].round().to(images.dtype)
     return {
         "test": images,
-        "inverted, 255 − v": 255 - images,
+        f"inverted, {brightest} − v": brightest - images,
         "rotated by 90°": square.rot90(1, (-2, -1)).flatten(1),
         "shifted by a quarter": square.roll(side // 4, -1).flatten(1),
         "half the ink, v/2": images // 2,
         "blurred, 3×3": smooth.flatten(1),
         "pixels shuffled": images[:, torch.randperm(D, generator=generator)],
-        "uniform noise": torch.randint(256, (n, D), generator=generator, dtype=torch.uint8),
+        "uniform noise": torch.randint(levels, (n, D), generator=generator, dtype=images.dtype),
         "all black": torch.zeros_like(images),
-        "all one gray": torch.full_like(images, 128),
+        "all one gray": torch.full_like(images, levels // 2),
     }
+
+
+def _noise(model: nn.Module, draws: int, seed: int) -> str:
+    """How log P(v) was computed, in words."""
+    if not getattr(model, "is_bound", False):
+        return "exact"
+    S = draws * getattr(model, "draws", 1)
+    noise = "learned" if isinstance(model, VariationalDequantized) else "uniform"
+    count = "1 draw" if S == 1 else f"{S} draws"
+    return f"a bound: x = (v + u)/{_levels(model)} with {noise} noise, {count} an image, seed {seed}"
+
+
+def _levels(model: nn.Module) -> int:
+    """How many values a pixel of the model can have; TypeError where it is no density of whole numbers."""
+    if not hasattr(model, "levels"):
+        raise TypeError(
+            f"Expected a density of whole numbers, such as Dequantized(flow), but got {type(model).__name__}."
+        )
+    return int(model.levels)
+
+
+def _like(model: nn.Module) -> Tensor:
+    """A floating-point tensor of the model, for its device and dtype."""
+    tensors = itertools.chain(model.parameters(), model.buffers())
+    return next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+
+
+def _bits(log_P: Tensor, D: int) -> float:
+    """−mean log₂ P(v)/D. One draw of a bound may lie above it, so that of few images this may be below zero."""
+    return -float(log_P.mean()) / (D * math.log(2))
 
 
 @contextlib.contextmanager

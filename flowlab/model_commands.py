@@ -288,8 +288,9 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _report(result: dict[str, Any]) -> str:
     """What ``evaluation.evaluate`` found, in lines: numbers first, and under them what they are numbers of."""
     metrics = result["metrics"]
+    error = metrics["standard_error"]
     lines = [
-        f"{metrics['bits_per_dim']:9.4f} ± {metrics['standard_error']:.4f} bits per dimension",
+        f"{metrics['bits_per_dim']:9.4f} {'' if error is None else f'± {error:.4f} '}bits per dimension",
         f"{metrics['nats_unit']:9.2f} nats on [0, 1]",
         f"{metrics['nats_logit']:9.2f} nats of the logits",
     ]
@@ -321,7 +322,7 @@ def _sample(options: argparse.Namespace) -> int:
     model, _ = _of_digits(options.model, options.device)
     with _reserved(options.grid):
         digits = draw(model, options.n, options.temperature, options.seed)
-        images.save_sheet(options.grid, digits.cpu() / 255, scale=SIDE)
+        images.save_sheet(options.grid, digits.cpu() / (model.levels - 1), scale=SIDE)
     at = f" at temperature {options.temperature:g}" if options.temperature != 1 else ""
     print(f"{_plural(options.n, 'digit')} drawn from {options.model}{at}: {options.grid}")  # noqa: T201
     return 0

@@ -9,8 +9,9 @@ from torch import nn
 from flowlab import Flow, evaluation
 from flowlab.bijections import Chain, ScaleShift
 from flowlab.datasets import mnist
-from flowlab.densities import Dequantized, StandardUniform
+from flowlab.densities import Dequantized, StandardUniform, VariationalDequantized
 from flowlab.metrics import logit_log_det
+from flowlab.models import realnvp
 
 D = 784
 
@@ -38,6 +39,17 @@ class Bright(nn.Module):
         self.seen.append(x)
         ink = x.mean(-1, keepdim=True)
         return torch.cat((ink < 0.1, ink >= 0.1), -1).float()
+
+
+class Stairs(nn.Module):
+    """A density of equal steps, one a bin, so that log P(v) = Σ v, up to a constant, whatever the noise is."""
+
+    def __init__(self, levels=256):
+        super().__init__()
+        self.levels = levels
+
+    def log_prob(self, x):
+        return (x * self.levels).floor().sum(-1)
 
 
 def test_a_uniform_model_has_eight_bits():
@@ -114,6 +126,121 @@ def test_a_mixture_is_also_judged_by_its_clusters():
     assert "accuracy" not in evaluation.evaluate(model, images)["metrics"], "without labels nothing can be matched"
 
 
+BINARY = (torch.arange(60).reshape(-1, 1) >> torch.arange(9)) % 2  # (60, 9)
+
+
+@pytest.mark.parametrize("levels, dtype", [(2, torch.uint8), (2, torch.int64), (16, torch.uint8), (1024, torch.int32)])
+def test_all_scales_go_by_the_levels_of_the_model(levels, dtype):
+    """The uniform density needs log₂ of its levels, and is 1 on the unit interval, however many levels there are."""
+    v = (BINARY * (levels - 1)).to(dtype)
+    result = evaluation.evaluate(Dequantized(StandardUniform(9), levels), v, v[:, 0].long())
+    metrics = result["metrics"]
+    assert metrics["bits_per_dim"] == pytest.approx(math.log2(levels)) and metrics["standard_error"] == 0
+    assert metrics["nats_unit"] == pytest.approx(0, abs=1e-4)
+    x = (v[..., None] + (torch.arange(4000) + 0.5) / 4000) / levels  # the middles of slices of each bin
+    lam = evaluation.LAMBDA
+    y = lam + (1 - 2 * lam) * x.double()
+    exact = float((math.log(1 - 2 * lam) - (y * (1 - y)).log()).mean(-1).sum(-1).mean())
+    assert metrics["nats_logit"] == pytest.approx(-exact, abs=2e-2)
+    assert f"x = (v + u)/{levels} with" in result["protocol"]
+    assert set(metrics["bits_per_dim_by_digit"].values()) == {metrics["bits_per_dim"]}
+
+
+def test_nats_on_the_unit_interval_go_by_the_levels():
+    """Nats on [0, 1] of two values: D log 2 from log P, and not D log 256."""
+    model = Dequantized(Stairs(2), levels=2)
+    log_P = BINARY.double().sum(-1) - 9 * math.log(2)
+    metrics = evaluation.evaluate(model, BINARY)["metrics"]
+    assert metrics["nats_unit"] == pytest.approx(float(BINARY.double().sum(-1).mean()), abs=1e-4)
+    torch.testing.assert_close(evaluation.log_prob(model, BINARY), log_P, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "own, asked, in_all", [(1, 1, "1 draw"), (7, 1, "7 draws"), (1, 7, "7 draws"), (2, 3, "6 draws")]
+)
+def test_the_protocol_counts_the_models_own_draws(own, asked, in_all):
+    images, _ = digits(3)
+    model = Dequantized(Bright(40.0), draws=own)
+    assert f"{in_all} an image" in evaluation.evaluate(model, images, draws=asked)["protocol"]
+    flat = Dequantized(Bright(40.0))
+    same = evaluation.log_prob(flat, images, draws=own * asked)
+    torch.testing.assert_close(evaluation.log_prob(model, images, draws=asked), same)
+
+
+def test_the_protocol_says_which_dtype_and_which_noise():
+    model = Dequantized(StandardUniform(9).double(), 2)
+    assert "float64" in evaluation.evaluate(model, BINARY)["protocol"]
+    noise = realnvp(9, 1, hidden=(2,), context_features=9, prior="logistic", standardize=False)
+    learned = VariationalDequantized(StandardUniform(9), noise, 2)
+    assert "with learned noise" in evaluation.evaluate(learned, BINARY)["protocol"]
+
+
+class Coins(nn.Module):
+    """Nine fair coins: an exact probability of whole numbers, with no noise."""
+
+    levels, is_bound = 2, False
+
+    def log_prob(self, v, context=None, *, generator=None):
+        return torch.full(v.shape[:-1], -9 * math.log(2))
+
+
+def test_an_exact_probability_is_not_called_a_bound():
+    result = evaluation.evaluate(Coins(), BINARY)
+    assert result["protocol"].startswith("exact, ") and result["metrics"]["bits_per_dim"] == 1
+    assert result["metrics"]["nats_unit"] == 0
+
+
+def test_clusters_are_read_at_the_middle_of_the_models_bins():
+    class Halves(nn.Module):
+        """q that tells 1 of 2 levels, at x = 3/4, from 0, at 1/4."""
+
+        def log_prob(self, x):
+            return torch.zeros(len(x))
+
+        def posterior(self, x):
+            assert set(x.unique().tolist()) == {0.25, 0.75}
+            return torch.stack((x[:, 0] < 0.5, x[:, 0] > 0.5), -1).float()
+
+    result = evaluation.evaluate(Dequantized(Halves(), levels=2), BINARY, BINARY[:, 0])
+    assert result["metrics"]["accuracy"] == 1 and "x = (v + 1/2)/2" in result["protocol"]
+
+
+def test_the_standard_error_of_few_images_is_exact():
+    """s/√N of the three log P, with s² = Σ(·)²/(N − 1); and of one image nobody knows it."""
+    v = torch.tensor([[0, 0], [1, 0], [3, 4]])
+    bits = -v.double().sum(-1) / (2 * math.log(2))
+    spread = (((bits - bits.mean()) ** 2).sum() / 2).sqrt()
+    metrics = evaluation.evaluate(Dequantized(Stairs(8), levels=8), v)["metrics"]
+    assert metrics["standard_error"] == pytest.approx(float(spread) / math.sqrt(3), abs=1e-4)
+    assert evaluation.evaluate(Dequantized(Stairs(8), levels=8), v[:1])["metrics"]["standard_error"] is None
+
+
+def test_a_lucky_draw_above_the_bound_is_reported_and_not_refused():
+    """Nine pixels that are 1, and a density that puts all of them into the upper half of the upper bin."""
+
+    class Upper(nn.Module):
+        def log_prob(self, x):
+            return torch.where((x > 0.5).all(-1), 9 * math.log(2.5), -9.0)
+
+    metrics = evaluation.evaluate(Dequantized(Upper(), levels=2), torch.ones(4, 9).long())["metrics"]
+    assert metrics["bits_per_dim"] == pytest.approx(1 - math.log2(2.5), abs=1e-4)
+
+
+def test_images_as_likely_as_the_threshold_pass_it():
+    same = torch.ones(20, 9, dtype=torch.long)
+    found = evaluation.out_of_distribution(Dequantized(Stairs(4), levels=4), same)
+    assert found["test"]["accepted"] == found["rotated by 90°"]["accepted"] == found["pixels shuffled"]["accepted"] == 1
+    assert found["all black"]["accepted"] == 0 and found["inverted, 3 − v"]["accepted"] == 1
+
+
+@pytest.mark.parametrize("levels, dtype", [(2, torch.int64), (16, torch.uint8), (1000, torch.int32)])
+def test_outsiders_keep_to_the_levels(levels, dtype):
+    images = (BINARY[:40] * (levels - 1)).to(dtype)
+    for name, others in evaluation.outsiders(images, levels=levels).items():
+        assert others.dtype == dtype and 0 <= int(others.min()) <= int(others.max()) < levels, name
+    assert int(evaluation.outsiders(images, levels=levels)["uniform noise"].max()) > 0.8 * (levels - 1)
+
+
 def test_outsiders_are_what_their_names_say():
     images, _ = digits(40)
     kinds = evaluation.outsiders(images, seed=1)
@@ -157,3 +284,9 @@ def test_what_cannot_be_evaluated_is_refused_in_words():
         evaluation.log_prob(uniform(), images[:0])
     with pytest.raises(TypeError, match="whole numbers"):
         evaluation.evaluate(uniform(), images / 255)
+    with pytest.raises(TypeError, match=r"such as Dequantized\(flow\), but got Flow"):
+        evaluation.evaluate(uniform().density, images)
+    with pytest.raises(ValueError, match="2 labels and 3 images"):
+        evaluation.evaluate(uniform(), images, torch.zeros(2))
+    with pytest.raises(ValueError, match=r"square images .* but got rows of 10"):
+        evaluation.out_of_distribution(Dequantized(StandardUniform(10)), images[:, :10])

@@ -111,7 +111,7 @@ def test_heavy_libraries_load_only_when_used():
         (lambda: metrics.contingency([0, 1], [0.0, 1.0]), "clusters as whole numbers from 0"),
         (lambda: metrics.contingency([0, 1], torch.eye(2).long()), "clusters as whole numbers"),
         (lambda: metrics.calibration(torch.ones(2, 2), [0, 1]), "rows summing to one"),
-        (lambda: metrics.calibration(torch.eye(3), [0, 1]), r"\(2, K\) probabilities.* came \(3, 3\)"),
+        (lambda: metrics.calibration(torch.eye(3), [0, 1]), r"\(2, K\) probabilities.* but got \(3, 3\)"),
         (lambda: metrics.calibration(torch.eye(2) * math.nan, [0, 1]), "rows summing to one"),
         (lambda: metrics.calibration(torch.eye(2), [0, 1], bins=0), "at least one bin"),
     ),
@@ -183,6 +183,9 @@ def test_log_det_of_the_logit_is_its_mean_over_the_noise(lambda_, levels):
     assert bool(((metrics.logit_log_det(v, lambda_, levels=levels) - drawn.mean(0)).abs() < error).all())
     with pytest.raises(TypeError, match="whole numbers"):
         metrics.logit_log_det(v / 4)
+    for outside in (v - 1, v + 1):
+        with pytest.raises(ValueError, match=f"whole numbers from 0 to {levels - 1}, but got"):
+            metrics.logit_log_det(outside, lambda_, levels=levels)
 
 
 def test_log_det_of_mnist_is_the_one_in_the_literature():

@@ -38,12 +38,12 @@ GPU = "one GPU"
 def _scaled(size: Size, splits: Splits, generator: Generator) -> tuple[nn.Module, Any, dict[str, Any]]:
     """``likelihood``, with NICE's diagonal at 1/std of each pixel to begin with.
 
-    A pixel that is always black is uniform on one bin, and wants a scale near 900: from 1, Adam's small steps take
-    thousands to get there.
+    A pixel that is always black is uniform on one bin, and of 256 levels wants a scale near 900: from 1, Adam's small
+    steps take thousands to get there.
     """
     model, images, settings = likelihood(size, splits, generator)
-    x = (images + 0.5) / 256
-    std = (x.var(0) + 1 / (12 * 256**2)).sqrt()  # of x, and of u in its bin
+    x = (images + 0.5) / model.levels
+    std = (x.var(0) + 1 / (12 * model.levels**2)).sqrt()  # of x, and of u in its bin
     with torch.no_grad():
         model.density.bijection[-1].log_scale.copy_(-std.log())
     return model, images, settings
