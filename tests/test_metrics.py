@@ -39,8 +39,35 @@ def test_scores_are_scikit_learns_and_the_table_counts(pair):
     assert all(
         table[c, j] == sum((a, b) == (c, j) for a, b in zip(*pair, strict=True)) for c, j in np.ndindex(table.shape)
     )
-    assert metrics.nmi(y, k) == pytest.approx(sklearn_metrics.normalized_mutual_info_score(*pair))
-    assert metrics.ari(y, k) == pytest.approx(sklearn_metrics.adjusted_rand_score(*pair))
+    assert metrics.nmi(y, k) == pytest.approx(sklearn_metrics.normalized_mutual_info_score(*pair), abs=1e-12)
+    assert metrics.ari(y, k) == pytest.approx(sklearn_metrics.adjusted_rand_score(*pair), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "y, k",
+    [
+        ([0], [0]),  # one point
+        ([0, 0, 0], [1, 1, 1]),  # one part each
+        ([0, 1, 2], [2, 0, 1]),  # each point alone
+        ([0, 0, 0, 0], [0, 1, 2, 3]),  # one part against points alone
+        ([0, 0, 1, 1], [0, 1, 0, 1]),  # fewer pairs agree than by chance
+        ([7, 7, 3], [100, 0, 0]),  # numbers that most classes do not have
+    ],
+)
+def test_scores_at_the_ends(y, k):
+    for one, other in ((y, k), (k, y)):
+        assert metrics.nmi(one, other) == pytest.approx(
+            sklearn_metrics.normalized_mutual_info_score(one, other), abs=1e-12
+        )
+        assert metrics.ari(one, other) == pytest.approx(sklearn_metrics.adjusted_rand_score(one, other), abs=1e-12)
+
+
+def test_scores_of_many_points_do_not_overflow():
+    g = generator(0)
+    y = torch.randint(3, (3_000_000,), generator=g)
+    k = torch.where(torch.rand(len(y), generator=g) < 0.7, y, torch.randint(3, y.shape, generator=g))
+    assert metrics.ari(y, k) == pytest.approx(sklearn_metrics.adjusted_rand_score(y, k), abs=1e-9)
+    assert metrics.nmi(y, k) == pytest.approx(sklearn_metrics.normalized_mutual_info_score(y, k), abs=1e-9)
 
 
 @given(partitions)
