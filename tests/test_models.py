@@ -29,6 +29,8 @@ from flowlab.bijections import (
     ShapeError,
     SplineCoupling,
     Squeeze,
+    Standardize,
+    starting,
 )
 from flowlab.datasets import mnist
 from flowlab.densities import (
@@ -70,18 +72,18 @@ def masks(flow: flowlab.Flow) -> list[list[bool]]:
 def test_what_each_recipe_is_made_of():
     assert kinds(nice(4)) == [AdditiveCoupling] * 4 + [ScaleShift]
     assert kinds(nice(4, layers=2, scaling=False)) == [AdditiveCoupling] * 2
-    assert kinds(realnvp(4)) == [ActNorm] + [AffineCoupling] * 8
+    assert kinds(realnvp(4)) == [Standardize] + [AffineCoupling] * 8
     assert kinds(realnvp(4, 3, standardize=False)) == [AffineCoupling] * 3
-    assert kinds(spline_flow(4)) == [ActNorm] + [SplineCoupling] * 6
+    assert kinds(spline_flow(4)) == [Standardize] + [SplineCoupling] * 6
     assert isinstance(nice(4).base, StandardLogistic) and isinstance(nice(4, prior="normal").base, StandardNormal)
     assert isinstance(realnvp(4).base, StandardNormal) and isinstance(spline_flow(4).base, StandardNormal)
     assert nice(4).bijection[-1].shift is None, "NICE scales and does not shift"
-    assert kinds(maf(4, 2)) == [ActNorm] + [MaskedAutoregressive, ActNorm] * 2
+    assert kinds(maf(4, 2)) == [Standardize] + [MaskedAutoregressive, ActNorm] * 2
     assert kinds(maf(4, 2, normalization="none", standardize=False)) == [MaskedAutoregressive] * 2
-    assert kinds(maf(4, 1, normalization="batch")) == [ActNorm, MaskedAutoregressive, BatchNorm, ScaleShift]
+    assert kinds(maf(4, 1, normalization="batch")) == [Standardize, MaskedAutoregressive, BatchNorm, ScaleShift]
     assert isinstance(maf(4).base, StandardNormal)
     assert isinstance(maf(4, components=3).base, AutoregressiveMixture) and maf(4, components=3).base.components == 3
-    assert kinds(made(4)) == [ActNorm] and kinds(made(4, standardize=False)) == []
+    assert kinds(made(4)) == [Standardize] and kinds(made(4, standardize=False)) == []
     assert made(4).base.components == 1 and made(4, 7).base.components == 7
 
 
@@ -121,7 +123,8 @@ def test_made_standardizes_and_starts_near_the_normal(stack):
     x = torch.tensor([50.0, -3.0]) + torch.tensor([9.0, 0.1]) * torch.randn(400, 2, generator=generator())
     x = x.expand(*([stack] if stack else []), -1, -1)
     flow = made(2, stack=stack)
-    z, log_det = flow.bijection(x)
+    with starting(flow):
+        z, log_det = flow.bijection(x)
     expected = StandardNormal(2, stack=stack).log_prob(z) + log_det
     torch.testing.assert_close(flow.log_prob(x), expected)
     assert flow.sample(5, generator()).shape == z[..., :5, :].shape
@@ -289,7 +292,8 @@ def test_a_bound_is_built_again_from_its_card(tmp_path):
     settings = {"features": 16, "layers": 1, "hidden": (3,), "standardize": False, "context_features": 16}
     model = models.dequantized(density, noise={"name": "realnvp", "settings": settings})
     v = torch.randint(256, (6, 16), generator=generator())
-    model.log_prob(v)  # starts its ActNorm
+    with starting(model):
+        model.log_prob(v)
     save_checkpoint(tmp_path / "bound.safetensors", model)
     recipe = json.loads(json.dumps(model.recipe))
     again = models.build(recipe)
@@ -458,7 +462,8 @@ def test_first_batch_starts_every_actnorm_of_every_level(name, stack):
             last = m.network.last.weight
             last.data = 0.1 * torch.randn(last.shape, generator=generator(4))
     x = pixels(20, 64, stack).float() ** 3
-    flow.train().log_prob(x)
+    with starting(flow):
+        flow.log_prob(x)
     out = []
     for m in norms:
         assert m.initialized
@@ -550,7 +555,8 @@ def test_a_few_steps_on_digits_help(name):
             return 8 - float(flow.eval()(held_out).mean()) / (196 * math.log(2))
 
     x, held_out = batch("train", 256), batch("test", 50)
-    flow(x)
+    with starting(flow):
+        flow(x)
     before = bits()
     adam = torch.optim.Adam(flow.train().parameters(), lr=1e-2)
     for _ in range(20):

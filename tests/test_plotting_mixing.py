@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowlab.bijections import ActNorm
+from flowlab.bijections import ActNorm, starting
 from flowlab.datasets import TwoMoons
 from flowlab.lessons.from_realnvp_to_glow import figures as mixing
 from flowlab.lessons.from_realnvp_to_glow.explorer import ShuffleReverseRotate, TurnAxes
@@ -126,7 +126,8 @@ def test_a_normalized_flow_has_a_normalization_before_each_coupling():
     flow = mixing.normalized(ActNorm, seed=1, features=4, couplings=3)
     assert len(flow.bijection) == 6 and all(isinstance(layer, ActNorm) for layer in flow.bijection[::2])
     x = 50 + 7 * torch.randn(100, 4, generator=seeded())
-    z = flow.bijection(x)[0]
+    with starting(flow):
+        z = flow.bijection(x)[0]
     torch.testing.assert_close(z.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
     masks = [layer.parts[0] for layer in flow.bijection[1::2]]
     assert masks[0] == masks[2] != masks[1]

@@ -16,7 +16,7 @@ def test_looking_is_not_training():
     flow = flowlab.realnvp(2, 2)
     density(flow, x)
     warped_grid(flow.bijection)
-    assert flow.training and not flow.bijection[0].initialized, "ActNorm waits for real data"
+    assert flow.training and not flow.bijection[0].initialized, "a look starts no layer"
     norm = flowlab.Flow(Chain([BatchNorm(2)]), StandardNormal(2))
     log_density(norm, x)
     assert torch.equal(norm.bijection[0].running_mean, torch.zeros(2))

@@ -23,7 +23,7 @@ from flowlab.bijections.coupling import (
 from flowlab.bijections.elementwise import Logit, Monotone, MonotoneSum, PReLU, ScaleShift, SinhArcsinh
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze, levels
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
-from flowlab.bijections.normalize import ActNorm, BatchNorm
+from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, starting
 
 __all__ = [
     "ActNorm",
@@ -55,8 +55,10 @@ __all__ = [
     "SinhArcsinh",
     "SplineCoupling",
     "Squeeze",
+    "Standardize",
     "alternating_mask",
     "channel_mask",
     "checkerboard_mask",
     "levels",
+    "starting",
 ]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -18,14 +22,14 @@ def _batch(x: Tensor, stack: int | None, who: str) -> Tensor:
 
 
 class ActNorm(Bijection):
-    """z = x · exp(log_scale) + shift, started so that the first batch comes out with mean 0 and deviation 1.
+    """z = x · exp(log_scale) + shift, started so that one batch comes out with mean 0 and standard deviation 1.
 
-    log |det| = Σ log_scale (Glow, arXiv:1807.03039, section 3.1). Shapes ``(..., D)`` and ``(...)``. The first forward
-    in training mode sets the parameters from its batch, once; until then the map is the identity. After that it is an
-    ordinary trained layer: no sample depends on another, which is what batch normalization cannot say.
+    log |det| = Σ log_scale (Glow, arXiv:1807.03039, section 3.1). Shapes ``(..., D)`` and ``(...)``. The map is the
+    identity until a batch passes it inside ``starting``, as ``fit`` does with its first batch. After that it is an
+    ordinary trained layer: no sample depends on another, which batch normalization cannot say.
 
     Raises:
-        ValueError: when that first batch holds fewer than two samples.
+        ValueError: when that batch holds fewer than two samples.
     """
 
     def __init__(self, features: int, *, stack: int | None = None) -> None:
@@ -34,11 +38,17 @@ class ActNorm(Bijection):
         self.log_scale = nn.Parameter(torch.zeros(*lead, features))
         self.shift = nn.Parameter(torch.zeros(*lead, features))
         self.register_buffer("initialized", torch.tensor(False))
+        self.starting = False  # set by ``starting``
+
+    @property
+    def started(self) -> bool:
+        """Whether the layer has been started from data."""
+        return bool(self.initialized)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        if self.training and not self.initialized:
-            self._initialize(x)
+        if self.starting:
+            self.start(x)
         z = x * self.align(self.log_scale, x).exp() + self.align(self.shift, x)
         return z, self.batch_log_det(self.log_scale.sum(-1), x)
 
@@ -48,13 +58,94 @@ class ActNorm(Bijection):
         return x, self.batch_log_det(-self.log_scale.sum(-1), z)
 
     @torch.no_grad()
-    def _initialize(self, x: Tensor) -> None:
+    def start(self, x: Tensor) -> None:
+        """Set scale and shift so that this batch comes out with mean 0 and standard deviation 1."""
         rows = _batch(x, self.stack, "ActNorm's first batch")
         std = rows.std(-2, correction=0)
         log_scale = -torch.where(std > 0, std, 1.0).log()  # a coordinate that never varies keeps its scale
         self.log_scale.copy_(log_scale)
         self.shift.copy_(-rows.mean(-2) * log_scale.exp())
         self.initialized.fill_(True)
+
+
+class Standardize(ActNorm):
+    """z = ActNorm((x − center) / scale): an ActNorm for data far from 0, such as years, pressures and Julian days.
+
+    log |det| = Σ (log_scale − log scale). Shapes ``(..., D)`` and ``(...)``. The center and the scale are fixed by the
+    batch that starts the layer, and are not trained. ActNorm alone moves z by mean/std times the change of log_scale,
+    which no learning rate fits once that ratio is large. A coordinate that has 0 within one standard deviation of its
+    mean, and a usual scale, keeps center 0 and scale 1: the layer is ActNorm then. x may be float64 where the layer is
+    float32: it is centered before it is rounded. A file from before this layer existed holds an ActNorm, and loads.
+
+    Raises:
+        ValueError: when the batch that starts it holds fewer than two samples.
+    """
+
+    newer = ("center", "center_rest", "scale")  # what files from before this layer existed do not hold
+
+    def __init__(self, features: int, *, stack: int | None = None) -> None:
+        super().__init__(features, stack=stack)
+        lead = () if stack is None else (stack,)
+        # The center in two numbers, the second with what rounding took from the first: together they are as good as
+        # float64 on any device, and follow ``.to()``.
+        self.register_buffer("center", torch.zeros(*lead, features))
+        self.register_buffer("center_rest", torch.zeros(*lead, features))
+        self.register_buffer("scale", torch.ones(*lead, features))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        if self.starting:
+            self.measure(x)
+        z, log_det = super().forward(self._centered(x) / self.align(self.scale, x), context)
+        return z, log_det - self.batch_log_det(self.scale.log().sum(-1), z)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        u, log_det = super().inverse(z, context)
+        x = (u * self.align(self.scale, z) + self.align(self.center_rest, z)) + self.align(self.center, z)
+        return x, log_det + self.batch_log_det(self.scale.log().sum(-1), z)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> None:
+        """Set the center and the scale from the mean and the standard deviation of this batch."""
+        rows = _batch(x, self.stack, "Standardize")
+        rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)  # Apple's GPUs have no float64
+        mean, std = rows.mean(-2), rows.std(-2, correction=0)
+        flat = std <= 1e-12 * mean.abs()  # constant but for rounding: it has no scale of its own
+        usual = (std > 1e-3) & (std < 1e3)
+        center = torch.where(mean.abs() < std, 0.0, mean)
+        self.center.copy_(center)
+        self.center_rest.copy_(center - self.center)
+        self.scale.copy_(torch.where(flat | usual, 1.0, std))
+
+    def _centered(self, x: Tensor) -> Tensor:
+        difference = (x - self.align(self.center, x)) - self.align(self.center_rest, x)
+        return difference.to(self.scale.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        """A file without center and scale holds an ActNorm of x itself: center 0, scale 1."""
+        for name, value in (("center", 0.0), ("center_rest", 0.0), ("scale", 1.0)):
+            state_dict.setdefault(f"{prefix}{name}", torch.full_like(self.scale, value))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+@contextmanager
+def starting(model: nn.Module, *, anew: bool = False) -> Iterator[None]:
+    """While it lasts, the next batch through ``model`` starts the layers that start from data, such as ActNorm.
+
+    Only here do they start: no other call changes a layer. Layers that were started before are left as they are, but
+    with ``anew`` all start again. A training loop of your own begins with
+
+        with starting(flow), torch.no_grad():
+            flow.log_prob(batch)
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, ActNorm) and (anew or not layer.started)]
+    for layer in layers:
+        layer.starting = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.starting = False
 
 
 class BatchNorm(Bijection):

@@ -31,6 +31,7 @@ from flowlab.bijections import (
     ShapeError,
     SplineCoupling,
     Squeeze,
+    Standardize,
     alternating_mask,
     channel_mask,
     checkerboard_mask,
@@ -139,8 +140,8 @@ def realnvp(
 ) -> Flow:
     """z = affine couplings of x, the even and the odd coordinates in turn (RealNVP, arXiv:1605.08803).
 
-    Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``standardize`` puts an ActNorm first,
-    so that data of any location and scale can be fitted as it is. ``prior`` is "normal" or "logistic"; or give a
+    Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``standardize`` puts a Standardize
+    first, so that data of any location and scale can be fitted as it is. ``prior`` is "normal" or "logistic"; or give a
     ``base``, for instance a Gaussian mixture. ``logit`` is the λ of a Logit before all, None for none.
     """
     maps: list[Bijection] = [*_logit(logit), *_standardize(standardize, features, stack)]
@@ -175,10 +176,10 @@ def spline_flow(
 ) -> Flow:
     """z = spline couplings of a standardized x (neural spline flow, coupling form, arXiv:1906.04032).
 
-    Takes ``(..., D)``. The splines bend [−B, B] and leave the rest alone, so the first map is an ActNorm, which puts
-    the data there.
+    Takes ``(..., D)``. The splines bend [−B, B] and leave the rest alone, so the first map is a Standardize, which
+    puts the data there.
     """
-    maps: list[Bijection] = [ActNorm(features, stack=stack)]
+    maps: list[Bijection] = [Standardize(features, stack=stack)]
     maps += [
         SplineCoupling(
             alternating_mask(features, odd=i % 2 == 1),
@@ -273,7 +274,7 @@ def maf(
     Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. ``log_prob`` is one pass of each layer,
     ``sample`` is D. The base is the standard normal; with ``components=K`` it is a MADE of K Gaussians for each
     conditional (MAF MoG). ``normalization`` follows each layer: "act", "batch" as in the paper, or "none".
-    ``standardize`` puts an ActNorm first, and ``logit`` a Logit of that λ before it.
+    ``standardize`` puts a Standardize first, and ``logit`` a Logit of that λ before it.
     """
     own = {"stack": stack, "generator": generator}
     maps: list[Bijection] = [*_logit(logit), *_standardize(standardize, features, stack)]
@@ -311,8 +312,8 @@ def made(
 ) -> Flow:
     """p(x) = Π p(x_i | x_<i), each a Gaussian, or a mixture of K = ``components`` (MADE, arXiv:1502.03509; MADE MoG).
 
-    Takes ``(..., D)``. Not a flow but a density of its own, after the ActNorm that ``standardize`` puts first, and the
-    Logit of λ = ``logit`` before it.
+    Takes ``(..., D)``. Not a flow but a density of its own, after the Standardize that ``standardize`` puts first, and
+    the Logit of λ = ``logit`` before it.
     ``log_prob`` is one pass of the network, ``sample`` is D.
     """
     base = AutoregressiveMixture(
@@ -476,7 +477,7 @@ def _logit(lambda_: float | None) -> list[Bijection]:
 
 
 def _standardize(wanted: bool, features: int, stack: int | None) -> list[Bijection]:
-    return [ActNorm(features, stack=stack)] if wanted else []
+    return [Standardize(features, stack=stack)] if wanted else []
 
 
 def _act_norm(channels: int, stack: int | None) -> Bijection:

@@ -186,7 +186,8 @@ def digest(parts: Iterable[Tensor]) -> str:
 
 def check_same_model(model: nn.Module, tensors: State, recipe: dict | None, path: str | os.PathLike) -> None:
     """Refuse weights of other shapes, and weights of the same shapes that another recipe would read otherwise."""
-    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    newer = {f"{n}.{part}".lstrip(".") for n, m in model.named_modules() for part in getattr(m, "newer", ())}
+    own = {n: tuple(v.shape) for n, v in model.state_dict().items() if n in tensors or n not in newer}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
     if own != found:
         name = next(n for n in {**own, **found} if own.get(n) != found.get(n))

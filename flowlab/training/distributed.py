@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flowlab.bijections import BatchNorm
+from flowlab.bijections import BatchNorm, starting
 
 Parts = tuple[Tensor, ...]
 
@@ -139,7 +139,7 @@ class ShardedLoss:
 
     def start(self, batch: Parts, step: Any) -> None:
         """Let layers that start from their first batch, such as ActNorm, see all of it, and not one shard."""
-        with torch.no_grad():
+        with torch.no_grad(), starting(self.module.model):
             self.module(self._given(batch), step)
 
     def share(self, unused: bool) -> None:

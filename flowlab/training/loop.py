@@ -311,9 +311,9 @@ def train(
         parts = list(model.modules())
         if history.step == total or ends():
             yield history  # a run that had ended before it was resumed
-        elif cut.shards > 1:
-            if history.step == 0:
-                cut.start(batch(0), at(0, 1)(0))
+        elif history.step == 0 and any(not getattr(layer, "started", True) for layer in model.modules()):
+            cut.start(batch(0), at(0, 1)(0))
+        if cut.shards > 1 and not (history.step == total or ends()):
             cut.share(unused=not _uses_all(model, objective))
         for index in range(history.step, total):
             if ends():

@@ -34,9 +34,11 @@ from flowlab.bijections import (
     SinhArcsinh,
     SplineCoupling,
     Squeeze,
+    Standardize,
     alternating_mask,
     channel_mask,
     checkerboard_mask,
+    starting,
 )
 
 VECTORS = ((1,), (2,), (3,), (5,), (8,))
@@ -71,8 +73,8 @@ class Row:
     def make(self, event: tuple[int, ...], stack: int | None, generator: Generator, spread: float = 0.3) -> Bijection:
         """A float64 bijection in evaluation mode: data-dependent starts done, then N(0, spread²) on each parameter."""
         bijection = self.fresh(event, stack, generator).double()
-        bijection.train()
-        bijection(*self.points(event, stack, (16,), generator))
+        with starting(bijection.train()):
+            bijection(*self.points(event, stack, (16,), generator))
         for p in bijection.parameters():
             p.data += spread * torch.randn(p.shape, generator=generator, dtype=p.dtype)
         return bijection.eval()
@@ -152,6 +154,7 @@ TABLE = {
     "LULinear, no rotation": Row(lambda D, stack: LULinear(D, rotate=False, stack=stack)),
     "Permutation": Row(lambda D, generator: Permutation.random(D, generator), identity=False),
     "ActNorm": Row(ActNorm),
+    "Standardize": Row(Standardize),
     "BatchNorm": Row(BatchNorm, identity=False),
     "AdditiveCoupling": Row(lambda D, **own: AdditiveCoupling(odd_mask(D), (5, 4), **own), PAIRS),
     "AdditiveCoupling, context": Row(

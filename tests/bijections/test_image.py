@@ -22,6 +22,7 @@ from flowlab.bijections import (
     ShapeError,
     Squeeze,
     channel_mask,
+    starting,
 )
 from flowlab.densities import Flow, StandardNormal
 
@@ -64,7 +65,8 @@ def test_invertible_convolution_is_torchs_convolution():
 def test_actnorm_for_images_starts_each_channel_from_all_pixels():
     x = 3 + image(20, 2, 4, 5) * torch.tensor([1.0, 7.0])[:, None, None]
     f = Channelwise(ActNorm(2)).double()
-    z, log_det = f(x)
+    with starting(f):
+        z, log_det = f(x)
     assert f.bijection.log_scale.shape == (2,), "one scale a channel"
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-9)
     torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(2, dtype=torch.float64))

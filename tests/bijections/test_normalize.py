@@ -7,41 +7,71 @@ import torch
 from torch import Generator, Tensor
 
 from bijections.battery import jacobian
-from flowlab.bijections import (
-    ActNorm,
-    BatchNorm,
-)
+from flowlab.bijections import ActNorm, BatchNorm, Bijection, Standardize, starting
 
 
 def spread_points(*shape: int) -> Tensor:
     return 3 + 5 * torch.randn(*shape, generator=Generator().manual_seed(0))
 
 
-def test_actnorm_starts_from_its_first_batch_once():
-    f, x = ActNorm(3), spread_points(50, 4, 3)
-    assert torch.equal(f.eval()(x)[0], x) and not f.initialized, "evaluation does not start it"
-    z, log_det = f.train()(x)
+def started(f: Bijection, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What comes out of the batch that starts the layers of f."""
+    with starting(f):
+        return f(x)
+
+
+@pytest.mark.parametrize("layer", (ActNorm, Standardize))
+def test_a_layer_starts_from_data_when_told_and_never_otherwise(layer):
+    f, x = layer(3), spread_points(50, 4, 3)
+    for mode in (f.eval(), f.train()):
+        assert torch.equal(mode(x)[0], x) and not f.started, "looking does not start it"
+    z, log_det = started(f, x)
     torch.testing.assert_close(z.mean((0, 1)), torch.zeros(3), rtol=0, atol=1e-5)
     torch.testing.assert_close(z.std((0, 1), correction=0), torch.ones(3))
     torch.testing.assert_close(log_det, -x.std((0, 1), correction=0).log().sum().expand(50, 4))
     before = copy.deepcopy(f.state_dict())
     f(7 * x)
+    started(f, 7 * x)
     assert all(torch.equal(before[entry], value) for entry, value in f.state_dict().items())
+    with starting(f, anew=True):
+        torch.testing.assert_close(f(7 * x)[0], z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("center, scale", ((2460000.0, 30.0), (1e4, 1e-3), (1.7e9, 2e4), (-5e5, 1e-6)))
+def test_standardize_centers_float64_before_it_rounds(center, scale):
+    u = torch.randn(300, 2, generator=Generator().manual_seed(0), dtype=torch.float64)
+    x, f = center + scale * u, Standardize(2)
+    z, log_det = started(f, x)
+    assert z.dtype == log_det.dtype == torch.float32
+    wanted = (u - u.mean(0)) / u.std(0, correction=0)
+    torch.testing.assert_close(z.double(), wanted, rtol=0, atol=1e-5 + 1e-15 * abs(center) / scale)
+    expected = -(scale * u.std(0, correction=0)).log().sum()
+    torch.testing.assert_close(log_det.double(), expected.expand(300), rtol=1e-5, atol=1e-5)
+    back, inverse_log_det = f.inverse(z)
+    torch.testing.assert_close(inverse_log_det, -log_det)
+    torch.testing.assert_close(back.double(), x, rtol=2e-7, atol=1e-6 * scale)
+
+
+def test_standardize_takes_the_weights_of_an_actnorm():
+    norm, f, x = ActNorm(3), Standardize(3), spread_points(50, 3)
+    started(norm, x)
+    f.load_state_dict(norm.state_dict())
+    assert f.started and torch.equal(f(x)[0], norm(x)[0])
 
 
 def test_actnorm_starts_each_of_a_stack_from_its_own_batch():
     x = spread_points(3, 40, 2) * torch.tensor([1.0, 2.0, 5.0]).reshape(3, 1, 1)
-    z, log_det = ActNorm(2, stack=3)(x)
+    z, log_det = started(ActNorm(2, stack=3), x)
     torch.testing.assert_close(z.std(1, correction=0), torch.ones(3, 2))
     assert log_det[2, 0] < log_det[0, 0]
 
 
 def test_actnorm_reloaded_does_not_start_again():
     f, x = ActNorm(3), spread_points(50, 3)
-    f(x)
+    started(f, x)
     other = ActNorm(3)
     other.load_state_dict(f.state_dict())
-    assert torch.equal(other.train()(2 * x)[0], f.eval()(2 * x)[0])
+    assert torch.equal(started(other, 2 * x)[0], f(2 * x)[0])
     assert "initialized" in dict(f.named_buffers())
 
 
@@ -50,13 +80,13 @@ def test_actnorm_reloaded_does_not_start_again():
 def test_a_batch_of_one_has_no_spread(layer, shape, stack):
     f = layer(3, stack=stack)
     with pytest.raises(ValueError, match=rf"{layer.__name__}.* at least two samples .* but got [01]\."):
-        f(torch.ones(shape))
+        started(f, torch.ones(shape))
     assert torch.isfinite(f.eval()(torch.ones(shape))[0]).all()
 
 
 def test_actnorm_takes_a_coordinate_that_never_varies_and_one_that_hardly_does():
     x = torch.stack((torch.full((9,), 4.0), 1e-9 * torch.arange(9.0)), dim=-1).double()
-    z, log_det = ActNorm(2).double()(x)
+    z, log_det = started(ActNorm(2).double(), x)
     assert (z[:, 0] == 0).all(), "never: keeps its scale"
     torch.testing.assert_close(z[:, 1].std(correction=0), z.new_tensor(1.0))
     torch.testing.assert_close(log_det, -x[:, 1].std(correction=0).log().expand(9))
