@@ -1,7 +1,8 @@
-"""What every test obeys: one thread, no network beyond this machine, and draws that repeat."""
+"""What every test obeys: one thread, no network beyond this machine, draws that repeat, and a tier."""
 
 import os
 import socket
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # kernels and subprocesses inherit it
 os.environ["FLOWLAB_PROGRESS"] = "off"  # what the tests solve is nobody's progress
@@ -73,4 +74,24 @@ class NotebookSeconds:
 
 def pytest_configure(config):
     """As a plugin, and not as hooks of this file: those would not see what lies in notebooks/."""
-    config.pluginmanager.register(NotebookSeconds(config.rootpath))
+    if not hasattr(config, "workerinput"):  # of several processes, the first adds up what all of them report
+        config.pluginmanager.register(NotebookSeconds(config.rootpath))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """A process for each core; none for single files or a choice by -k, since processes take seconds to start."""
+    if config.option.keyword or all(Path(argument.split("::")[0]).is_file() for argument in config.args):
+        return 0
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by these markers
+def pytest_collection_modifyitems(items):
+    """What starts a kernel or a browser is slow; other tests say so themselves."""
+    for item in items:
+        browser = "browser" in item.path.parts
+        if browser:
+            item.add_marker("browser")
+        if browser or item.path.suffix == ".ipynb":
+            item.add_marker("slow")

@@ -58,19 +58,22 @@ def imports(path):
             yield from (a.name for a in node.names if a.name.startswith("flowlab"))
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT / "flowlab")))
-def test_imports_run_down_the_layers(path):
-    place = path.relative_to(ROOT / "flowlab").with_suffix("").parts
-    own, inside = place[0], len(place) > 1
-    for name in imports(path):
-        parts = name.split(".")[1:]
-        if not parts:
-            continue
-        if parts[0] == own:
-            if own == "lessons" and inside and place[1] != "base":
-                assert parts[1:2] in ([place[1]], ["base"], []), f"{name}: lessons do not import each other"
-        else:
-            assert HEIGHT[parts[0]] < HEIGHT[own], f"{own} may not import {parts[0]}, which is not below it"
+def place(path):
+    """A module's place in the package: ("lessons", "nice", "figures")."""
+    return path.relative_to(ROOT / "flowlab").with_suffix("").parts
+
+
+def test_imports_run_down_the_layers():
+    wrong = []
+    for path in modules():
+        own, *inside = place(path)
+        for name in imports(path):
+            target, *rest = name.split(".")[1:] or [own]
+            if target != own and HEIGHT[target] >= HEIGHT[own]:
+                wrong.append(f"{'.'.join(place(path))} imports {name}, which is not below it")
+            if target == own == "lessons" and inside[:1] != ["base"] and rest[:1] not in (inside[:1], ["base"], []):
+                wrong.append(f"{'.'.join(place(path))} imports {name}, and lessons do not import each other")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_module_imports_itself_by_way_of_others():
@@ -81,14 +84,16 @@ def test_no_module_imports_itself_by_way_of_others():
     assert list(TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT / "flowlab")))
-def test_heavy_imports_stay_in_their_layer(path):
-    own = path.relative_to(ROOT / "flowlab").with_suffix("").parts[0]
-    text = path.read_text()
-    if own != "lessons":
-        assert not re.search(r"^\s*(import|from) (ipywidgets|anywidget)", text, re.M)
-    if HEIGHT[own] < HEIGHT["plotting"]:
-        assert not re.search(r"^\s*(import|from) matplotlib", text, re.M)
+def test_heavy_imports_stay_in_their_layer():
+    wrong = []
+    for path in modules():
+        own, text = place(path)[0], path.read_text()
+        refused = [] if own == "lessons" else ["ipywidgets", "anywidget"]
+        refused += ["matplotlib"] if HEIGHT[own] < HEIGHT["plotting"] else []
+        for name in refused:
+            if re.search(rf"^\s*(import|from) {name}\b", text, re.M):
+                wrong.append(f"{'.'.join(place(path))} imports {name}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_import_loads_nothing_heavier_than_torch_and_numpy():

@@ -103,9 +103,9 @@ def test_is_not_grossly_slow(explorer):
     name, control = next((n, c) for n, c in explorer.controls.items() if hasattr(c, "min"))
     times, default = [], control.value
     for value in np.linspace(control.min, control.max, 7):
-        start = time.perf_counter()
+        start = time.process_time()  # not what others on the machine take
         explorer.set(**{name: type(default)(value)})
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     explorer.set(**{name: default})
     assert np.median(times) < 0.5
 

@@ -1,8 +1,11 @@
 """What the batteries share: a case, points, Jacobians by autograd, and how close is close."""
 
 import copy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,12 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
-from bijections.table import TABLE, VECTORS
-from flowlab.bijections import (
-    Bijection,
-)
+from bijections.surfaces import Surface
+from bijections.table import TABLE, VECTORS, Row
+from flowlab.bijections import Bijection
+from flowlab.bijections.base import bisect
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+STACKS, BATCHES, DTYPES = (None, 3), ((), (7,), (3, 4)), (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -29,29 +33,37 @@ class Case:
     seed: int = 0
 
 
-# Every combination is visited, and then Hypothesis draws more of them, with other stacks, batches and seeds.
+# Every pair of an event shape, a stack, a batch and a dtype is visited. Hypothesis then draws more combinations.
 SWEEP = [
-    Case(*combination, seed=seed)
-    for seed, combination in enumerate(
-        product(range(len(VECTORS)), (None, 3), ((), (7,), (3, 4)), (torch.float32, torch.float64))
-    )
-] + [Case(stack=stack, batch=(0,)) for stack in (None, 3)]
+    Case(i, STACKS[(i + j) % 2], batch, DTYPES[(i + (j > 0)) % 2], seed=len(BATCHES) * i + j)
+    for i in range(len(VECTORS))
+    for j, batch in enumerate(BATCHES)
+] + [Case(stack=stack, batch=(0,)) for stack in STACKS]
 DRAWS = st.builds(
     Case,
     event=st.integers(0, len(VECTORS) - 1),
     stack=st.none() | st.integers(1, 4),
     batch=st.lists(st.integers(0, 4), max_size=3).map(tuple),
-    dtype=st.sampled_from((torch.float32, torch.float64)),
+    dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 2**31),
 )
 
 
-def battery(check):
-    """Run ``check(name, case)`` for every row of the table and every case of the sweep, and for drawn ones."""
-    check = given(case=DRAWS)(check)
-    for case in SWEEP:
-        check = example(case=case)(check)
-    return pytest.mark.parametrize("name", TABLE)(check)
+def rows(*kinds: str) -> list[str]:
+    """The names of the table's rows of these kinds."""
+    return [name for name, row in TABLE.items() if row.kind in kinds]
+
+
+def battery(*kinds: str) -> Callable[[Callable], Callable]:
+    """Run ``check(name, case)`` for every row of these kinds and every case of the sweep, and for drawn cases."""
+
+    def every(check: Callable) -> Callable:
+        check = given(case=DRAWS)(check)
+        for case in SWEEP:
+            check = example(case=case)(check)
+        return pytest.mark.parametrize("name", rows(*kinds))(check)
+
+    return every
 
 
 def draw(name: str, case: Case) -> tuple[Bijection, Tensor, Tensor | None]:
@@ -61,7 +73,17 @@ def draw(name: str, case: Case) -> tuple[Bijection, Tensor, Tensor | None]:
     generator = Generator().manual_seed(case.seed)
     bijection = row.make(event, case.stack, generator)
     x, context = row.points(event, case.stack, case.batch, generator)
-    return bijection.to(case.dtype), x.to(case.dtype), None if context is None else context.to(case.dtype)
+    x = x.to(case.dtype) if x.is_floating_point() else x
+    return bijection.to(case.dtype), x, None if context is None else context.to(case.dtype)
+
+
+def directions(row: Row, f: Bijection, x: Tensor, context: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+    """ "forward" and where it is asked, then, unless the row goes one way, "inverse" and where that is asked."""
+    yield "forward", x
+    if row.kind != "one way":
+        with torch.no_grad():
+            z = f(x, context)[0]
+        yield "inverse", z
 
 
 def in_float64(bijection: Bijection, context: Tensor | None) -> tuple[Bijection, Tensor | None]:
@@ -69,28 +91,35 @@ def in_float64(bijection: Bijection, context: Tensor | None) -> tuple[Bijection,
     return copy.deepcopy(bijection).double(), None if context is None else context.double()
 
 
-def jacobian(function, x: Tensor, event_dim: int) -> Tensor:
-    """∂f/∂x by autograd, ``(*batch, n, n)`` with events flattened; samples do not depend on each other."""
+def jacobian(function: Callable, x: Tensor, event_dim: int, surface: Surface | None = None) -> Tensor:
+    """∂f/∂x by autograd, ``(*batch, n, n)`` with events flattened; samples do not depend on each other.
+
+    On a surface the Jacobian is between the tangent spaces at x and at f(x), in orthonormal bases of them.
+    """
     x = x.detach().requires_grad_()
     batch = x.shape[: x.ndim - event_dim]
-    z = function(x)[0].flatten(len(batch))
-    if not batch:
-        z = z.flatten()
-    rows = [torch.autograd.grad(z[..., i].sum(), x, retain_graph=True)[0] for i in range(z.shape[-1])]
-    return torch.stack(rows, dim=len(batch)).reshape(*batch, len(rows), len(rows))
+    value = function(x)[0]
+    z = value.flatten(len(batch)) if batch else value.flatten()
+    columns = [torch.autograd.grad(z[..., i].sum(), x, retain_graph=True)[0] for i in range(z.shape[-1])]
+    J = torch.stack(columns, dim=len(batch)).reshape(*batch, len(columns), len(columns))
+    return J if surface is None else surface.tangent(value.detach()).mT @ J @ surface.tangent(x.detach())
 
 
-def strain(f: Bijection, x: Tensor, context: Tensor | None) -> Tensor:
+def strain(f: Bijection, x: Tensor, context: Tensor | None, surface: Surface | None = None) -> Tensor:
     """How much condition numbers above 100, of map and log-det, excuse in float32, ``(*batch)``; in float64 nothing."""
-    if x.dtype == torch.float64:
+    if x.dtype != torch.float32:
         return torch.ones(x.shape[: x.ndim - f.event_dim])
     exact, wide = in_float64(f, context)
     x = x.double().requires_grad_()
-    J = jacobian(lambda x: exact(x, wide), x, f.event_dim)
+    J = jacobian(lambda x: exact(x, wide), x, f.event_dim, surface)
     z, log_det = exact(x, wide)
     by_x = torch.autograd.grad(log_det.sum() + 0 * x.sum(), x)[0].flatten(J.ndim - 2)  # how steep the log-det is
+    x, z = x.detach().flatten(J.ndim - 2), z.detach().flatten(J.ndim - 2)
+    if surface is not None:  # along the surface, where every point is at a distance of about 1
+        by_x = (surface.tangent(x).mT @ by_x.unsqueeze(-1)).squeeze(-1)
+        x = z = torch.ones_like(by_x)
     by_z = torch.linalg.solve(J.mT, by_x.unsqueeze(-1)).squeeze(-1)
-    steep = [(by * (1 + at.flatten(J.ndim - 2).abs())).abs().sum(-1) for by, at in ((by_x, x), (by_z, z))]
+    steep = [(by * (1 + at.abs())).abs().sum(-1) for by, at in ((by_x, x), (by_z, z))]
     return (torch.stack((torch.linalg.cond(J), *steep)).amax(0).detach() / 100).clamp_min(1)
 
 
@@ -98,9 +127,18 @@ def per_sample(scale: Tensor, f: Bijection) -> Tensor:
     return scale.reshape(*scale.shape, *[1] * f.event_dim)
 
 
-def assert_close(value: Tensor, expected: Tensor, dtype: torch.dtype, scale: Tensor | float = 1.0) -> None:
+def assert_close(
+    value: Tensor,
+    expected: Tensor,
+    dtype: torch.dtype,
+    scale: Tensor | float = 1.0,
+    surface: Surface | None = None,
+) -> None:
+    """Within the tolerance of the dtype, relative above 1, times ``scale``; on a surface as it measures distances."""
     assert value.shape == expected.shape
-    error = (value.double() - expected.double()).abs() / (1 + expected.double().abs())
+    value, expected = value.double(), expected.double()
+    difference = value - expected if surface is None else surface.difference(value, expected)
+    error = difference.abs() / (1 + expected.abs())
     worst = (error / scale).max().item() if error.numel() else 0.0
     assert worst <= TOLERANCE[dtype], f"off by {worst:.2g}, more than {TOLERANCE[dtype]:.0e}"
 
@@ -111,6 +149,26 @@ def midpoints(low: float, high: float, points: int) -> tuple[Tensor, Tensor]:
     each = points // (len(ends) - 1)
     edges = [torch.linspace(a, b, each + 1, dtype=torch.float64) for a, b in pairwise(ends)]
     return torch.cat([(e[1:] + e[:-1]) / 2 for e in edges]), torch.cat([e.diff() for e in edges])
+
+
+@contextmanager
+def iterations() -> Iterator[list[str]]:
+    """The names of the solvers that are called inside the block, wherever they are called from."""
+    found: list[str] = []
+
+    def look(frame, event, _):
+        if event == "call" and frame.f_code is bisect.__code__:
+            found.append(frame.f_code.co_name)
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        yield found
+    finally:
+        sys.setprofile(before)
+
+
+# --- for tests of single maps -----------------------------------------------------------------------------------------
 
 
 def randomized(f: Bijection, spread: float = 1.0) -> Bijection:

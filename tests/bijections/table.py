@@ -1,12 +1,15 @@
-"""The one table of constructors: a line in TABLE buys a bijection the whole battery of `test_battery.py`."""
+"""The one table of constructors: a row in TABLE buys a bijection the whole battery of its kind, `test_battery.py`."""
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
 
+from bijections.surfaces import Sphere, Surface, Torus
+from bijections.toys import ModularShift, NoisyLinear, OneWayPlanar, Projective, TorusShear
 from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
@@ -54,7 +57,13 @@ class Row:
 
     ``build`` is called with the numbers of the event shape, and with ``stack`` and ``generator`` if it takes them.
     ``interval`` is where x lives; ``context`` is the width of the context, 0 for none; ``identity`` says whether the
-    constructor leaves it at the identity.
+    constructor leaves it at the identity. ``kind`` chooses the battery:
+
+    - "real": there and back, with the log-determinant of the Jacobian; p(x) integrates to 1.
+    - "one way": the same, forward; the inverse raises InverseNotAvailable, by name.
+    - "manifold": points of ``surface`` go to points of it; Jacobians are between tangent spaces.
+    - "whole": a permutation of the whole numbers 0 to ``levels`` − 1 in each coordinate, with log |det| = 0.
+    - "noisy": log |det| is a draw that the generator decides; its mean is that of the Jacobian.
     """
 
     build: Callable[..., Bijection]
@@ -62,6 +71,9 @@ class Row:
     context: int = 0
     interval: tuple[float, float] | None = None
     identity: bool = True
+    kind: Literal["real", "one way", "manifold", "whole", "noisy"] = "real"
+    surface: Surface | None = None
+    levels: int = 0
 
     def fresh(self, event: tuple[int, ...], stack: int | None, generator: Generator) -> Bijection:
         """A bijection as its constructor leaves it."""
@@ -84,7 +96,11 @@ class Row:
     ) -> tuple[Tensor, Tensor | None]:
         """Random x ``(K, *batch, *event)``, float64, and a context ``(K, *batch, C)`` or None."""
         lead = (*(() if stack is None else (stack,)), *batch)
-        if self.interval is None:
+        if self.surface is not None:
+            x = self.surface.points((*lead, *event), generator)
+        elif self.kind == "whole":
+            x = torch.randint(self.levels, (*lead, *event), generator=generator)
+        elif self.interval is None:
             x = 1.5 * torch.randn(*lead, *event, generator=generator, dtype=torch.float64)
         else:
             low, high = self.interval
@@ -219,4 +235,27 @@ TABLE = {
     "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
     "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),
     "Chain, empty": Row(lambda D: Chain([])),
+    "OneWayPlanar": Row(OneWayPlanar, kind="one way"),
+    "OneWayPlanar, in a chain": Row(
+        lambda D, stack: Chain([ScaleShift(D, stack=stack), OneWayPlanar(D, stack=stack)]), kind="one way"
+    ),
+    "Projective, circle": Row(Projective, ((2,),), kind="manifold", surface=Sphere(2)),
+    "Projective, sphere": Row(Projective, ((3,),), kind="manifold", surface=Sphere(3)),
+    "TorusShear": Row(TorusShear, ((2,),), kind="manifold", surface=Torus(2)),
+    "TorusShear, circle": Row(TorusShear, ((1,),), kind="manifold", surface=Torus(1)),
+    "ModularShift": Row(
+        lambda D, generator: ModularShift(D, 4, generator=generator),
+        ((1,), (2,), (4,)),
+        kind="whole",
+        levels=4,
+        identity=False,
+    ),
+    "ModularShift, bits": Row(
+        lambda D, generator: ModularShift(D, 2, generator=generator),
+        ((3,), (8,)),
+        kind="whole",
+        levels=2,
+        identity=False,
+    ),
+    "NoisyLinear": Row(NoisyLinear, kind="noisy"),
 }
