@@ -1,5 +1,6 @@
 """EM: the theorem that it rests on, agreement with scikit-learn, and data that would break it."""
 
+import contextlib
 import itertools
 import math
 import warnings
@@ -280,6 +281,15 @@ def test_shrinking_onto_one_point_is_refused_by_name_without_a_floor_and_held_by
     prior = GaussianMixture(**start, floor=0.0, prior=Prior(torch.eye(2), 4.0))
     prior.step(x)
     torch.testing.assert_close(prior.covariances[1], torch.eye(2, dtype=torch.float64) / (1 + 4 + 3))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+def test_a_covariance_that_float64_cannot_tell_from_a_singular_one_is_refused(scale):
+    """Eigenvalues 1 and 1e-17 differ by less than float64 resolves, in whatever units; 1 and 1e-14 do not."""
+    for least, refused in ((1e-17, True), (1e-14, False)):
+        S = scale * torch.diag(torch.tensor([1.0, least], dtype=torch.float64))[None]
+        with pytest.raises(SingularComponent, match="Component 0") if refused else contextlib.nullcontext():
+            GaussianMixture(torch.zeros(1, 2), S, floor=0.0)
 
 
 def test_likelihood_races_to_infinity_as_the_floor_falls():

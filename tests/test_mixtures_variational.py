@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import flowlab
 from flowlab import densities, metrics
@@ -478,6 +479,16 @@ def test_consistent_posterior_finds_rings_and_wings_without_labels():
         assert metrics.accuracy(test_y, short(test_x).argmax(-1)) < 0.95, "the walk is what finds them"
     again, same = (consistent_posterior(x, 3, starts=2, steps=2, generator=generator(2)) for _ in range(2))
     assert torch.equal(again(x), same(x))
+
+
+def test_the_rate_of_consistent_posterior_falls_as_a_cosine():
+    rates = []
+    watch = register_optimizer_step_pre_hook(lambda adam, *_: rates.append(adam.param_groups[0]["lr"]))
+    try:
+        consistent_posterior(points(40).float(), 2, starts=1, steps=8, learning_rate=0.2, generator=generator(2))
+    finally:
+        watch.remove()
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / 8)) for i in range(8)])
 
 
 def test_pairs_are_drawn_from_all_walks_of_a_point(monkeypatch):

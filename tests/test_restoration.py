@@ -77,6 +77,23 @@ def test_seen_pixels_stay_and_hidden_ones_follow_them():
     assert middle_half * 20 == pytest.approx(math.log(3), rel=0.15)
 
 
+def test_hidden_pixels_start_as_a_sample_of_the_flow():
+    flow = scaled(torch.tensor([1.0, 10.0, 500.0]))
+    hidden = torch.tensor([True, False, True])
+    x, _ = next(inpaint(flow, torch.full((6, 3), 0.25), hidden, "langevin", generator=seeded(3)))
+    assert torch.equal(x[:, hidden], flow.sample(6, seeded(3))[:, hidden]) and (x[:, 1] == 0.25).all()
+
+
+def test_denoising_steps_by_a_quarter_of_the_variance():
+    """One step of "map" by hand, z ← z + σ²/4 · ∂/∂z [−z²/2 − (y − z/S)²/(2σ²)]; at first z is a draw of the base."""
+    S, sigma, y = torch.tensor([3.0, 6.0]), 0.5, torch.tensor([[1.0, -2.0], [0.3, 0.1]])
+    flow = scaled(S)
+    (x, _), (after, _) = list(denoise(flow, y, sigma, "map", steps=1, generator=seeded(0)))
+    z = flow.base.sample(2, seeded(0))
+    torch.testing.assert_close(x, z / S)
+    torch.testing.assert_close(after * S, z + sigma**2 / 4 * (-z + (y - z / S) / (S * sigma**2)))
+
+
 def test_noise_is_taken_away_as_bayes_says():
     """A Gaussian prior of deviation 1/S and noise σ: mean y/(1 + S²σ²), variance 1/(S² + 1/σ²)."""
     S, sigma = torch.tensor([3.0, 6.0]), 0.5
