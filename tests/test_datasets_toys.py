@@ -421,7 +421,7 @@ def test_a_toy_without_a_density_says_so():
         (lambda: TwoMoons().labelled(-3), "but got -3"),
         (lambda: TwoMoons().labelled(10.0), "but got 10.0"),
         (lambda: TwoMoons().log_prob(torch.zeros(4, 3)), r"\(\.\.\., 2\), but got torch.float32 of shape \(4, 3\)"),
-        (lambda: TwoMoons().log_prob(torch.zeros(4, 2, dtype=torch.int64)), "came torch.int64"),
+        (lambda: TwoMoons().log_prob(torch.zeros(4, 2, dtype=torch.int64)), "but got torch.int64"),
         (lambda: TwoMoons().log_prob(torch.zeros(())), "shape"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import lowest
 import numpy as np
 import pytest
 import torch
@@ -170,3 +171,33 @@ def test_readme_fits_your_own_csv_in_three_lines(tmp_path, monkeypatch, capsys):
     log_prob = names["flow"].log_prob(x).mean().item()
     exact = -math.log(10 * 15) - math.log(2 * math.pi) - 1
     assert abs(log_prob - exact) < 0.3, "data far from zero, of any scale, is fitted as it is"
+
+
+def test_ruff_is_one_version_everywhere():
+    pinned = next(line for line in PROJECT["optional-dependencies"]["test"] if line.startswith("ruff"))
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert pinned == "ruff==" + next(r["rev"] for r in hooks if r["repo"].endswith("ruff-pre-commit")).removeprefix("v")
+
+
+def test_the_lowest_versions_are_those_of_pyproject():
+    said = subprocess.run([sys.executable, "tests/lowest.py"], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = [
+        *PROJECT["dependencies"],
+        *(line for n in lowest.INSTALLED for line in PROJECT["optional-dependencies"][n]),
+    ]
+    bounds = {re.match(r"[\w.-]+[>=]=[\d.]+", line).group() for line in wanted if not line.startswith("flowlab")}
+    assert {line.split(";")[0] for line in said.stdout.splitlines()} == {re.sub("[>=]=", "==", b) for b in bounds}
+    assert "numpy==1.26" in said.stdout.split()
+
+
+def test_the_oldest_and_the_newest_python_and_torch_are_tested():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
+    runs = {(run["python"], run["versions"]) for run in jobs["fast"]["strategy"]["matrix"]["include"]}
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    named = [
+        c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
+    ]
+    assert {(oldest, "lowest"), (max(named, key=lambda v: int(v[2:])), "newest")} <= runs
+    steps = " ".join(str(step.get("run")) for job in jobs.values() for step in job["steps"])
+    newest = next(line for line in PROJECT["dependencies"] if line.startswith("torch"))
+    assert f"'{newest}'" in steps and "tests/lowest.py" in steps and 'pytest -m "not slow"' in steps
