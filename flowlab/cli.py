@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         "flowlab lab 4 --slides         the notebook itself, when the pictures are to move; for large type, choose\n"
         "                               Presentation Mode in its menu View\n\n"
         "A heading starts a slide; long text and long code go to the notes. Tags on cells change it: skip, slide,\n"
-        "fragment, notes. The first time, npm fetches reveal.js and KaTeX, which are checked.",
+        "fragment, notes. The first time, reveal.js and KaTeX are downloaded, and checked.",
     )
     slides.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="number of a notebook")
     slides.add_argument("--out", dest="folder", type=Path, default=Path(), help="folder to write to (default: here)")
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         "write notebooks as a static site that needs no network: to read, to search, to host anywhere",
         "flowlab book --out book          all notebooks; open book/index.html\n"
         "flowlab book 04 05 --out book    these two\n\n"
-        "The first time, npm fetches KaTeX, which is checked.",
+        "The first time, KaTeX is downloaded, and checked.",
     )
     book.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number of a notebook (default: all)")
     book.add_argument("--out", dest="folder", type=Path, required=True, help="folder to write to")

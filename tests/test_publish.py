@@ -1,11 +1,11 @@
 """Slides and book as text: what is shown, what is said, what is left out. The browser tests look at the pages."""
 
 import contextlib
-import hashlib
+import functools
+import http.server
 import itertools
-import os
 import re
-import sys
+import threading
 from pathlib import Path
 
 import fetch_scripts
@@ -212,43 +212,58 @@ def test_a_class_sees_one_notebook_alone(monkeypatch):
 
 
 @pytest.fixture
-def npm(tmp_path, monkeypatch):
-    """A cache that is empty, and in npm's place a script; call it with what the script does."""
-    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+def mirror(tmp_path, monkeypatch):
+    """A mirror on this machine, which serves a folder, and an empty cache."""
+    handler = functools.partial(QuietHandler, directory=tmp_path / "mirror")
+    (tmp_path / "mirror" / "katex@0.0.0").mkdir(parents=True)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        files = pooch.create(tmp_path / "cache", f"http://127.0.0.1:{server.server_port}/")
+        monkeypatch.setattr(scripts, "store", lambda: files)
+        yield tmp_path / "mirror", files
+        server.shutdown()
 
-    def becomes(what: str | None) -> None:
-        tool = tmp_path / "npm.py"
-        tool.write_text(f"#!{sys.executable}\nimport pathlib, sys\n{what}\n")
-        tool.chmod(0o755)
-        monkeypatch.setattr(scripts.shutil, "which", lambda name: None if what is None else str(tool))
 
-    return becomes
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stands in for npm by a script with a first line that names Python")
-def test_scripts_come_by_npm_once_and_are_what_they_were(npm):
-    package = scripts.Package("katex", "0.0.0", hashlib.sha256(b"the archive").hexdigest())
-    npm('assert sys.argv[1:4] == ["pack", "katex@0.0.0", "--pack-destination"]\n'
-        'pathlib.Path(sys.argv[4], "katex-0.0.0.tgz").write_bytes(b"the archive")')  # fmt: skip
-    path = scripts.fetch(package)
-    assert path.read_bytes() == b"the archive" and list(path.parent.iterdir()) == [path]
-    npm(None)
-    assert scripts.fetch(package) == path, "the second time nothing is asked for"
+def test_scripts_come_from_the_mirror_once_and_are_what_they_were(mirror):
+    folder, files = mirror
+    (folder / "katex@0.0.0" / "a.js").write_bytes(b"the script")
+    (folder / "katex@0.0.0" / "LICENSE").write_bytes(b"do what you like")
+    for name in ("a.js", "LICENSE"):
+        files.registry[f"katex@0.0.0/{name}"] = pooch.file_hash(str(folder / "katex@0.0.0" / name))
+    assert scripts.read("katex@0.0.0", "a.js") == "/*!\nkatex 0.0.0\n\ndo what you like*/\nthe script"
+    (folder / "katex@0.0.0" / "a.js").unlink()
+    path = scripts.fetch("katex@0.0.0", "a.js")
+    assert path.read_bytes() == b"the script", "the second time nothing is asked for"
     path.write_bytes(b"something else")
-    with pytest.raises(OSError, match=r"is not katex 0\.0\.0 .* Delete it"):
-        scripts.fetch(package)
+    with pytest.raises(OSError, match=r"a\.js is needed, once, and could not be downloaded"):
+        scripts.fetch("katex@0.0.0", "a.js")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="stands in for npm by a script with a first line that names Python")
-def test_scripts_that_cannot_be_had_leave_no_trace_and_a_sentence(npm):
-    package = scripts.Package("katex", "0.0.0", "0" * 64)
-    npm('pathlib.Path(sys.argv[4], "katex-0.0.0.tgz").write_bytes(b"half")\nsys.exit("no network")')
-    with pytest.raises(OSError, match=r"npm could not fetch it:\nno network\n.*'npm pack katex@0\.0\.0'"):
-        scripts.fetch(package)
-    assert list(scripts.archive(package).parent.iterdir()) == []
-    npm(None)
-    with pytest.raises(OSError, match=r"npm, which fetches it, is not installed. Install Node\.js"):
-        scripts.fetch(package)
+def test_scripts_that_cannot_be_had_leave_no_trace_and_a_sentence(mirror):
+    folder, files = mirror
+    files.registry["katex@0.0.0/a.js"] = "0" * 64
+    where = re.escape(str(files.abspath / "katex@0.0.0/a.js"))
+    with pytest.raises(OSError, match=rf"404.* Try with a network.* bring the file to {where}.*npm pack katex@0\.0\.0"):
+        scripts.fetch("katex@0.0.0", "a.js")
+    (folder / "katex@0.0.0" / "a.js").write_bytes(b"another file")
+    with pytest.raises(OSError, match=r"could not be downloaded from .*hash"):
+        scripts.fetch("katex@0.0.0", "a.js")
+    assert [p for p in files.abspath.rglob("*") if p.is_file()] == []
+
+
+def test_every_file_that_is_published_has_a_hash():
+    registry = scripts.store().registry
+    style = {f"{scripts.KATEX}/dist/{name}" for name in ("katex.min.js", "katex.min.css")}
+    assert style | {f"{package}/LICENSE" for package in (scripts.KATEX, scripts.REVEAL)} <= registry.keys()
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in registry.values())
+    fetch_scripts.need(scripts.KATEX, scripts.REVEAL)
+    fonts = re.findall(r"fonts/[\w-]+\.woff2", scripts.read(scripts.KATEX, "dist/katex.min.css"))
+    assert fonts and {f"{scripts.KATEX}/dist/{font}" for font in fonts} <= registry.keys()
 
 
 def test_nbconvert_missing_is_said(monkeypatch, capsys, tmp_path):

@@ -18,7 +18,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from flowlab.publish.scripts import KATEX, files, read
+from flowlab.publish.scripts import KATEX, fetch, read
 
 ASSETS = Path(__file__).parent / "assets"
 FONT = re.compile(r'url\((fonts/[^)]+\.woff2)\) format\("woff2"\)(,url\([^)]+\) format\("[a-z]+"\))*')
@@ -123,7 +123,7 @@ def katex() -> tuple[str, str]:
     opened as a file no fonts from other files."""
 
     def inline(match: re.Match) -> str:
-        font = base64.b64encode(files(KATEX)[f"dist/{match.group(1)}"]).decode()
+        font = base64.b64encode(fetch(KATEX, f"dist/{match.group(1)}").read_bytes()).decode()
         return f'url(data:font/woff2;base64,{font}) format("woff2")'
 
     style = FONT.sub(inline, read(KATEX, "dist/katex.min.css"))
