@@ -124,7 +124,7 @@ def _models(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> dict[Any,
     kept = {}
     for step in card["steps"]:
         head = f"{step}." if step != "" else ""
-        model = models.build(card["recipe"])
+        model = models.rebuild(card["recipe"])
         model.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
         kept[step] = model.eval()
     return kept

@@ -31,7 +31,7 @@ def pack(checkpoint: str | Path, name: str) -> Path:
         MNISTError: when the full MNIST cannot be had.
     """
     tensors, card = _trained(checkpoint)
-    model = models.build(card["recipe"])
+    model = models.rebuild(card["recipe"])
     model.load_state_dict(tensors)
     digits = tuple(card["plan"]["digits"])
 

@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from flowlab import evaluation, models
 from flowlab.datasets import mnist
 from flowlab.densities import negative_bound
+from flowlab.models import Size
 from flowlab.training import History, distributed, fit, save_checkpoint
 
 
@@ -39,23 +40,6 @@ class Splits(NamedTuple):
     train: Digits
     validation: Digits
     test: Digits
-
-
-@dataclass(frozen=True)
-class Size:
-    """One size of a recipe.
-
-    Args:
-        model: what ``models.build`` builds: {"name": ..., "settings": ...}.
-        training: settings of ``training.fit``, all plain; and "betas", "eps" and "weight_decay", settings of Adam.
-        data: "full", the 60,000 images, or "bundled", the 5,000 that come with the package.
-        cost: what it takes, in words: where and how long.
-    """
-
-    model: dict[str, Any]
-    training: dict[str, Any]
-    data: str = "full"
-    cost: str = ""
 
 
 class Trial(NamedTuple):

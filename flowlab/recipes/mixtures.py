@@ -27,11 +27,9 @@ from flowlab import evaluation, models
 from flowlab.datasets.augment import affine, upright
 from flowlab.densities.mixtures import Invariance, consistent_posterior
 from flowlab.metrics import accuracy
-from flowlab.recipes.base import Recipe, Size, Splits, Trial
+from flowlab.models import SIZES, Size
+from flowlab.recipes.base import Recipe, Splits, Trial
 from flowlab.training import fit
-
-D = 784
-LAMBDA = 1e-6
 
 
 def features(images: Tensor, dims: int = 50) -> Tensor:
@@ -95,52 +93,22 @@ def cluster(
     return model, images, {"objective": loss, "validation": splits.validation.images}
 
 
-def _model(K: int, shared: dict[str, Any], **settings: Any) -> dict[str, Any]:
-    density = {"name": "image_mixture", "settings": {"features": D, "components": K, "shared": shared, **settings}}
-    return {"name": "dequantized", "settings": {"density": density}}
-
-
-def _dense(width: int, layers: int = 2) -> dict[str, Any]:
-    return {"name": "realnvp", "settings": {"features": D, "layers": layers, "hidden": [width], "logit": LAMBDA}}
-
-
-def _sizes(K: int) -> dict[str, Size]:
-    glow = {"name": "glow", "settings": {"shape": [1, 28, 28], "levels": 2, "steps": 8, "hidden": 64, "logit": LAMBDA}}
-    often = {"validate_every": 500, "checkpoint_every": 250}
-    return {
-        "quick": Size(
-            _model(K, _dense(32), hidden=[4]),
-            {"epochs": 30, "batch_size": 250, "learning_rate": 2e-3, "validate_every": 100, "checkpoint_every": 100},
-            "bundled",
-            "CPU, about a minute",
-        ),
-        "compact": Size(
-            _model(K, _dense(48), hidden=[48 if K == 5 else 24]),
-            {"epochs": 40 if K == 5 else 30, "batch_size": 500, "learning_rate": 2e-3, **often},
-            cost="CPU, a quarter of an hour",
-        ),
-        "full": Size(
-            _model(K, glow, layers=4, hidden=[128], channels=[32, 64, 128]),
-            {"epochs": 100, "batch_size": 500, "learning_rate": 1e-3, **often},
-            cost="one GPU",
-        ),
-    }
-
-
 FIVE = Recipe(
     "mixture_mnist_five",
     "A mixture of five flows on the digits 0 to 4, without labels (Pires' thesis, its later version)",
-    _sizes(5),
+    SIZES["mixture_mnist_five"],
     digits=(0, 1, 2, 3, 4),
     start=cluster,
 )
 
-TEN = Recipe("mixture_mnist", "A mixture of ten flows on the ten digits, without labels", _sizes(10), start=cluster)
+TEN = Recipe(
+    "mixture_mnist", "A mixture of ten flows on the ten digits, without labels", SIZES["mixture_mnist"], start=cluster
+)
 
 LABELS = Recipe(
     "mixture_mnist_labels",
     "A mixture of ten flows on the ten digits, with 10 labels a class",
-    _sizes(10),
+    SIZES["mixture_mnist_labels"],
     start=partial(cluster, labels=10),
 )
 

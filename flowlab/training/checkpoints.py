@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowlab.models.registry import same_model
 from flowlab.training import distributed
 
 State = dict[str, Tensor]
@@ -196,11 +197,7 @@ def check_same_model(model: nn.Module, tensors: State, recipe: dict | None, path
             f"in this {type(model).__name__}. Build the model with the settings that the file was made with."
         )
     mine = recipe_of(model)
-    if (
-        mine
-        and recipe
-        and (mine["name"] != recipe["name"] or not recipe["settings"].items() <= mine["settings"].items())
-    ):
+    if mine and recipe and not same_model(mine, recipe):
         raise CheckpointError(
             f"{path} holds another model: {recipe}, and this one is {mine}. Build it as the file says."
         )
