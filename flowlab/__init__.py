@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flowlab.densities.flow import Flow
     from flowlab.models import nice, realnvp, spline_flow
+    from flowlab.tables import describe
     from flowlab.training import fit
 
 __version__ = "0.1.0"
-__all__ = ["Flow", "__version__", "fit", "nice", "realnvp", "spline_flow"]
+__all__ = ["Flow", "__version__", "describe", "fit", "nice", "realnvp", "spline_flow"]
 
 # Loaded when first asked for: `flowlab.plotting` brings matplotlib only then, and Jupyter's server, which needs nothing
 # but `flowlab.jupyter`, goes without torch.
 EXPORTS = {
     "Flow": "densities.flow",
+    "describe": "tables",
     "fit": "training",
     "nice": "models",
     "realnvp": "models",
@@ -43,6 +45,7 @@ MODULES = {
     "pretrained",
     "recipes",
     "restoration",
+    "tables",
     "training",
 }
 

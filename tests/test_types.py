@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CLEAN: set[str] = set()  # of flowlab; add a package or a module once mypy finds nothing in it
+CLEAN: set[str] = {"tables"}  # of flowlab; add a package or a module once mypy finds nothing in it
 ELSEWHERE = 612  # errors in all others together; lower it when you mended some
 
 

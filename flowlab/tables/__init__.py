@@ -1,0 +1,18 @@
+"""One's own data: the door that takes it (``door.py``), and what in it is no density (``description.py``)."""
+
+from flowlab.tables.description import Column, Description, Finding, TableWarning, describe, spread, warn
+from flowlab.tables.door import Table, as_table, as_tensor, check_finite
+
+__all__ = [
+    "Column",
+    "Description",
+    "Finding",
+    "Table",
+    "TableWarning",
+    "as_table",
+    "as_tensor",
+    "check_finite",
+    "describe",
+    "spread",
+    "warn",
+]

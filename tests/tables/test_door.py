@@ -1,0 +1,67 @@
+"""The door takes what people have; what it refuses it refuses in one sentence that names the way out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flowlab.tables import Table, as_table, as_tensor, check_finite
+from tables.cases import FRAME, NUMBERS, REFUSED, TAKEN
+
+
+@pytest.mark.parametrize("case", TAKEN, ids=lambda case: case.name)
+def test_taken(case, recwarn):
+    values, names = as_table(case.make())
+    numbers = torch.as_tensor(np.asarray(NUMBERS if case.numbers is None else case.numbers, dtype=np.float64))
+    assert torch.equal(values.double().nan_to_num(-7), numbers.nan_to_num(-7)), "every number as it was"
+    assert values.dtype == case.dtype and names == case.names
+    assert not recwarn, "torch warns of arrays it shares memory with and may not write to"
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
+def test_refused(case):
+    with pytest.raises((TypeError, ValueError)) as error:
+        as_table(case.make(), "the data")
+    said = str(error.value)
+    assert case.way_out.lower() in said.lower() and case.names in said and "the data" in said
+    assert said.endswith(".") and "\n" not in said
+
+
+def test_a_tensor_comes_back_as_it_is():
+    x = torch.tensor(NUMBERS, requires_grad=True)
+    assert as_tensor(x) is x
+    assert as_tensor(np.float32(3)).shape == ()
+
+
+def test_what_comes_in_is_never_changed():
+    x = np.array(NUMBERS)
+    as_tensor(x[::-1]).zero_()
+    assert (x == NUMBERS).all()
+
+
+def test_columns_are_put_in_the_order_of_the_names():
+    swapped = FRAME[["b", "a"]]
+    assert as_tensor(swapped, names=("a", "b")).tolist() == NUMBERS
+    assert as_tensor(swapped.iloc[0], names=("a", "b")).tolist() == NUMBERS[0]
+    assert as_tensor(np.array(NUMBERS), names=("a", "b")).tolist() == NUMBERS, "an array has no names"
+    for other in (FRAME[["a"]], FRAME.assign(c=0.0), FRAME.rename(columns={"a": "A"})):
+        with pytest.raises(ValueError, match=r"columns 'a', 'b', but got .*x\[\['a', 'b'\]\]"):
+            as_tensor(other, names=("a", "b"))
+
+
+def test_a_row_that_is_not_finite_is_named_with_its_column():
+    bad = FRAME.copy()
+    bad.loc[1, "b"] = np.nan
+    with pytest.raises(ValueError, match=r"in 1 of 3 rows, the first in row 1, column 'b'"):
+        check_finite(as_table(bad))
+    with pytest.raises(ValueError, match=r"in 2 of 3 rows, the first in row 0, column 1"):
+        check_finite(Table(torch.tensor([[1.0, torch.inf], [2.0, 3.0], [torch.nan, 0.0]]), None))
+    with pytest.raises(ValueError, match="Is row 0 a header"):
+        check_finite(Table(torch.tensor([[torch.nan, torch.nan], [2.0, 3.0]]), None))
+    with pytest.raises(ValueError, match="the first in row 2: "):
+        check_finite(Table(torch.tensor([1.0, 2.0, torch.nan]), None))
+
+
+def test_finite_numbers_whose_sum_is_not_are_finite():
+    check_finite(Table(torch.full((3, 2), 3e38), None))
+    check_finite(as_table(pd.DataFrame({"a": [1, 2]})))
