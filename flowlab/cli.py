@@ -14,6 +14,7 @@ from pathlib import Path
 
 from flowlab import model_commands
 from flowlab.course import base
+from flowlab.lessons.base import order
 
 EXAMPLES = """examples:
   flowlab lab                        open the course at notebook 00
@@ -208,7 +209,7 @@ def _lab(options: argparse.Namespace) -> int:
     [notebook] = base.notebooks([options.notebook])
     if importlib.util.find_spec("jupyterlab") is None:
         raise ValueError('JupyterLab is not installed here. Install it with: pip install -e ".[lab]"')
-    root = base.NOTEBOOKS
+    root = order.NOTEBOOKS
     if options.folder:
         _copy(options)
         root = options.folder.resolve()

@@ -7,8 +7,9 @@
 
 Normal form: kernelspec and language as the only metadata, no timings, no widget state, cell ids by position, execution
 counts by position, the exercise cells as `flowlab.lessons` has them, no path of any machine, no error output, and for
-each picture its alternative in words. A question stands as `flowlab.lessons` has it; the table of the teacher's guide
-says what the notebooks say.
+each picture its alternative in words. A question stands as `flowlab.lessons` has it. Numbers are those of the file
+names: in the title, over an exercise and in what its cell has printed. The table of the teacher's guide says what the
+notebooks say.
 
 Seconds are stated for a machine on which `reference()` takes REFERENCE seconds, so that any machine can measure them.
 """
@@ -31,10 +32,12 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import flowlab
+from flowlab.course.base import exercise_of
 from flowlab.course.progress import show
 from flowlab.lessons import exercises
+from flowlab.lessons.base import order
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = order.NOTEBOOKS
 GUIDE = NOTEBOOKS / "README.md"
 METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
@@ -59,18 +62,27 @@ MACHINE_PATH = re.compile(r"[\s\"'=(](/(root|home|work|tmp|opt|Users)/|[A-Z]:\\\
 SECONDS = re.compile(r"(?<=runs in about )\w+(?= seconds)")
 MINUTES = re.compile(r"(\d+) minutes to study")
 REFERENCE = 0.9  # seconds of reference() on the machine that the stated seconds are meant for
+EXERCISE = re.compile(r"\bExercise (\d\d|[a-z]\w*)\.\d+")
 TABLE = re.compile(r"(?<=<!-- written by tests/notebook_format.py -->\n).*?(?=<!-- end -->)", re.S)
 NOISE = re.compile(r"0x[0-9a-f]{6,}")
 
 
 def course() -> list[Path]:
     """The notebooks in teaching order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return list(order.notebooks().values())
+
+
+def normal(path: Path) -> NotebookNode:
+    """The notebook of a lesson in normal form, by the number in its file name."""
+    notebook = nbformat.read(path, as_version=4)
+    opening = notebook.cells[0]
+    opening.source = re.sub(r"^# \d\d ", f"# {path.name[:2]} ", opening.source)
+    _close_with_progress(notebook, order.slug(path))
+    return normalize(notebook)
 
 
 def normalize(notebook: NotebookNode) -> NotebookNode:
     """The same notebook in normal form."""
-    _close_with_progress(notebook)
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     count = 0
@@ -80,7 +92,7 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         cell.metadata = nbformat.from_dict({"tags": list(cell.metadata.tags)} if cell.metadata.get("tags") else {})
         if cell.cell_type != "code":
             continue
-        _refresh_exercise(cell)
+        _refresh_exercise(cell, notebook.cells[index - 1])
         count += 1
         cell.execution_count = count
         kept = _merged(output for output in cell.outputs if not _is_noise(output))
@@ -92,7 +104,7 @@ def problems(path: Path) -> list[str]:
     """What keeps a notebook from being in normal form, a line each."""
     notebook = nbformat.read(path, as_version=4)
     found = []
-    if nbformat.writes(notebook) != nbformat.writes(normalize(nbformat.read(path, as_version=4))):
+    if nbformat.writes(notebook) != nbformat.writes(normal(path)):
         found.append("is not in normal form")
     text = nbformat.writes(notebook)
     if MACHINE_PATH.search(text):
@@ -110,12 +122,10 @@ def problems(path: Path) -> list[str]:
             and "nbval-check-output" in cell.metadata.get("tags", [])
         ):
             found.append(f"{cell.id} is to be checked, but holds no output: run it with --execute")
-        for tag in cell.metadata.get("tags", []):
-            if tag.startswith("exercise-"):
-                number = tag.removeprefix("exercise-")
-                before = notebook.cells[notebook.cells.index(cell) - 1]
-                if exercises(number[:2])[number].question not in before.source:
-                    found.append(f"asks exercise {number} in other words than flowlab.lessons")
+        if exercise := exercise_of(cell):
+            before = notebook.cells[notebook.cells.index(cell) - 1].source
+            if exercise.question not in before or f"Exercise {exercise.label}" not in before:
+                found.append(f"asks exercise {exercise.name} in other words than flowlab.lessons, or by another number")
     if not MINUTES.search(notebook.cells[0].source):
         found.append("does not state how many minutes to study")
     if stated_seconds(path) is None:
@@ -123,14 +133,12 @@ def problems(path: Path) -> list[str]:
     return [f"{path.name} {line}" for line in found]
 
 
-def solutions(number: str, title: str) -> NotebookNode:
+def solutions(path: Path) -> NotebookNode:
     """The worked answers of one notebook, from `flowlab.lessons`."""
-    cells = [
-        new_markdown_cell(f"# {title}: worked answers\n\nEach answer below passes the check that yours is given."),
-        new_code_cell(SOLUTIONS_START),
-    ]
-    for exercise in exercises(number).values():
-        cells.append(new_markdown_cell(f"## Exercise {exercise.number}\n\n{exercise.question}"))
+    opening = f"# {title_of(path)}: worked answers\n\nEach answer below passes the check that yours is given."
+    cells = [new_markdown_cell(opening), new_code_cell(SOLUTIONS_START)]
+    for exercise in exercises(order.slug(path)).values():
+        cells.append(new_markdown_cell(f"## Exercise {exercise.label}\n\n{exercise.question}"))
         cells.append(new_code_cell(exercise.solution))
     return normalize(new_notebook(cells=cells))
 
@@ -178,7 +186,7 @@ def too_slow(seconds: Mapping[Path, float], unit: float) -> list[str]:
 def measured_seconds(path: Path) -> int:
     """What a notebook should state: its seconds here, by reference() before and after, rounded for a reader."""
     before, started = reference(), time.perf_counter()
-    _execute(normalize(nbformat.read(path, as_version=4)))
+    _execute(normal(path))
     took = time.perf_counter() - started
     unit = (before + reference()) / 2
     seconds = took * REFERENCE / unit
@@ -190,12 +198,12 @@ def measured_seconds(path: Path) -> int:
 def guide(text: str) -> str:
     """The teacher's guide with its table of times as the notebooks state them."""
     rows = ["| | notebook | minutes to study | seconds to run | exercises |", "| --- | --- | --- | --- | --- |"]
-    for path in course():
-        opening, number = nbformat.read(path, as_version=4).cells[0].source, path.name[:2]
+    for number, path in order.notebooks().items():
+        opening = nbformat.read(path, as_version=4).cells[0].source
         minutes, seconds = MINUTES.search(opening), stated_seconds(path)
         times = f"{minutes.group(1) if minutes else '?'} | {'?' if seconds is None else round(seconds)}"
         title = title_of(path).removeprefix(number).strip()
-        rows.append(f"| {number} | [{title}]({path.name}) | {times} | {len(exercises(number))} |")
+        rows.append(f"| {number} | [{title}]({path.name}) | {times} | {len(exercises(order.slug(path)))} |")
     return TABLE.sub("\n".join(["", *rows, "", ""]), text)
 
 
@@ -204,26 +212,27 @@ def title_of(path: Path) -> str:
     return nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
 
 
-def _refresh_exercise(cell: NotebookNode) -> None:
-    """An exercise cell is tagged exercise-NN.N and holds the stub; this puts the current one in."""
-    for tag in cell.metadata.get("tags", []):
-        if tag.startswith("exercise-"):
-            number = tag.removeprefix("exercise-")
-            cell.source = exercises(number[:2])[number].stub
+def _refresh_exercise(cell: NotebookNode, before: NotebookNode) -> None:
+    """A cell tagged exercise-SLUG.N holds the stub of that exercise, and the cell above it the number."""
+    if exercise := exercise_of(cell):
+        cell.source = exercise.stub
+        before.source = EXERCISE.sub(f"Exercise {exercise.label}", before.source, count=1)
+        for output in cell.outputs:
+            if "text" in output:
+                output.text = EXERCISE.sub(f"Exercise {exercise.label}", output.text)
 
 
-def _close_with_progress(notebook: NotebookNode) -> None:
+def _close_with_progress(notebook: NotebookNode, lesson: str) -> None:
     """Before its references, a notebook of the course says which of its aims have been shown."""
-    title = re.match(r"# (\d\d) ", notebook.cells[0].source)
     tags = [tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])]
     references = [i for i, cell in enumerate(notebook.cells) if cell.source.startswith("## References")]
-    if title and references and "progress" not in tags and any(tag.startswith("exercise-") for tag in tags):
+    if references and "progress" not in tags and any(tag.startswith("exercise-") for tag in tags):
         notebook.cells.insert(references[-1], new_code_cell(metadata={"tags": ["progress"]}))
     for cell in notebook.cells:
-        if title and "progress" in cell.metadata.get("tags", []):
-            cell.source, text = CLOSE.format(title.group(1)), io.StringIO()
+        if "progress" in cell.metadata.get("tags", []):
+            cell.source, text = CLOSE.format(lesson), io.StringIO()
             with contextlib.redirect_stdout(text):
-                show(title.group(1))
+                show(lesson)
             cell.outputs = [new_output("stream", name="stdout", text=text.getvalue())]
 
 
@@ -293,11 +302,10 @@ def main() -> int:
             notebook = _execute(normalize(notebook))
         if options.write:
             nbformat.write(normalize(notebook), path)
-            nbformat.write(
-                normalize(nbformat.read(path, as_version=4)), path
-            )  # its last cell reads its first, as stored
+            for _ in range(2):  # its last cell reads its first, as stored
+                nbformat.write(normal(path), path)
             solution_path(path).parent.mkdir(exist_ok=True)
-            nbformat.write(solutions(path.name[:2], title_of(path)), solution_path(path))
+            nbformat.write(solutions(path), solution_path(path))
     if options.write:
         GUIDE.write_text(guide(GUIDE.read_text(encoding="utf-8")), encoding="utf-8")
     found = [line for path in paths for line in problems(path)]

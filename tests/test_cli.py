@@ -12,8 +12,9 @@ import torch
 from matplotlib.image import imread
 
 from flowlab import cli, model_commands, models, pretrained, recipes
-from flowlab.course import base, copying
+from flowlab.course import copying
 from flowlab.datasets import mnist
+from flowlab.lessons.base import order
 from flowlab.recipes import Recipe, Size
 from flowlab.recipes.base import likelihood
 from flowlab.training import History, save_checkpoint
@@ -81,7 +82,7 @@ def test_lab_says_which_notebooks_there_are(started, capsys):
 
 
 def test_lab_outside_a_clone_says_so(started, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(base, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(order, "NOTEBOOKS", tmp_path / "notebooks")
     assert cli.main(["lab"]) == 1
     assert "works from a clone" in capsys.readouterr().err
     assert not started

@@ -15,7 +15,7 @@ from flowlab import cli, lessons
 from flowlab.course import base, copying, inventory, release
 from flowlab.course.progress import exercises_for
 from flowlab.lessons import exercises
-from flowlab.lessons.base import progress
+from flowlab.lessons.base import order, progress
 
 COURSE = course()
 NUMBERS = [path.name[:2] for path in COURSE]
@@ -29,22 +29,22 @@ def kept(tmp_path, monkeypatch):
     return path
 
 
-def right(number):
-    return exercises(number[:2])[number].answer
+def right(name):
+    return exercises()[name].answer
 
 
 # Progress
 
 
 def test_only_a_right_answer_is_noted_once(kept, capsys):
-    lessons.check("00.1", lambda z: z)
-    lessons.check("00.2", lambda log_p, log_q: ...)
+    lessons.check("start_here.1", lambda z: z)
+    lessons.check("start_here.2", lambda log_p, log_q: ...)
     assert not kept.exists()
-    lessons.check("00.1", right("00.1"))
+    lessons.check("start_here.1", right("start_here.1"))
     first = kept.read_text()
-    assert list(progress.read()["solved"]) == ["00.1"]
-    lessons.check("00.1", right("00.1"))
-    lessons.check("00.1", lambda z: z)  # trying something else later takes nothing away
+    assert list(progress.read()["solved"]) == ["start_here.1"]
+    lessons.check("start_here.1", right("start_here.1"))
+    lessons.check("start_here.1", lambda z: z)  # trying something else later takes nothing away
     assert kept.read_text() == first
     assert [p.name for p in kept.parent.iterdir()] == ["progress.json"], "no temporary file is left"
 
@@ -59,20 +59,20 @@ def test_without_a_name_progress_lies_in_the_users_own_folder(monkeypatch):
 def test_progress_that_cannot_be_kept_costs_nobody_the_feedback(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FLOWLAB_PROGRESS", str(tmp_path / "file" / "progress.json"))  # its folder is a file
-    lessons.check("00.1", right("00.1"))
+    lessons.check("start_here.1", right("start_here.1"))
     out, error = capsys.readouterr()
     assert out.startswith("✔") and not error
 
 
 def test_a_failure_while_writing_leaves_the_old_notes(kept, monkeypatch, capsys):
-    progress.solved("00.1")
+    progress.solved("start_here.1")
     before = kept.read_text()
 
     def full(*_, **__):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(progress.json, "dump", full)
-    lessons.check("00.2", right("00.2"))
+    lessons.check("start_here.2", right("start_here.2"))
     assert capsys.readouterr().out.startswith("✔")
     assert kept.read_text() == before and len(list(kept.parent.iterdir())) == 1
 
@@ -91,7 +91,7 @@ def test_a_failure_while_writing_leaves_the_old_notes(kept, monkeypatch, capsys)
 def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
     kept.parent.mkdir()
     kept.write_text(text)
-    lessons.check("00.1", right("00.1"))
+    lessons.check("start_here.1", right("start_here.1"))
     assert kept.read_text() == text
     assert cli.main(["progress"]) == 1
     error = capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
 def test_the_home_of_nobody_costs_nobody_the_feedback(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FLOWLAB_PROGRESS", "~nobody-of-this-name/progress.json")
-    lessons.check("00.1", right("00.1"))
+    lessons.check("start_here.1", right("start_here.1"))
     assert capsys.readouterr().out.startswith("✔")
 
 
@@ -110,13 +110,27 @@ def test_notes_behind_a_link_are_kept_where_they_lie(kept, tmp_path):
     kept.parent.mkdir()
     (tmp_path / "shared.json").write_text('{"solved": {}, "inventory": []}')
     kept.symlink_to(tmp_path / "shared.json")
-    progress.solved("00.1")
-    assert kept.is_symlink() and "00.1" in (tmp_path / "shared.json").read_text()
+    progress.solved("start_here.1")
+    assert kept.is_symlink() and "start_here.1" in (tmp_path / "shared.json").read_text()
+
+
+def test_what_an_older_version_has_kept_by_numbers_is_still_solved(kept, capsys):
+    kept.parent.mkdir()
+    days = {f"{number:02d}.1": f"2026-10-{number + 1:02d}" for number in range(len(order.FORMER))}
+    old = {"solved": {"04.3": "2026-11-22", **days, "nice.3": "2026-11-25"}, "inventory": [["2026-11-22", 7]]}
+    kept.write_text(json.dumps(old))
+    first = {f"{slug}.1": day for slug, day in zip(order.FORMER, days.values(), strict=True)}
+    assert progress.read()["solved"] == {"nice.3": "2026-11-22", **first} and first.keys() < exercises().keys()
+    assert cli.main(["progress", "4"]) == 0
+    assert "04 Coupling layers: NICE: 2 of 4 exercises solved" in capsys.readouterr().out
+    progress.solved("nice.2")
+    solved = json.loads(kept.read_text())["solved"]
+    assert len(solved) == 19 and solved["nice.1"] == "2026-10-05" and not [name for name in solved if name[0].isdigit()]
 
 
 def test_progress_says_which_aims_are_shown(kept, capsys):
-    progress.solved("04.1")
-    progress.solved("04.3")
+    progress.solved("nice.1")
+    progress.solved("nice.3")
     inventory.mark("a" * 10)
     assert cli.main(["progress", "4"]) == 0
     out = capsys.readouterr().out
@@ -131,23 +145,23 @@ def test_progress_says_which_aims_are_shown(kept, capsys):
 def test_every_aim_is_shown_by_an_exercise_and_every_exercise_shows_an_aim(path):
     listed = exercises_for(path)
     assert 3 <= len(listed) <= 5
-    assert not [aim.text for aim, numbers in listed if not numbers]
+    assert not [aim.text for aim, shown_by in listed if not shown_by]
     verbs = [verb for aim, _ in listed for verb in aim.verbs]
     assert len(verbs) == len(set(verbs)), "a verb names one aim"
-    for number, exercise in exercises(path.name[:2]).items():
-        assert exercise.aims and set(exercise.aims) <= set(verbs), f"{number} names {exercise.aims} of {verbs}"
+    for name, exercise in exercises(order.slug(path)).items():
+        assert exercise.aims and set(exercise.aims) <= set(verbs), f"{name} names {exercise.aims} of {verbs}"
 
 
 def test_a_notebook_closes_with_what_has_been_shown(kept, capsys, monkeypatch, tmp_path):
-    progress.solved("04.4")
+    progress.solved("nice.4")
     for path in COURSE:
         [cell] = [cell for cell in base.read(path)["cells"] if "progress" in cell["metadata"].get("tags", [])]
         exec(cell["source"], {})
         out = capsys.readouterr().out
         assert out.startswith(f"{base.title(path)}: ") and ("✔" in out) == (path.name[:2] == "04")
-    monkeypatch.setattr(base, "NOTEBOOKS", tmp_path)  # as where flowlab is installed without its notebooks
-    exec(cell["source"].replace(path.name[:2], "04"), {})
-    assert capsys.readouterr().out.split("\n")[2:4] == ["○ Exercise 04.3", "✔ Exercise 04.4"]
+    monkeypatch.setattr(order, "NOTEBOOKS", tmp_path)  # as where flowlab is installed without its notebooks
+    exec(cell["source"].replace(order.slug(path), "nice"), {})
+    assert capsys.readouterr().out.split("\n")[2:4] == ["○ Exercise nice.3", "✔ Exercise nice.4"]
 
 
 # The student's own copy
@@ -161,7 +175,7 @@ def clone(tmp_path, monkeypatch):
     (folder / ".ipynb_checkpoints").mkdir()
     for name in ("00_a.ipynb", "01_b.ipynb", "solutions/00_a.ipynb", "README.md", ".ipynb_checkpoints/00_a.ipynb"):
         (folder / name).write_text(f"{name}, version 1")
-    monkeypatch.setattr(base, "NOTEBOOKS", folder)
+    monkeypatch.setattr(order, "NOTEBOOKS", folder)
     return folder
 
 
@@ -300,7 +314,7 @@ def test_the_inventory_asks_ten_fair_questions():
     assert all(letters.count(letter) >= 2 for letter in "abcd") and not re.search(r"(.)\1\1", letters)
     for question in inventory.QUESTIONS:
         assert len(set(question.choices)) == 4 and question.right in "abcd"
-        assert question.notebook in NUMBERS or question.notebook > NUMBERS[-1]
+        assert question.lesson in lessons.slugs()
 
 
 def test_the_longest_choice_is_no_way_to_pass():
@@ -333,7 +347,7 @@ def test_questions_tell_no_answer_and_answers_tell_all(capsys):
     told = capsys.readouterr().out
     for question in inventory.QUESTIONS:
         assert question.text in asked and question.why not in asked
-        assert question.why in told and f"Revisit notebook {question.notebook}." in told
+        assert question.why in told and f"Revisit notebook {order.label(question.lesson)}." in told
 
 
 # Releases
@@ -346,13 +360,13 @@ def markdown(notebook):
 def test_a_release_is_open_clear_and_complete(tmp_path, capsys):
     assert cli.main(["release", "--out", str(tmp_path / "class")]) == 0
     written = {path.name for path in (tmp_path / "class").iterdir()}
-    pages = {page.name for page in base.NOTEBOOKS.glob("*.md")} - {"README.md"}
+    pages = {page.name for page in order.NOTEBOOKS.glob("*.md")} - {"README.md"}
     assert written == {*(path.name for path in COURSE), "concept_inventory.md", *pages}
     answers = [exercise.solution.split('"""')[-1].split("\n\n\ncheck")[0].strip() for exercise in exercises().values()]
     for path in COURSE:
         notebook = base.read(tmp_path / "class" / path.name)
         text = json.dumps(notebook, ensure_ascii=False)
-        asked = [release.exercise_of(cell) for cell in notebook["cells"]]
+        asked = [base.exercise_of(cell) for cell in notebook["cells"]]
         stubs = [cell["source"] for cell, exercise in zip(notebook["cells"], asked, strict=True) if exercise]
         assert stubs == [exercise.stub for exercise in asked if exercise] and len(stubs) >= 2
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
@@ -413,9 +427,9 @@ def test_the_first_cell_for_colab_installs_only_where_flowlab_is_missing(tmp_pat
     assert not ran
 
 
-@pytest.mark.parametrize("number", list(exercises()))
-def test_cleared_by_nbgrader_a_worked_answer_is_the_stub_and_uncleared_it_is_right(number):
-    exercise = exercises()[number]
+@pytest.mark.parametrize("name", list(exercises()))
+def test_cleared_by_nbgrader_a_worked_answer_is_the_stub_and_uncleared_it_is_right(name):
+    exercise = exercises()[name]
     source = release._between_marks(exercise)
     cleared = re.sub(r"    ### BEGIN SOLUTION.*### END SOLUTION", "    ...", source, flags=re.S)
     assert cleared == exercise.stub
@@ -429,9 +443,9 @@ def test_a_score_is_the_verdict_and_hears_no_warnings(capsys):
     def noisy(z):
         print("careful", file=sys.stderr)
         log.warning("careful")
-        return right("00.1")(z)
+        return right("start_here.1")(z)
 
-    assert lessons.score("00.1", noisy) == 1.0 and lessons.score("00.1", lambda z: z) == 0.0
+    assert lessons.score("start_here.1", noisy) == 1.0 and lessons.score("start_here.1", lambda z: z) == 0.0
     out, error = capsys.readouterr()
     assert "✔" in out and "✘" in out and not error
     log.warning("heard again")
@@ -440,11 +454,17 @@ def test_a_score_is_the_verdict_and_hears_no_warnings(capsys):
 
 # What a student hands in for notebook 01: answers as they would be typed, and the points they should get.
 COMMON_MISTAKES = {
-    "01.1": ("z = (torch.log(x) - b) / a\n    return -0.5 * z**2 - 0.5 * math.log(2 * math.pi)  # no factor", 0.0),
-    "01.2": ("import sys\n    print('a warning', file=sys.stderr)\n    return log_p - math.log(abs(factor))", 1.0),
-    "01.3": ("return math.exp(mean)  # the mode goes to the mode", 0.0),
-    "01.4": ("return (p(torch.sqrt(x)  # a syntax error: the cell never ran", 0.0),
-    "01.5": ("...", 0.0),
+    "change_of_variables_1d.1": (
+        "z = (torch.log(x) - b) / a\n    return -0.5 * z**2 - 0.5 * math.log(2 * math.pi)  # no factor",
+        0.0,
+    ),
+    "change_of_variables_1d.2": (
+        "import sys\n    print('a warning', file=sys.stderr)\n    return log_p - math.log(abs(factor))",
+        1.0,
+    ),
+    "change_of_variables_1d.3": ("return math.exp(mean)  # the mode goes to the mode", 0.0),
+    "change_of_variables_1d.4": ("return (p(torch.sqrt(x)  # a syntax error: the cell never ran", 0.0),
+    "change_of_variables_1d.5": ("...", 0.0),
 }
 
 
@@ -459,11 +479,11 @@ def test_autograding_gives_each_student_what_check_says(tmp_path):
         # The cells that teach take their time and are tested elsewhere: mark the exercises alone.
         graded = [c for c in notebook["cells"] if "nbgrader" in c["metadata"] or "import torch" in c["source"]]
         for cell in graded:
-            if exercise := release.exercise_of(cell):
+            if exercise := base.exercise_of(cell):
                 if student == "right":
                     cell["source"] = exercise.solution
                 else:
-                    body, _ = COMMON_MISTAKES[exercise.number]
+                    body, _ = COMMON_MISTAKES[exercise.name]
                     cell["source"] = exercise.stub.replace("    ...", f"    {body}")
         handed_in = tmp_path / "submitted" / student / name / f"{name}.ipynb"
         handed_in.parent.mkdir(parents=True)
@@ -477,8 +497,8 @@ def test_autograding_gives_each_student_what_check_says(tmp_path):
             submission = gradebook.find_submission(name, student).notebooks[0]
             points = {grade.name: grade.auto_score for grade in submission.grades}
             expected = {
-                f"points-{number.replace('.', '-')}": 1.0 if student == "right" else points
-                for number, (_, points) in COMMON_MISTAKES.items()
+                f"points-{name.replace('.', '-')}": 1.0 if student == "right" else points
+                for name, (_, points) in COMMON_MISTAKES.items()
             }
             assert points == expected and submission.max_score == 5
     told = (tmp_path / "autograded" / "mistaken" / name / f"{name}.ipynb").read_text()
@@ -503,6 +523,12 @@ def test_the_guide_names_commands_that_nbgrader_has():
 
     said = set(re.findall(r"`nbgrader (\w+)", GUIDE.read_text(encoding="utf-8")))
     assert said and said <= set(NbGraderApp().subcommands)
+
+
+def test_commands_that_only_read_the_order_of_lessons_start_without_torch():
+    code = "import sys, flowlab.course.base, flowlab.course.copying; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False"]
 
 
 @pytest.mark.parametrize("machine", (1, 10))

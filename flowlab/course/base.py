@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+from flowlab.lessons import Exercise, exercises
+from flowlab.lessons.base import order
 
 
 @dataclass(frozen=True)
@@ -25,24 +26,27 @@ class Aim:
     verbs: tuple[str, ...]
 
 
-def notebooks(numbers: Iterable[str | int] = ()) -> list[Path]:
-    """The notebooks of the course in teaching order, or those with these numbers (4, "4" and "04" are the same).
+def notebooks(chosen: Iterable[str | int] = ()) -> list[Path]:
+    """The notebooks of the course in teaching order, or those chosen by number (4, "4", "04") or by lesson ("nice").
 
-    Where somebody keeps copies beside a notebook, such as 04_nice-Copy1, the shortest name is the course's own.
-    Raises ValueError for a number that no notebook has, and where no notebooks are installed.
+    Raises ValueError for what is neither, and where no notebooks are installed.
     """
-    there = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"), key=lambda path: (path.name[:2], -len(path.name), path.name))
-    found = {path.name[:2]: path for path in there}
+    found = order.notebooks()
     if not found:
         raise ValueError(
             "This works from a clone of the course, and this installation has no notebooks beside it. "
             'Clone the repository and run: pip install -e ".[lab]"'
         )
-    wanted = [f"{int(n):02d}" if str(n).isdecimal() else str(n) for n in numbers] or list(found)
+    numbers = order.numbers()
+    wanted = [_two_digits(numbers.get(str(name), str(name))) for name in chosen] or list(found)
     for number in wanted:
         if number not in found:
             raise ValueError(f"There is no notebook {number}. There are: {', '.join(found)}.")
     return [found[number] for number in dict.fromkeys(wanted)]
+
+
+def _two_digits(number: str) -> str:
+    return f"{int(number):02d}" if number.isdecimal() else number
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -75,3 +79,12 @@ def aims(path: Path) -> list[Aim]:
     listed = re.match(r"[^\n]*\n+((?:- .*\n+)+)", rest + "\n")
     lines = re.findall(r"- (.*)", listed.group(1)) if listed else []
     return [Aim(line.replace("*", "").rstrip(";.").strip(), tuple(re.findall(r"\*([^*]+)\*", line))) for line in lines]
+
+
+def exercise_of(cell: dict[str, Any]) -> Exercise | None:
+    """The exercise with whose name a cell is tagged, as in exercise-the_elbo.1; None where there is no such tag."""
+    for tag in cell["metadata"].get("tags", []):
+        if tag.startswith("exercise-"):
+            name = tag.removeprefix("exercise-")
+            return exercises(name.partition(".")[0])[name]
+    return None

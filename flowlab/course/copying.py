@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowlab.course import base
+from flowlab.lessons.base import order
 
 RECORD = ".flowlab_copy.json"
 
@@ -24,13 +25,13 @@ def copy(folder: Path) -> Iterator[str]:
     where the folder is the course's own.
     """
     base.notebooks()
-    if folder.resolve().is_relative_to(base.NOTEBOOKS) or base.NOTEBOOKS.is_relative_to(folder.resolve()):
+    if folder.resolve().is_relative_to(order.NOTEBOOKS) or order.NOTEBOOKS.is_relative_to(folder.resolve()):
         raise ValueError(f"{folder} holds the course itself. Name a folder of your own, as in: flowlab copy my-course")
     folder.mkdir(parents=True, exist_ok=True)
     record = _record(folder)
     touched_in_clone = _changed_in_clone()
     for source in _files():
-        name = source.relative_to(base.NOTEBOOKS).as_posix()
+        name = source.relative_to(order.NOTEBOOKS).as_posix()
         own, new = folder / name, _hash(source)
         last = record.get(name, {})
         # Work done inside the clone itself is the student's from the first: no later version may replace it.
@@ -56,11 +57,12 @@ def copy(folder: Path) -> Iterator[str]:
 
 def _files() -> list[Path]:
     """What the course hands out: all under notebooks/ but the teacher's guide and what Jupyter leaves there."""
-    everything = (path for path in sorted(base.NOTEBOOKS.rglob("*")) if path.is_file())
+    everything = (path for path in sorted(order.NOTEBOOKS.rglob("*")) if path.is_file())
     return [
         path
         for path in everything
-        if not any(part.startswith(".") for part in path.relative_to(base.NOTEBOOKS).parts) and path.name != "README.md"
+        if path.name != "README.md"
+        and not any(part.startswith(".") for part in path.relative_to(order.NOTEBOOKS).parts)
     ]
 
 
@@ -105,12 +107,11 @@ def _free_name(own: Path, new: str) -> Path:
 
 def _changed_in_clone() -> set[str]:
     """Files under notebooks/ that differ from what git holds; none where there is no git to ask."""
-    command = ["git", "-C", str(base.NOTEBOOKS), "status", "--porcelain", "-z", "--no-renames", "-uall", "--", "."]
+    git = ["git", "-C", str(order.NOTEBOOKS)]
+    command = [*git, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", "."]
     try:
         asked = subprocess.run(command, capture_output=True, text=True, check=True, encoding="utf-8")
-        top = subprocess.run(
-            ["git", "-C", str(base.NOTEBOOKS), "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True
-        )
+        top = subprocess.run([*git, "rev-parse", "--show-prefix"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return set()
     prefix = top.stdout.strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flowlab.lessons.base import progress
+from flowlab.lessons.base import order, progress
 
 LETTERS = "abcd"
 
@@ -23,14 +23,14 @@ class Question:
         choices: four, of which one is right.
         right: its letter.
         why: why it is, and what is wrong with the most tempting other.
-        notebook: the notebook to revisit, "01".
+        lesson: the lesson to revisit, "nice".
     """
 
     text: str
     choices: tuple[str, str, str, str]
     right: str
     why: str
-    notebook: str
+    lesson: str
 
 
 QUESTIONS: Sequence[Question] = (
@@ -46,7 +46,7 @@ QUESTIONS: Sequence[Question] = (
         "c",
         "A density is probability for each unit of x, so it has a unit, and only areas are held to 1. A centimeter "
         "holds a hundredth of what a meter would hold. For the same reason likelihoods compare only in the same units.",
-        "01",
+        "change_of_variables_1d",
     ),
     Question(
         "z is standard normal, so its density is highest at z = 0, and x = exp(z). Where is the density of x highest?",
@@ -59,7 +59,7 @@ QUESTIONS: Sequence[Question] = (
         "b",
         "The factor 1/x lifts the density where the map stretches less, so the peak moves left, to exp(−1). What goes "
         "to 1 is the median: a mode is not carried along by a map.",
-        "01",
+        "change_of_variables_1d",
     ),
     Question(
         "A function claims to be the density of the samples in front of you. It is positive and its area is 1. What "
@@ -73,7 +73,7 @@ QUESTIONS: Sequence[Question] = (
         "a",
         "The density of quite other samples has area 1 too. An area that is not 1 convicts; an area of 1 acquits "
         "nobody: compare with a histogram, bar by bar.",
-        "01",
+        "change_of_variables_1d",
     ),
     Question(
         "A coupling layer: z_a = x_a and z_b = x_b + m(x_a). What must hold of m?",
@@ -86,7 +86,7 @@ QUESTIONS: Sequence[Question] = (
         "d",
         "The way back is x_b = z_b − m(z_a): m is called and never inverted. Its slope stands off the diagonal of a "
         "triangular Jacobian, where the determinant does not see it.",
-        "04",
+        "nice",
     ),
     Question(
         "The Jacobian of one coupling layer is triangular. Four of them are stacked, and the half that passes "
@@ -100,7 +100,7 @@ QUESTIONS: Sequence[Question] = (
         "c",
         "The layers are triangular one up and one down, and such a product is full: every output comes to depend on "
         "every input. Determinants multiply whatever the shape, so the log-dets just add up.",
-        "04",
+        "nice",
     ),
     Question(
         "You know the exact density of your test data. On 10,000 test points your flow scores 8 nats a point *more* "
@@ -115,7 +115,7 @@ QUESTIONS: Sequence[Question] = (
         "On the average over draws of p no density beats p: KL(p‖q) ≥ 0. Overfitting makes *test* scores worse, and "
         "luck shrinks with the root of the number of points. Integrate the flow's density: you will find e⁸ or more, "
         "and not 1.",
-        "05",
+        "realnvp_in_the_plane",
     ),
     Question(
         "On held-out data model A has a higher likelihood than model B. Then",
@@ -128,7 +128,7 @@ QUESTIONS: Sequence[Question] = (
         "b",
         "The exact density with a tenth of garbage mixed in loses only −log 0.9 = 0.1 nats, and each tenth sample is "
         "garbage. Likelihood asks whether you cover the data, samples ask whether what you make looks like data.",
-        "06",
+        "what_a_flow_cannot_do",
     ),
     Question(
         "You fit Gaussian mixtures with 1, 2, 3, ... components, and the likelihood of the training data goes on "
@@ -142,7 +142,7 @@ QUESTIONS: Sequence[Question] = (
         "d",
         "With more components training likelihood can always rise, to infinity when one Gaussian shrinks onto a point. "
         "Held-out data, or a penalty such as BIC, say when it stops being knowledge.",
-        "07",
+        "gaussian_mixtures_and_em",
     ),
     Question(
         "A latent-variable model is trained by its ELBO, and at the end the gap between ELBO and log-likelihood is 0. "
@@ -156,7 +156,7 @@ QUESTIONS: Sequence[Question] = (
         "b",
         "The gap is KL(q ‖ p(k|x)): it compares q with the model's *own* posterior. A model that describes the data "
         "badly has an exact posterior too.",
-        "08",
+        "the_elbo",
     ),
     Question(
         "You cluster 1,000 images, and nobody has labeled a single one. What can you find out?",
@@ -169,7 +169,7 @@ QUESTIONS: Sequence[Question] = (
         "a",
         "Accuracy compares with labels, also when clusters are matched to classes first. And different partitions can "
         "have the same likelihood: two halves describe two rings as well as two rings do.",
-        "10",
+        "a_few_labels",
     ),
 )
 
@@ -205,4 +205,5 @@ def mark(letters: str) -> str:
 def _answer(number: int) -> str:
     question = QUESTIONS[number - 1]
     choice = question.choices[LETTERS.index(question.right)]
-    return f"{number}. {question.right}) {choice}\n   {question.why}\n   Revisit notebook {question.notebook}."
+    revisit = f"Revisit notebook {order.label(question.lesson)}."
+    return f"{number}. {question.right}) {choice}\n   {question.why}\n   {revisit}"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from flowlab.course import inventory
-from flowlab.course.base import notebooks, read, write
-from flowlab.lessons import Exercise, exercises
+from flowlab.course.base import exercise_of, notebooks, read, write
+from flowlab.lessons import Exercise
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#]*)[^)]*\)")
 ANSWERS = re.compile(r"(?:^|(?<=[.!?]) +)[^.!?\n]*(?:\(solutions/[^)]*\)|`solutions`)[^.!?\n]*[.!?]", re.M)
@@ -103,7 +103,7 @@ def graded(notebook: dict[str, Any]) -> dict[str, Any]:
     for cell in notebook["cells"]:
         cells.append(cell)
         if exercise := exercise_of(cell):
-            name = exercise.number.replace(".", "-")
+            name = exercise.name.replace(".", "-")
             cell["source"] = _between_marks(exercise)
             cell["metadata"]["nbgrader"] = _nbgrader_cell(f"exercise-{name}", solution=True)
             test = _code(_hidden_test(exercise), f"points-{name}")
@@ -111,15 +111,6 @@ def graded(notebook: dict[str, Any]) -> dict[str, Any]:
             cells.append(test)
     notebook["cells"] = cells
     return notebook
-
-
-def exercise_of(cell: dict[str, Any]) -> Exercise | None:
-    """The exercise that a cell is tagged with, if it is."""
-    for tag in cell["metadata"].get("tags", []):
-        if tag.startswith("exercise-"):
-            number = tag.removeprefix("exercise-")
-            return exercises(number[:2])[number]
-    return None
 
 
 def _between_marks(exercise: Exercise) -> str:
@@ -131,10 +122,10 @@ def _between_marks(exercise: Exercise) -> str:
 
 def _hidden_test(exercise: Exercise) -> str:
     return (
-        f"# Exercise {exercise.number}: one point, if check says that your answer is right.\n"
+        f"# Exercise {exercise.label}: one point, if check says that your answer is right.\n"
         "### BEGIN HIDDEN TESTS\n"
         "from flowlab.lessons import score\n\n"
-        f'score("{exercise.number}", {exercise.answer.__name__})\n'
+        f'score("{exercise.name}", {exercise.answer.__name__})\n'
         "### END HIDDEN TESTS"
     )
 

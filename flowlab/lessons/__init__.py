@@ -1,4 +1,4 @@
-"""The lessons, one folder each; and what their notebooks call: ``check("02.1", my_function)`` and ``hint("02.1")``."""
+"""The lessons, one folder each; and what their notebooks call: ``check("the_elbo.1", f)``, ``hint("the_elbo.1")``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Callable
 from types import ModuleType
 
-from flowlab.lessons.base import progress
+from flowlab.lessons.base import order, progress
 from flowlab.lessons.base.exercise import Exercise, Wrong, expect
 
 __all__ = ["Exercise", "Wrong", "check", "exercises", "expect", "explorers", "hint", "score", "slugs"]
@@ -19,10 +19,17 @@ MARKS = {"right": "✔", "wrong": "✘", "open": "○"}
 _given: dict[str, int] = {}
 
 
-def exercises(notebook: str = "") -> dict[str, Exercise]:
-    """The exercises of one notebook ("02"), or of all of them, by number."""
-    found = [exercise for slug in slugs() for exercise in _module(slug, "exercises").EXERCISES]
-    return {e.number: e for e in sorted(found, key=lambda e: e.number) if e.number.startswith(notebook)}
+def slugs() -> list[str]:
+    """The lessons by the names of their folders, in teaching order; by alphabet where no notebooks are installed."""
+    numbers = order.numbers()
+    folders = (module.name for module in pkgutil.iter_modules(__path__) if module.ispkg and module.name != "base")
+    return sorted(folders, key=lambda slug: (numbers.get(slug, "99"), slug))
+
+
+def exercises(lesson: str = "") -> dict[str, Exercise]:
+    """The exercises of one lesson, such as "the_elbo", or of all of them in teaching order, by name."""
+    chosen = [slug for slug in slugs() if lesson in ("", slug)]
+    return {exercise.name: exercise for slug in chosen for exercise in _module(slug, "exercises").EXERCISES}
 
 
 def explorers() -> dict[str, type]:
@@ -35,25 +42,18 @@ def explorers() -> dict[str, type]:
     return {cls.__name__: cls for cls in sorted(found, key=lambda cls: (cls.__module__, cls.__name__))}
 
 
-def slugs() -> list[str]:
-    """The lessons by the names of their folders, such as "the_elbo", in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "base")
-
-
-def _module(slug: str, part: str) -> ModuleType:
-    return importlib.import_module(f"{__name__}.{slug}.{part}")
-
-
-def check(number: str, answer: Callable) -> None:
+def check(name: str, answer: Callable) -> None:
     """Say whether the answer is right, and if not, what to think about. Never raises for a wrong answer.
 
-    A right answer is noted for ``flowlab progress``.
+    A right answer is noted for ``flowlab progress``. The exercise is named "the_elbo.1", or by its number, "08.1".
+    Raises ValueError where there is no such exercise, and TypeError where the name is no string.
     """
-    if _told(number, answer) == "right":
-        progress.solved(number)
+    exercise = _exercise(name)
+    if _told(exercise, answer) == "right":
+        progress.solved(exercise.name)
 
 
-def score(number: str, answer: Callable) -> float:
+def score(name: str, answer: Callable) -> float:
     """What ``check`` says, and 1.0 point if that is "right", else 0.0: the last line of a cell that nbgrader marks.
 
     Warnings and logs go unheard, because nbgrader gives no points to a cell that prints one.
@@ -62,29 +62,37 @@ def score(number: str, answer: Callable) -> float:
     logging.disable()  # a handler may have been given the true stderr long ago
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return float(_told(number, answer) == "right")
+            return float(_told(_exercise(name), answer) == "right")
     finally:
         logging.disable(heard)
 
 
-def hint(number: str) -> None:
+def hint(name: str) -> None:
     """Print the next hint; ask again for a more telling one."""
-    hints = _exercise(number).hints
-    count = min(_given.get(number, 0), len(hints) - 1)
-    _given[number] = count + 1
+    exercise = _exercise(name)
+    hints = exercise.hints
+    count = min(_given.get(exercise.name, 0), len(hints) - 1)
+    _given[exercise.name] = count + 1
     print(f"Hint {count + 1} of {len(hints)}: {hints[count]}")  # noqa: T201
 
 
-def _told(number: str, answer: Callable) -> str:
-    kind, sentence = _exercise(number).verdict(answer)
-    print(f"{MARKS[kind]} Exercise {number}: {sentence}")  # noqa: T201
+def _module(slug: str, part: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{slug}.{part}")
+
+
+def _told(exercise: Exercise, answer: Callable) -> str:
+    kind, sentence = exercise.verdict(answer)
+    print(f"{MARKS[kind]} Exercise {exercise.label}: {sentence}")  # noqa: T201
     return kind
 
 
-def _exercise(number: str) -> Exercise:
-    if not isinstance(number, str):
-        raise TypeError(f'An exercise is named by a string, as in check("02.1", f), but got {number!r}.')
-    found = exercises(number.partition(".")[0])
-    if number not in found:
-        raise ValueError(f"There is no exercise {number!r}. There are: {', '.join(exercises())}.")
-    return found[number]
+def _exercise(name: str) -> Exercise:
+    if not isinstance(name, str):
+        raise TypeError(f'An exercise is named by a string, as in check("the_elbo.1", f), but got {name!r}.')
+    name = order.meant(name)
+    lesson = name.partition(".")[0]
+    found = exercises(lesson)
+    if name not in found:
+        there = f"Those of {lesson} are" if found else "The lessons are"
+        raise ValueError(f"There is no exercise {name!r}. {there}: {', '.join(found or slugs())}.")
+    return found[name]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowlab.lessons.base import order
 from flowlab.publish.base import ASSETS, Output, Words, cells, code, colors, katex, outputs, plain, printed, template
 
 HEADING = re.compile(r'<h([1-6]) id="([^"]+)">(.*?)</h\1>', re.S)
@@ -136,7 +137,8 @@ class Book:
             for count, output in enumerate(outputs(cell)):
                 name = f"{path.stem}-{number}-{count}.png"
                 body.append(self._figure(output, name, path) if output.png else printed(output.text))
-            body += [self._answer(path, tag.removeprefix("exercise-")) for tag in tags if tag.startswith("exercise-")]
+            names = [tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")]
+            body += [self._answer(path, order.label(name)) for name in names]
         return Page(self.sources[path], "".join(body))
 
     def _figure(self, output: Output, name: str, path: Path) -> str:

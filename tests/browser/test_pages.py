@@ -12,6 +12,7 @@ from engine import serious
 
 from flowlab import cli
 from flowlab.course import base
+from flowlab.lessons.base import order
 from flowlab.publish import scripts
 from flowlab.publish.base import Words
 
@@ -166,7 +167,7 @@ def test_every_formula_of_the_course_can_be_set(page):
         def block_math(self, body):
             return found.append(body) or ""
 
-    texts = [path.read_text() for path in base.NOTEBOOKS.glob("*.md")]
+    texts = [path.read_text() for path in order.NOTEBOOKS.glob("*.md")]
     for path in base.notebooks():
         for file in filter(Path.exists, (path, path.parent / "solutions" / path.name)):
             texts += [c.source for c in nbformat.read(file, as_version=4).cells if c.cell_type == "markdown"]

@@ -1,4 +1,4 @@
-"""Exercises of notebook 10: the loss of labelled points, which two to label, wrong labels, one flow with two modes."""
+"""The exercises: the loss of labelled points, which two to label, wrong labels, one flow with two modes."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def check_joint(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="10.1",
+        name="a_few_labels.1",
         question=(
             "**What a label teaches.** Write the loss of labelled points from the components' log-densities and the "
             "network's logits. A published code has a slip here that the check will recognize."
@@ -251,7 +251,7 @@ EXERCISES = [
         aims=("write",),
     ),
     Exercise(
-        number="10.2",
+        name="a_few_labels.2",
         question=(
             "**Which two?** Of all halvings through the center, which share do two labels rule out, as a function of "
             "the angle between them? Compare with the columns of section 4."
@@ -267,7 +267,7 @@ EXERCISES = [
         aims=("choose",),
     ),
     Exercise(
-        number="10.3",
+        name="a_few_labels.3",
         question=(
             "**Wrong labels.** Suppose q is the same all over a ring, so that the labels on it can only vote. How "
             "likely is the majority right? Compare one label of two, and 16 a ring, at 10 % wrong labels."
@@ -283,7 +283,7 @@ EXERCISES = [
         aims=("predict",),
     ),
     Exercise(
-        number="10.4",
+        name="a_few_labels.4",
         question=(
             "**One flow, K modes.** Write log π_k + log p(x | k) for FlowGMM from z = f(x) and its log-det. Which term "
             "cancels in p(k | x), and which mixture of section 7 pays for q?"

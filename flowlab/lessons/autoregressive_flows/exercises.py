@@ -1,4 +1,4 @@
-"""Exercises of notebook 15: masks, who feels a change, the two directions of a MAF, and which of them is slow."""
+"""The exercises: masks, who feels a change, the two directions of a MAF, and which of them is slow."""
 
 from __future__ import annotations
 
@@ -362,7 +362,7 @@ def check_passes(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="15.1",
+        name="autoregressive_flows.1",
         question=(
             "**Masks.** Write MADE's masks from the degrees of all units, for any number of hidden layers. Multiply "
             "them: is the product strictly lower triangular, once inputs and outputs are sorted by place?"
@@ -377,7 +377,7 @@ EXERCISES = [
         aims=("build",),
     ),
     Exercise(
-        number="15.2",
+        name="autoregressive_flows.2",
         question=(
             "**Who flickers?** Change x_j and nothing else. Which outputs may change after several layers, each with "
             "an order of its own? Then settle it: when is a product of triangular Jacobians triangular?"
@@ -394,7 +394,7 @@ EXERCISES = [
         aims=("trace",),
     ),
     Exercise(
-        number="15.3",
+        name="autoregressive_flows.3",
         question=(
             "**In the paper's letters.** MAF's paper has conditionals with means μ and log-deviations α. Write x → z "
             "and its log_det. Mind the sign."
@@ -409,7 +409,7 @@ EXERCISES = [
         aims=("write",),
     ),
     Exercise(
-        number="15.4",
+        name="autoregressive_flows.4",
         question="**The slow direction.** Undo z = x · exp(s) + t, where s and t come from a masked network of x.",
         answer=invert,
         check=check_invert,
@@ -421,10 +421,10 @@ EXERCISES = [
         aims=("write",),
     ),
     Exercise(
-        number="15.5",
+        name="autoregressive_flows.5",
         question=(
             "**The stopwatch.** How many passes of a network does each model take for each task? Which one would you "
-            "take to fit data, and which one for the ELBO of notebook 08, which needs samples of q and their density?"
+            "take to fit data, and which one for the ELBO, which needs samples of q and their density?"
         ),
         answer=passes,
         check=check_passes,

@@ -1,7 +1,7 @@
 """Exercises: question, worked answer, hints and check stand together; stub and solution follow from them.
 
-In a notebook a student writes the function and calls ``check("02.1", area)``. The check tests properties, not text, and
-answers a wrong function with a sentence that names the likely misunderstanding.
+In a notebook a student writes the function and calls ``check("the_elbo.1", elbo_terms)``. The check tests properties,
+not text, and answers a wrong function with a sentence that names the likely misunderstanding.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from flowlab.lessons.base import order
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Wrong(Exception):
@@ -29,6 +31,8 @@ def expect(condition: Any, hint: str) -> None:
 
 def numbers(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
     """What a student returned, as float64, of the wanted shape if one is given; a sentence where it cannot be."""
+    import torch  # here, so that commands such as `flowlab lab`, which read the order of lessons, start without it
+
     expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
     try:
         value = torch.as_tensor(value, dtype=torch.float64).detach()
@@ -46,7 +50,7 @@ class Exercise:
     """One exercise.
 
     Attributes:
-        number: "02.1", the first exercise of notebook 02.
+        name: "the_elbo.1": the lesson, and the number of the exercise in it. Readers see ``label``.
         question: what is asked, in Markdown.
         answer: the worked answer, a function whose docstring is the stub's docstring too.
         check: takes a student's function; raises ``Wrong`` with a hint.
@@ -55,7 +59,7 @@ class Exercise:
         aims: which of the notebook's aims it shows, each by a verb emphasized there, as "compute".
     """
 
-    number: str
+    name: str
     question: str
     answer: Callable
     check: Callable[[Callable], None]
@@ -64,27 +68,37 @@ class Exercise:
     aims: tuple[str, ...] = ()
 
     @property
+    def lesson(self) -> str:
+        """The lesson's slug, "the_elbo"."""
+        return self.name.partition(".")[0]
+
+    @property
+    def label(self) -> str:
+        """What readers see, "08.1", by the number of the lesson's notebook; the name where none is installed."""
+        return order.label(self.name)
+
+    @property
     def stub(self) -> str:
         """The cell a student finds: signature and docstring of the answer, and a body of three dots."""
         source = textwrap.dedent(inspect.getsource(self.answer))
         function = ast.parse(source).body[0]
         docstring = function.body[0]
         head = source.splitlines()[: docstring.end_lineno]
-        return "\n".join([*head, "    ...", "", "", f'check("{self.number}", {self.answer.__name__})'])
+        return "\n".join([*head, "    ...", "", "", f'check("{self.name}", {self.answer.__name__})'])
 
     @property
     def solution(self) -> str:
         """The worked answer with its check, as one cell."""
         source = textwrap.dedent(inspect.getsource(self.answer)).rstrip()
-        return f'{source}\n\n\ncheck("{self.number}", {self.answer.__name__})'
+        return f'{source}\n\n\ncheck("{self.name}", {self.answer.__name__})'
 
     def verdict(self, answer: Callable) -> tuple[str, str]:
         """("right" | "wrong" | "open", a sentence) for a student's function."""
         if _is_stub(answer):
             return "open", "not answered yet. Replace the three dots, then run this cell again."
         if not callable(answer):
-            name = self.answer.__name__
-            return "wrong", f'give the function itself, without brackets: check("{self.number}", {name}).'
+            function = self.answer.__name__
+            return "wrong", f'give the function itself, without brackets: check("{self.name}", {function}).'
         try:
             self.check(answer)
         except Wrong as wrong:

@@ -14,6 +14,8 @@ from typing import Any
 
 import platformdirs
 
+from flowlab.lessons.base import order
+
 
 def file() -> Path | None:
     """Where progress is kept; None where it is not."""
@@ -25,16 +27,19 @@ def file() -> Path | None:
 
 
 def read() -> dict[str, Any]:
-    """``{"solved": {"04.1": "2026-11-22", ...}, "inventory": [["2026-11-22", 7], ...]}``, with the day of each.
+    """``{"solved": {"nice.1": "2026-11-22", ...}, "inventory": [["2026-11-22", 7], ...]}``, with the day of each.
 
-    Raises ValueError where the file is there but cannot be read as that.
+    Where an older version of the course has kept "04.1", that is "nice.1" now. Raises ValueError where the file is
+    there but cannot be read as that.
     """
     path = file()
     if path is None or not path.exists():
         return {"solved": {}, "inventory": []}
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        solved = {str(number): str(day) for number, day in dict(kept["solved"]).items()}
+        solved: dict[str, str] = {}
+        for name, day in sorted(dict(kept["solved"]).items(), key=lambda item: str(item[1])):
+            solved.setdefault(order.renamed(str(name)), str(day))  # the first day, where both names are kept
         return {"solved": solved, "inventory": [[str(day), int(right)] for day, right in kept["inventory"]]}
     except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise ValueError(
@@ -42,9 +47,9 @@ def read() -> dict[str, Any]:
         ) from None
 
 
-def solved(number: str) -> None:
+def solved(name: str) -> None:
     """Note that an exercise is solved, with the day it first was. Never raises: feedback matters more than notes."""
-    _note(lambda kept: kept["solved"].setdefault(number, str(date.today())))
+    _note(lambda kept: kept["solved"].setdefault(name, str(date.today())))
 
 
 def inventory(right: int) -> None:

@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: a density with its factor, other units, where the mode goes, a fold, and a judge."""
+"""The exercises: a density with its factor, other units, where the mode goes, a fold, and a judge."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def _close(a: Tensor, b: Tensor | float) -> bool:
 
 EXERCISES = [
     Exercise(
-        number="01.1",
+        name="change_of_variables_1d.1",
         question=(
             "**The formula, on your own.** Write log p(x) for x = exp(a z + b), with z standard normal. "
             "The map increases or decreases, by the sign of a."
@@ -265,7 +265,7 @@ EXERCISES = [
         aims=("compute",),
     ),
     Exercise(
-        number="01.2",
+        name="change_of_variables_1d.2",
         question=(
             "**Can a density exceed 1? Has it a unit?** A model gives a log p to heights in meters. "
             "What does it give to the same heights in centimeters? Write it for any factor between two units."
@@ -280,7 +280,7 @@ EXERCISES = [
         aims=("tell",),
     ),
     Exercise(
-        number="01.3",
+        name="change_of_variables_1d.3",
         question=(
             "**Does the mode go to the mode?** z ~ N(mean, deviation²) is highest at mean, and x = exp(z) is "
             "increasing. Where is p(x) highest?"
@@ -289,13 +289,13 @@ EXERCISES = [
         check=check_mode,
         praise="right: the factor pulls the peak to where the rubber is less stretched. Medians do go to medians.",
         hints=(
-            "Write log p(x) first: exercise 01.1 with a = deviation and b = mean. Then find its highest point.",
+            "Write log p(x) first, as in the first exercise with a = deviation, b = mean. Then find its highest point.",
             "With u = log x: log p = −½ ((u − mean) / deviation)² − u + a constant. Set the derivative by u to zero.",
         ),
         aims=("tell",),
     ),
     Exercise(
-        number="01.4",
+        name="change_of_variables_1d.4",
         question="**A fold.** Write p(x) for x = z² and any density p of z, symmetric or not.",
         answer=density_of_square,
         check=check_square,
@@ -307,7 +307,7 @@ EXERCISES = [
         aims=("compute",),
     ),
     Exercise(
-        number="01.5",
+        name="change_of_variables_1d.5",
         question=(
             "**Be the judge.** Somebody claims a density. You see its values and some samples, and no formula. "
             "Say whether they agree. (An area of 1 is not enough: remember √z.)"

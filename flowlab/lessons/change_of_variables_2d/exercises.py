@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: matrices that make Gaussians, shears, the density of a pinwheel's wing, a bug museum."""
+"""The exercises: matrices that make Gaussians, shears, the density of a pinwheel's wing, a bug museum."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def total_mass(log_prob, extent=12.0, size=600):
 
 
 def museum() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Four functions that claim to be log p(x) in the plane, (n, 2) to (n,): the bug museum of exercise 02.4."""
+    """Four functions that claim to be log p(x) in the plane, (n, 2) to (n,): the bug museum of the fourth exercise."""
 
     def log_normal(z: Tensor) -> Tensor:
         return -0.5 * z.square().sum(-1) - math.log(2 * math.pi)
@@ -295,7 +295,7 @@ def check_chain(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="02.1",
+        name="change_of_variables_2d.1",
         question=(
             "Section 2 took A and b and gave a Gaussian. Go the other way: which A and b make N(mean, covariance) out "
             "of N(0, I)? There are many right answers; any one will do."
@@ -310,7 +310,7 @@ EXERCISES = [
         aims=("check",),
     ),
     Exercise(
-        number="02.2",
+        name="change_of_variables_2d.2",
         question=(
             "You may read that the Jacobian of an additive coupling is *unitary* (the poster on NICE below says so). "
             "Unitary matrices keep every length. What is meant is *unit determinant*, which keeps areas only. Show the "
@@ -326,7 +326,7 @@ EXERCISES = [
         aims=("build",),
     ),
     Exercise(
-        number="02.3",
+        name="change_of_variables_2d.3",
         question=(
             "Write the log-density of one wing of the pinwheel, as a function of the features (a, b) that land on x. "
             "It is compared with `Pinwheel(wings=1).log_prob`, and then where the wing is folded over."
@@ -343,7 +343,7 @@ EXERCISES = [
         aims=("predict",),
     ),
     Exercise(
-        number="02.4",
+        name="change_of_variables_2d.4",
         question=(
             "**The bug museum.** Four functions claim to be a log-density in the plane. Three hold a real mistake. "
             "Do not read their code: find them by their behavior. Write `total_mass`, then run the cell below it."
@@ -358,7 +358,7 @@ EXERCISES = [
         aims=("catch",),
     ),
     Exercise(
-        number="02.5",
+        name="change_of_variables_2d.5",
         question=(
             "**One after the other.** Write the log-determinant of a composition of any number of maps. Each of them "
             "tells its own, at the points that it is given."

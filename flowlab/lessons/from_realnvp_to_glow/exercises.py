@@ -1,4 +1,4 @@
-"""Exercises of notebook 13: a 1×1 convolution, its LU factors, batch normalization, ActNorm's start, judging a race."""
+"""The exercises: a 1×1 convolution, its LU factors, batch normalization, ActNorm's start, judging a race."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ def check_difference(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="13.1",
+        name="from_realnvp_to_glow.1",
         question="**The same matrix at each pixel.** Write the 1×1 convolution with its log-determinant.",
         answer=mix_pixels,
         check=check_mix,
@@ -297,7 +297,7 @@ EXERCISES = [
         aims=("mix",),
     ),
     Exercise(
-        number="13.2",
+        name="from_realnvp_to_glow.2",
         question="**From the factors.** Build W from P, L, U and s, and read off log |det W| without any determinant.",
         answer=from_factors,
         check=check_factors,
@@ -309,7 +309,7 @@ EXERCISES = [
         aims=("factor",),
     ),
     Exercise(
-        number="13.3",
+        name="from_realnvp_to_glow.3",
         question=(
             "**Batch normalization's log-det.** In networks the layer ends with a learned scale γ and shift β. Write "
             "it as a layer of a flow, with the statistics held constant."
@@ -324,7 +324,7 @@ EXERCISES = [
         aims=("expose",),
     ),
     Exercise(
-        number="13.4",
+        name="from_realnvp_to_glow.4",
         question="**ActNorm's start.** From the first batch, find log_scale and shift.",
         answer=start,
         check=check_start,
@@ -336,7 +336,7 @@ EXERCISES = [
         aims=("start",),
     ),
     Exercise(
-        number="13.5",
+        name="from_realnvp_to_glow.5",
         question=(
             "**A race, judged.** Two recipes, some seeds each. How far apart are they, and how large is the luck in "
             'that? Then judge: `difference(gauges["turned", "rotate"], gauges["turned", "shuffle"])`.'

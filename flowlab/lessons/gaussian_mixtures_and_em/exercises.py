@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: the two steps of EM, the bound they raise, a floor for a covariance, and BIC."""
+"""The exercises: the two steps of EM, the bound they raise, a floor for a covariance, and BIC."""
 
 from __future__ import annotations
 
@@ -309,7 +309,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 EXERCISES = [
     Exercise(
-        number="07.1",
+        name="gaussian_mixtures_and_em.1",
         question=(
             "**The E-step that survives.** From log-densities and weights, write the responsibilities. Points so far "
             "out that every density rounds to zero must get sensible shares too."
@@ -324,7 +324,7 @@ EXERCISES = [
         aims=("compute",),
     ),
     Exercise(
-        number="07.2",
+        name="gaussian_mixtures_and_em.2",
         question="**The M-step.** Write the weights, means and covariances that maximize the bound for given r.",
         answer=m_step,
         check=check_m_step,
@@ -336,7 +336,7 @@ EXERCISES = [
         aims=("write",),
     ),
     Exercise(
-        number="07.3",
+        name="gaussian_mixtures_and_em.3",
         question=(
             "**The bound.** Write F(r, θ). It must take hard rows, too. Then try it: with which r does it equal the "
             "log-likelihood?"
@@ -351,7 +351,7 @@ EXERCISES = [
         aims=("explain",),
     ),
     Exercise(
-        number="07.4",
+        name="gaussian_mixtures_and_em.4",
         question=(
             "**Repair a needle.** A component has collapsed onto a line that lies askew. Raise its variances to a "
             "floor, where they are below it, and nowhere else."
@@ -366,7 +366,7 @@ EXERCISES = [
         aims=("repair",),
     ),
     Exercise(
-        number="07.5",
+        name="gaussian_mixtures_and_em.5",
         question="**The price of a component.** Write BIC. How many nats must one more Gaussian in the plane gain?",
         answer=bic,
         check=check_bic,

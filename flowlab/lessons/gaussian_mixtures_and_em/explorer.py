@@ -1,4 +1,4 @@
-"""The explorers of notebook 07."""
+"""The explorers of this lesson."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 11: spikes, the bound, three scales, code lengths, and a bug found by its behavior."""
+"""The exercises: spikes, the bound, three scales, code lengths, and a bug found by its behavior."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def _close(value: float, other: float) -> bool:
 
 EXERCISES = [
     Exercise(
-        number="11.1",
+        name="images_and_bits_per_dimension.1",
         question=(
             "**Spikes.** How many nats does a model win without noise when it narrows its spikes on the pixels that "
             "never change? Try it on the digits: how many such pixels are there?"
@@ -278,7 +278,7 @@ EXERCISES = [
         aims=("predict",),
     ),
     Exercise(
-        number="11.2",
+        name="images_and_bits_per_dimension.2",
         question="**The bound.** Write the bound with S draws of noise, for any number of levels.",
         answer=dequantized_bound,
         check=check_bound,
@@ -290,7 +290,7 @@ EXERCISES = [
         aims=("bound",),
     ),
     Exercise(
-        number="11.3",
+        name="images_and_bits_per_dimension.3",
         question=(
             "**Three scales.** NICE reports 1980.5 nats on [0, 1], MAF −1300.5 nats on the logits (log_det 4619.95). "
             "Which is better, in bits per dimension?"
@@ -305,7 +305,7 @@ EXERCISES = [
         aims=("convert",),
     ),
     Exercise(
-        number="11.4",
+        name="images_and_bits_per_dimension.4",
         question="**What a bit costs.** How long is the file when the code was built for q and symbols come from p?",
         answer=code_length,
         check=check_code,
@@ -317,7 +317,7 @@ EXERCISES = [
         aims=("say",),
     ),
     Exercise(
-        number="11.5",
+        name="images_and_bits_per_dimension.5",
         question=(
             "**The bug museum.** Probabilities of all values must add up to 1. Write the test, and judge loaders A, B "
             'and C of section 8 by their behavior: `nats_off(museum()["A"], Normal(0.5, 0.1).log_prob)`.'

@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: likelihood, its maximum, priors and parametrizations, description length."""
+"""The exercises: likelihood, its maximum, priors and parametrizations, description length."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ _AILMENT = {  # what ails it, and what was said
 
 EXERCISES = [
     Exercise(
-        "03.1",
+        "maximum_likelihood.1",
         "Write the score of this notebook for the simplest model, a Gaussian. Use no library density.",
         mean_log_likelihood,
         _check_mean_log_likelihood,
@@ -225,7 +225,7 @@ EXERCISES = [
         aims=("score",),
     ),
     Exercise(
-        "03.2",
+        "maximum_likelihood.2",
         "Where is the maximum? For a Gaussian there is a formula. Set the two derivatives of the score to zero.",
         gaussian_maximum_likelihood,
         _check_gaussian_maximum_likelihood,
@@ -237,12 +237,12 @@ EXERCISES = [
         aims=("fit",),
     ),
     Exercise(
-        "03.3",
+        "maximum_likelihood.3",
         "A prior is a density *over the parameter*, so it changes when the parameter is renamed. Given log p(σ) as a "
         "function, write the log-density of s = log σ.",
         log_prior_of_log_sigma,
         _check_log_prior_of_log_sigma,
-        "right: notebook 01's formula, with σ = eˢ as the map. That extra + s is what moves the MAP estimate.",
+        "right: the change of variables, with σ = eˢ as the map. That extra + s is what moves the MAP estimate.",
         (
             "Change of variables on the line: p(s) = p(σ) |dσ/ds|, with σ = eˢ.",
             "log p(s) = log p(σ = eˢ) + log eˢ. What is log eˢ?",
@@ -250,7 +250,7 @@ EXERCISES = [
         aims=("explain",),
     ),
     Exercise(
-        "03.4",
+        "maximum_likelihood.4",
         "A code built for q spends −log₂ q(x) bits on x. How many bits a point does it waste when points come from p?",
         extra_bits,
         _check_extra_bits,
@@ -262,7 +262,7 @@ EXERCISES = [
         aims=("read",),
     ),
     Exercise(
-        number="03.5",
+        name="maximum_likelihood.5",
         question=(
             "**What ails it?** You see three scores of a fit, and no picture. Is it too supple for its points "
             "(variance), too stiff for the truth (bias), both, or is nothing the matter?"

@@ -1,4 +1,4 @@
-"""Exercises of notebook 14: squeeze, factor out, draw a level anew, a path that stays normal, who is the outsider."""
+"""The exercises: squeeze, factor out, draw a level anew, a path that stays normal, who is the outsider."""
 
 from __future__ import annotations
 
@@ -282,7 +282,7 @@ def check_caught(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="14.1",
+        name="multi_scale_flows_on_mnist.1",
         question="**Squeeze.** Write it for any number of images and channels.",
         answer=squeeze,
         check=check_squeeze,
@@ -294,7 +294,7 @@ EXERCISES = [
         aims=("squeeze",),
     ),
     Exercise(
-        number="14.2",
+        name="multi_scale_flows_on_mnist.2",
         question="**Factor out.** Let half of the channels leave, measured against the other half, with the log-det.",
         answer=factor_out,
         check=check_factor,
@@ -306,7 +306,7 @@ EXERCISES = [
         aims=("factor",),
     ),
     Exercise(
-        number="14.3",
+        name="multi_scale_flows_on_mnist.3",
         question=(
             "**One level anew.** Replace one level of the latents and keep the others. (Then try levels 0 and 1 on "
             "digits of your choice, with `draw.encode` and `draw.decode`.)"
@@ -321,7 +321,7 @@ EXERCISES = [
         aims=("resample",),
     ),
     Exercise(
-        number="14.4",
+        name="multi_scale_flows_on_mnist.4",
         question="**A path that stays normal.** Lead from z0 to z1 without passing through colder latents.",
         answer=normal_path,
         check=check_path,
@@ -333,7 +333,7 @@ EXERCISES = [
         aims=("move",),
     ),
     Exercise(
-        number="14.5",
+        name="multi_scale_flows_on_mnist.5",
         question=(
             "**Who is the outsider?** Score the rule that the image with more bits is the one from outside. 1 is "
             "perfect, 0.5 is a coin, 0 is always wrong. Then call it on the sets of section 9: "

@@ -1,4 +1,4 @@
-"""Exercises of notebook 04: a coupling with another law, who depends on whom, the area that S moves, a bug museum."""
+"""The exercises: a coupling with another law, who depends on whom, the area that S moves, a bug museum."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def too_good(layers: int = 4) -> Flow:
 
 
 def museum(features: int = 4, seed: int = 0) -> dict[str, Bijection]:
-    """Four coupling layers with random weights, named A to D: the bug museum of exercise 04.4. Two are sound."""
+    """Four coupling layers with random weights, named A to D: the bug museum of the last exercise. Two are sound."""
     generator = Generator().manual_seed(seed)
     exhibits = {}
     for name, kind in zip("ABCD", (AffineCoupling, BothSubtract, AdditiveCoupling, SummedOverAll), strict=True):
@@ -341,7 +341,7 @@ def _close(a: Tensor, b: Tensor | float) -> bool:
 
 EXERCISES = [
     Exercise(
-        number="04.1",
+        name="nice.1",
         question=(
             "**Another law.** Write one coupling layer in the plane with the law h(a; b) = sinh(arcsinh(a) + b), which "
             "can stretch, and with any function m as its conditioner. z₁ = x₁ passes. Does m have to be invertible? "
@@ -357,7 +357,7 @@ EXERCISES = [
         aims=("write",),
     ),
     Exercise(
-        number="04.2",
+        name="nice.2",
         question=(
             "**Who depends on whom?** You are given the masks of a flow, one a layer, in any order and of any kind. "
             "After how many layers does every output depend on every input?"
@@ -372,7 +372,7 @@ EXERCISES = [
         aims=("count",),
     ),
     Exercise(
-        number="04.3",
+        name="nice.3",
         question=(
             "**The area that S moves.** A flow of additive couplings ends with z = S · (…), S = diag(S₁, S₂), before a "
             "standard normal. What is the area of {p > c}? Compare it with the explorer: S = diag(2, 1) and c = 0.04."
@@ -387,7 +387,7 @@ EXERCISES = [
         aims=("explain", "read"),
     ),
     Exercise(
-        number="04.4",
+        name="nice.4",
         question=(
             "**The bug museum.** Four coupling layers hang here; two of them hold a mistake from real, published code. "
             "Do not read theirs. Write a function that finds out from a layer's behavior what is wrong with it."

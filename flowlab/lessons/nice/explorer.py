@@ -1,4 +1,4 @@
-"""The explorer of notebook 04."""
+"""The explorer of this lesson."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 12: the most likely image, the spectrum, one Langevin step, a museum of steps, noisy pixels."""
+"""The exercises: the most likely image, the spectrum, one Langevin step, a museum of steps, noisy pixels."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ def check_posterior(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="12.1",
+        name="nice_on_mnist.1",
         question=(
             "**The most likely image.** By how many nats is f⁻¹(0) more likely than a typical sample, for any D, and "
             "for a logistic or a normal prior? Then: why has no sample ever looked like it?"
@@ -275,7 +275,7 @@ EXERCISES = [
         aims=("explain",),
     ),
     Exercise(
-        number="12.2",
+        name="nice_on_mnist.2",
         question="**The spectrum.** Which k latent directions are the widest? Mind what a large S means.",
         answer=widest,
         check=check_widest,
@@ -287,7 +287,7 @@ EXERCISES = [
         aims=("read",),
     ),
     Exercise(
-        number="12.3",
+        name="nice_on_mnist.3",
         question="**One step.** Write the Langevin step that fills in hidden pixels.",
         answer=langevin_step,
         check=check_step,
@@ -299,7 +299,7 @@ EXERCISES = [
         aims=("fill in",),
     ),
     Exercise(
-        number="12.4",
+        name="nice_on_mnist.4",
         question=(
             "**The bug museum.** Measure the temperature of a rule, then judge A, B, C and D of section 6: "
             '`temperature(museum()["A"], 0.05)`. Which is Langevin, and which two have the same fault?'
@@ -317,7 +317,7 @@ EXERCISES = [
         aims=("measure",),
     ),
     Exercise(
-        number="12.5",
+        name="nice_on_mnist.5",
         question="**Noisy pixels.** Write log p(z | y), the function that section 7 climbs.",
         answer=log_posterior,
         check=check_posterior,

@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: the way back through a coupling, nats and units again, and a claim that is too good."""
+"""The exercises: the way back through a coupling, nats and units again, and a claim that is too good."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def check_normal(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="05.1",
+        name="realnvp_in_the_plane.1",
         question=(
             "**The way back.** Sampling needs the inverse. Write it for one affine coupling, with the log-determinant "
             "of the map *just applied*. (Published code has been seen in which forward and inverse both subtract.)"
@@ -283,7 +283,7 @@ EXERCISES = [
         aims=("write",),
     ),
     Exercise(
-        number="05.2",
+        name="realnvp_in_the_plane.2",
         question=(
             "**Have nats a unit, again.** A colleague standardizes each coordinate and reports −1.30 nats. You fit "
             "the raw data and report −1.70. Who has the better flow? Bring the colleague's number to your scale."
@@ -298,7 +298,7 @@ EXERCISES = [
         aims=("measure",),
     ),
     Exercise(
-        number="05.3",
+        name="realnvp_in_the_plane.3",
         question=(
             "**The bug museum: too good to be true.** You saw a wrong sign beat the truth. Write the alarm: "
             "given log p and a claimed log q at the same draws of p, can the claim be right? Allow for luck."
@@ -313,7 +313,7 @@ EXERCISES = [
         aims=("notice",),
     ),
     Exercise(
-        number="05.4",
+        name="realnvp_in_the_plane.4",
         question=(
             "**The price of the bound.** One coupling scales by at most e^bound. How many does it take until a "
             "coordinate of the plane can be scaled by a given factor?"
@@ -328,7 +328,7 @@ EXERCISES = [
         aims=("explain",),
     ),
     Exercise(
-        number="05.5",
+        name="realnvp_in_the_plane.5",
         question=(
             "**Read the latent.** If q = p, then z = f(x) of the data is standard normal. Write the test that needs no "
             "exact density: can these latent points be draws of one?"

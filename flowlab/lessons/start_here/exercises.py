@@ -1,4 +1,4 @@
-"""Exercises of notebook 00: an inverse, the gauge, a log-determinant, a training; small, to learn how checks answer."""
+"""The exercises: an inverse, the gauge, a log-determinant, a training; small, to learn how checks answer."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def check_train(answer: Callable[[Tensor, int], Any]) -> None:
 
 EXERCISES = [
     Exercise(
-        number="00.1",
+        name="start_here.1",
         question="A flow is a map with a way back. The map here is z = 2x + 3. Write the way back.",
         answer=undo,
         check=check_undo,
@@ -188,7 +188,7 @@ EXERCISES = [
         aims=("use", "bend"),
     ),
     Exercise(
-        number="00.2",
+        name="start_here.2",
         question="Write the gauge, KL(p‖q) = E[log p − log q], where E is the mean over points drawn from p.",
         answer=gauge,
         check=check_gauge,
@@ -200,7 +200,7 @@ EXERCISES = [
         aims=("read", "judge"),
     ),
     Exercise(
-        number="00.3",
+        name="start_here.3",
         question="Write a first map in the format of this package: z = 3x in the plane, together with its log_det.",
         answer=stretch,
         check=check_stretch,
@@ -212,7 +212,7 @@ EXERCISES = [
         aims=("bend",),
     ),
     Exercise(
-        number="00.4",
+        name="start_here.4",
         question="Train a flow yourself: make one, fit it to the points x, and give it back.",
         answer=train,
         check=check_train,

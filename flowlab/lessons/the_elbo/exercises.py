@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: the two terms of the bound, a round of EM, KL of Gaussians, samples with gradients."""
+"""The exercises: the two terms of the bound, a round of EM, KL of Gaussians, samples with gradients."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 EXERCISES = [
     Exercise(
-        number="08.1",
+        name="the_elbo.1",
         question=(
             "**The bound in two terms.** How well do the causes explain x, and how far has q moved from the prior? "
             "Also for a q that is certain."
@@ -301,7 +301,7 @@ EXERCISES = [
         aims=("compute",),
     ),
     Exercise(
-        number="08.2",
+        name="the_elbo.2",
         question=(
             "**E, then M.** Compute where the explorer's triangle is: the top of the bound that touches the likelihood "
             "at a given θ. The model is the explorer's, ½ N(x; 0, 1) + ½ N(x; θ, 1)."
@@ -316,7 +316,7 @@ EXERCISES = [
         aims=("climb",),
     ),
     Exercise(
-        number="08.3",
+        name="the_elbo.3",
         question="**KL of two Gaussians, in closed form.** The VAE's KL is the case of p = N(0, I). Mind the order.",
         answer=gaussian_kl,
         check=check_kl,
@@ -328,7 +328,7 @@ EXERCISES = [
         aims=("choose",),
     ),
     Exercise(
-        number="08.4",
+        name="the_elbo.4",
         question="**A sample that gradients pass through.** Networks give log σ², because it may be any number.",
         answer=draw_sample,
         check=check_draw,
@@ -340,7 +340,7 @@ EXERCISES = [
         aims=("draw",),
     ),
     Exercise(
-        number="08.5",
+        name="the_elbo.5",
         question="**Many samples, a tighter bound.** Turn log-weights of S samples into the bound of section 6.",
         answer=importance_bound,
         check=check_importance,

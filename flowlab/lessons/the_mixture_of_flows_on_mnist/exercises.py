@@ -1,4 +1,4 @@
-"""Exercises of notebook 16: accuracy and NMI from a contingency table, a walk between latents, an honest choice."""
+"""The exercises: accuracy and NMI from a contingency table, a walk between latents, an honest choice."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def check_report(answer: Callable) -> None:
 
 EXERCISES = [
     Exercise(
-        number="16.1",
+        name="the_mixture_of_flows_on_mnist.1",
         question=(
             "**Give the components names.** Compute the accuracy from a contingency table. Then put the published "
             "table's diagonal beside it: for which tables is the diagonal enough?"
@@ -228,7 +228,7 @@ EXERCISES = [
         aims=("compute",),
     ),
     Exercise(
-        number="16.2",
+        name="the_mixture_of_flows_on_mnist.2",
         question=(
             "**Between two draws.** In the explorer you dragged z between four latents. Do it for two, so that every "
             "point on the way is a draw from the base as well."
@@ -243,7 +243,7 @@ EXERCISES = [
         aims=("carry",),
     ),
     Exercise(
-        number="16.3",
+        name="the_mixture_of_flows_on_mnist.3",
         question=(
             "**What a component says of the digit.** Compute the normalized mutual information of a table. What is it "
             "for a component that took two digits whole?"
@@ -259,7 +259,7 @@ EXERCISES = [
         aims=("compute",),
     ),
     Exercise(
-        number="16.4",
+        name="the_mixture_of_flows_on_mnist.4",
         question=(
             "**Which start?** Three starts of q end with three losses, and, once you look at the labels, three "
             "accuracies. Which accuracy may you print for a method without labels?"

@@ -1,4 +1,4 @@
-"""Exercises of notebook 09: drawing from a mixture, generalized EM, cutting a density in two, diagnosis, the museum."""
+"""The exercises: drawing from a mixture, generalized EM, cutting a density in two, diagnosis, the museum."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def _greedy(table: Tensor) -> float:
 
 EXERCISES = [
     Exercise(
-        number="09.1",
+        name="the_variational_mixture_of_flows.1",
         question=(
             "**Draw from a mixture.** First the component, then the point. What is the mean of very many draws, and "
             "need there be any point near it?"
@@ -346,7 +346,7 @@ EXERCISES = [
         aims=("sample",),
     ),
     Exercise(
-        number="09.2",
+        name="the_variational_mixture_of_flows.2",
         question=(
             "**Generalized EM in three lines.** Write the loss whose gradient is EM's. On paper: what is its gradient "
             "in log p(x | k), and what is that of −log p(x)?"
@@ -361,7 +361,7 @@ EXERCISES = [
         aims=("show",),
     ),
     Exercise(
-        number="09.3",
+        name="the_variational_mixture_of_flows.3",
         question=(
             "**Any cut is as likely.** Take any density p and any region. Write the two components whose mixture is p "
             "again, one living inside the region and one outside."
@@ -376,7 +376,7 @@ EXERCISES = [
         aims=("explain",),
     ),
     Exercise(
-        number="09.4",
+        name="the_variational_mixture_of_flows.4",
         question=(
             "**Diagnose a clustering.** Which components are dead, and how accurate is it? Which of the two could you "
             "have found without any labels?"
@@ -392,7 +392,7 @@ EXERCISES = [
         aims=("diagnose",),
     ),
     Exercise(
-        number="09.5",
+        name="the_variational_mixture_of_flows.5",
         question=(
             "**The bug museum.** Three functions claim to be log-densities. You may not read their code. Find the one "
             "that is none."

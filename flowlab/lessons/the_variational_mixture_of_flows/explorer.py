@@ -1,4 +1,4 @@
-"""The explorers of notebook 09."""
+"""The explorers of this lesson."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: how much a map stretches, the least that is left in a gap, and what nats say of samples."""
+"""The exercises: how much a map stretches, the least that is left in a gap, and what nats say of samples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def islands(width, distance, std):
     """What two islands leave in a gap, and the stretch with which one normal could leave no more: two numbers.
 
     Along x₁ the islands are ½ N(−distance, std²) + ½ N(distance, std²), and the gap is |x₁| < width / 2. For the
-    stretch take the floor of 06.2 with side = ½.
+    stretch take the floor of the second exercise with side = ½.
     """
     normal = torch.distributions.Normal(0.0, 1.0)
     near, far = torch.tensor([(width / 2 - distance) / std, (-width / 2 - distance) / std], dtype=torch.float64)
@@ -222,7 +222,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 EXERCISES = [
     Exercise(
-        number="06.1",
+        name="what_a_flow_cannot_do.1",
         question=(
             "**Measure the stretch.** Write the two factors for any map of the plane, at each point: how much longer "
             "can a short step become, and how much shorter?"
@@ -237,7 +237,7 @@ EXERCISES = [
         aims=("measure",),
     ),
     Exercise(
-        number="06.2",
+        name="what_a_flow_cannot_do.2",
         question=(
             "**The least that is left.** A flow z → x that stretches by at most L puts probability a on one side of a "
             "gap of width w. How little can it leave in the gap? How large must L be for 0.1 %, with w = 2, a = ½?"
@@ -252,7 +252,7 @@ EXERCISES = [
         aims=("explain", "compute"),
     ),
     Exercise(
-        number="06.3",
+        name="what_a_flow_cannot_do.3",
         question=(
             "**Higher likelihood, better samples?** A model is right except that some share of its samples is garbage, "
             "far from the data. It is `nats` away from the truth, no more. How large can the share be?"
@@ -267,7 +267,7 @@ EXERCISES = [
         aims=("tell",),
     ),
     Exercise(
-        number="06.4",
+        name="what_a_flow_cannot_do.4",
         question=(
             "**Compare the ways out.** A base of two islands leaves something in the gap without any stretch. How "
             "much, and how far would a flow with *one* normal as base have to stretch to leave no more?"

@@ -5,6 +5,7 @@ import notebook_format
 import pytest
 
 from flowlab.lessons import exercises
+from flowlab.lessons.base import order
 
 COURSE = notebook_format.course()
 
@@ -19,14 +20,13 @@ def test_notebook_keeps_the_house_rules(path):
     cells = nbformat.read(path, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]
-    number = path.name[:2]
-    assert cells[0].source.startswith(f"# {number} "), "the title opens with the number"
+    assert cells[0].source.startswith(f"# {path.name[:2]} "), "the title opens with the number"
     assert "you will be able to" in text.lower()
     assert "arXiv" in text
     assert len(text.split()) <= 2800 and len(code) <= 200
     tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     asked = {tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")}
-    assert asked == {n for n in exercises() if n.startswith(number)}, "every exercise of flowlab.lessons stands in it"
+    assert asked == set(exercises(order.slug(path))), "every exercise of flowlab.lessons stands in it"
     assert 2 <= len(asked) <= 5
     assert "nbval-check-output" in tags, "a claim that the text leans on is checked"
 
@@ -34,7 +34,7 @@ def test_notebook_keeps_the_house_rules(path):
 @pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
 def test_solutions_are_current(path):
     stored = nbformat.read(notebook_format.solution_path(path), as_version=4)
-    made = notebook_format.solutions(path.name[:2], notebook_format.title_of(path))
+    made = notebook_format.solutions(path)
     assert nbformat.writes(stored) == nbformat.writes(made), "run: python tests/notebook_format.py --write"
 
 
@@ -47,20 +47,20 @@ def test_solutions_pass_the_checks(path, capsys):
         if cell.cell_type == "code":
             exec(cell.source, names)
     printed = capsys.readouterr().out
-    assert printed.count("✔") == len(exercises(path.name[:2])), printed
+    assert printed.count("✔") == len(exercises(order.slug(path))), printed
     assert "✘" not in printed and "○" not in printed
 
 
-@pytest.mark.parametrize("number", list(exercises()))
-def test_worked_answer_passes_and_stub_is_open(number):
-    exercise = exercises()[number]
+@pytest.mark.parametrize("name", list(exercises()))
+def test_worked_answer_passes_and_stub_is_open(name):
+    exercise = exercises()[name]
     assert exercise.verdict(exercise.answer)[0] == "right", exercise.verdict(exercise.answer)
     assert exercise.stub.splitlines()[0] == exercise.solution.splitlines()[0]
     assert len(exercise.hints) >= 2
 
 
-@pytest.mark.parametrize("number", list(exercises()))
-def test_garbage_gets_a_sentence(number):
+@pytest.mark.parametrize("name", list(exercises()))
+def test_garbage_gets_a_sentence(name):
     def nothing(*_):
         return None
 
@@ -71,5 +71,5 @@ def test_garbage_gets_a_sentence(number):
         raise RuntimeError("no")
 
     for garbage in (nothing, words, raises):
-        kind, sentence = exercises()[number].verdict(garbage)
+        kind, sentence = exercises()[name].verdict(garbage)
         assert kind == "wrong" and len(sentence) > 10 and "Traceback" not in sentence

@@ -1,4 +1,4 @@
-"""The pictures of notebook 12: samples against exact moments, masks and runs against what they should leave alone."""
+"""The pictures of nice_on_mnist against exact moments; its worked answers are the package's own steps."""
 
 import math
 
@@ -7,10 +7,16 @@ import pytest
 import torch
 from matplotlib.image import AxesImage
 
+from flowlab.densities import StandardLogistic, StandardNormal
+from flowlab.lessons.nice_on_mnist import exercises as lesson
 from flowlab.lessons.nice_on_mnist import figures as draw
+from flowlab.lessons.nice_on_mnist.exercises import museum
 from flowlab.lessons.nice_on_mnist.explorer import CoolDigits, FillHidden
 from flowlab.models import nice
+from flowlab.restoration import posterior, wander, widths
 from flowlab.training import History
+
+# Pictures and explorers
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +165,129 @@ def test_two_ways_to_cool_are_densities(tau):
         np.testing.assert_allclose(scaled, power, atol=1e-3)
     else:
         assert power[1000, 1] > scaled[1000, 1] and power[200, 1] < scaled[200, 1]
+
+
+# Exercises
+
+
+PER_DIM = {"logistic": 2 - 2 * math.log(2), "normal": 0.5}
+AT_ZERO = {"logistic": -2 * math.log(2), "normal": -0.5 * math.log(2 * math.pi)}
+
+
+def step(drift=1.0, noise=None, where=None):
+    """A wrong ``langevin_step``: so much of the drift, this noise of a, these pixels."""
+
+    def answer(x, score, hidden, a, eps):
+        size = math.sqrt(2 * a) if noise is None else noise(a)
+        chosen = hidden if where is None else where(hidden)
+        return torch.where(chosen, x + drift * a * score(x) + size * eps, x)
+
+    return answer
+
+
+def noise_everywhere(x, score, hidden, a, eps):
+    return x + torch.where(hidden, a * score(x), 0.0) + math.sqrt(2 * a) * eps
+
+
+def run(step, a, points=4000, times=5, score=lambda x: -x, spread=lambda x: x.var()):
+    x = torch.zeros(points)
+    for _ in range(int(times / a)):
+        x = step(x, score, a, torch.randn(points))
+    return spread(x)
+
+
+def terms(z, y, sigma, inverse, log_prior):
+    x, log_det = inverse(z)
+    return log_prior(z), (y - x).square().sum(-1), log_det
+
+
+# the exercise, what the student does, and words that stand in the hint for it alone
+WRONG = [
+    (1, lambda D, prior: -D * PER_DIM[prior], "mode minus mean"),
+    (1, lambda D, prior: PER_DIM[prior], "for one dimension"),
+    (1, lambda D, prior: D * PER_DIM[prior] / math.log(2), "in bits"),
+    (1, lambda D, prior: D * AT_ZERO[prior], "What has a typical sample"),
+    (1, lambda D, prior: D * (AT_ZERO[prior] - PER_DIM[prior]), "mean over samples alone"),
+    (1, lambda D, prior: D * PER_DIM["logistic"], "the other prior"),
+    (1, lambda D, prior: 1.0, "mean of the log density)"),
+    (2, lambda s, k: s.argsort(descending=True)[:k], "the largest S"),
+    (2, lambda s, k: s.abs().argsort()[:k], "sorted by |log S|"),
+    (2, lambda s, k: (-s).exp().sort(descending=True).values[:k], "Those are the values"),
+    (2, lambda s, k: s.argsort(), "directions, but got shape"),
+    (2, lambda s, k: s.argsort()[:k].flip(0), "in another order"),
+    (2, lambda s, k: torch.arange(k) + 100, "Sort by it"),
+    (3, step(noise=lambda a: 0.0), "is MAP"),
+    (3, step(noise=math.sqrt), "The √2 is missing"),
+    (3, step(noise=lambda a: a), "that NICE prints"),
+    (3, step(noise=lambda a: math.sqrt(2) * a), "under the root"),
+    (3, step(noise=lambda a: 2 * a), "not 2a"),
+    (3, step(drift=0.5, noise=math.sqrt), "of size a/2"),
+    (3, step(drift=-1.0), "downhill"),
+    (3, step(where=lambda hidden: torch.ones_like(hidden)), "The seen pixels moved"),
+    (3, step(where=lambda hidden: ~hidden), "True is hidden"),
+    (3, noise_everywhere, "if only by noise"),
+    (3, step(drift=3.0), "where hidden, else x"),
+    (4, lambda step, a: run(step, a, score=lambda x: x), "It ran away"),
+    (4, lambda step, a: run(step, a, spread=lambda x: x.std()), "That is the deviation"),
+    (4, lambda step, a: 1 / run(step, a), "Upside down"),
+    (4, lambda step, a: run(step, a, spread=lambda x: x.mean()), "Is it the mean"),
+    (4, lambda step, a: run(step, a, times=0.2), "too early"),
+    (4, lambda step, a: 3 * run(step, a), "Give eps a variance of 1"),
+    (5, lambda *given: (lambda p, s, d: p - s / 2 / given[2] ** 2 + d)(*terms(*given)), "a density of x"),
+    (5, lambda *given: -terms(*given)[1] / 2 / given[2] ** 2, "The prior is missing"),
+    (5, lambda *given: terms(*given)[0], "y is not used"),
+    (5, lambda *given: (lambda p, s, d: p + s / 2 / given[2] ** 2)(*terms(*given)), "Your sign"),
+    (5, lambda *given: (lambda p, s, d: p - s / given[2] ** 2)(*terms(*given)), "The ½ of the Gaussian"),
+    (5, lambda *given: (lambda p, s, d: p - s / 2 / given[2])(*terms(*given)), "not by σ"),
+    (5, lambda *given: (lambda p, s, d: p - s.sqrt() / 2 / given[2] ** 2)(*terms(*given)), "*squared* distance"),
+    (
+        5,
+        lambda *given: (lambda p, s, d: p - s / 2 / given[2] ** 2 / given[0].shape[-1])(*terms(*given)),
+        "A mean over pixels",
+    ),
+    (5, lambda z, *_: z[:, 0], "may be left out"),
+]
+
+RIGHT = [
+    (1, lambda D, prior: D / 2 if prior == "normal" else 2 * D * (1 - math.log(2))),
+    (2, lambda s, k: (1 / s.exp()).topk(k).indices),
+    (3, lambda x, score, hidden, a, eps: x + hidden * (a * score(x) + (2 * a) ** 0.5 * eps)),
+    (4, lambda step, a: run(step, a, spread=lambda x: (x**2).mean())),
+    (
+        5,
+        lambda z, y, sigma, inverse, log_prior: (
+            torch.distributions.Normal(inverse(z)[0], sigma).log_prob(y).sum(-1) + log_prior(z)
+        ),
+    ),
+]
+
+
+def test_the_worked_answers_are_the_packages():
+    g = torch.Generator().manual_seed(0)
+    for prior, base in (("logistic", StandardLogistic(200)), ("normal", StandardNormal(200))):
+        measured = base.log_prob(torch.zeros(200)) - base.log_prob(base.sample(4000, g)).mean()
+        assert lesson.excess_of_the_mode(200, prior) == pytest.approx(float(measured), rel=0.01)
+    flow = nice(6, generator=g)
+    with torch.no_grad():
+        flow.bijection[-1].log_scale.normal_(generator=g)
+    by_hand = lesson.widest(flow.bijection[-1].log_scale, 3)
+    assert torch.equal(by_hand, widths(flow).topk(3).indices)
+    x, y, hidden = flow.sample(4, g), torch.randn(4, 6, generator=g), torch.arange(6) > 2
+    run = wander(
+        flow.log_prob, x, "langevin", rate=lambda _: 0.01, free=hidden, generator=torch.Generator().manual_seed(1)
+    )
+    next(run)
+    eps = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+
+    def score(x):
+        return torch.func.grad(lambda x: flow.log_prob(x).sum())(x)
+
+    torch.testing.assert_close(lesson.langevin_step(x, score, hidden, 0.01, eps), next(run)[0])
+    answer = lesson.log_posterior(x, y, 0.3, flow.bijection.inverse, flow.base.log_prob)
+    torch.testing.assert_close(answer, posterior(flow, y, 0.3)(x))
+
+
+def test_the_museum_is_as_hot_as_the_praise_says():
+    torch.manual_seed(0)
+    hot = {name: float(lesson.temperature(step, 0.05)) for name, step in museum().items()}
+    assert hot == pytest.approx({"A": 0.5, "B": 0.025, "C": 1.0, "D": 0.5}, rel=0.15)

@@ -1,11 +1,16 @@
-"""What the pictures of notebook 16 promise: shares that are shares, corners that are their digits, one z for all."""
+"""What the pictures of the_mixture_of_flows_on_mnist promise; each known wrong answer meets its own hint."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import entropy
 
 from flowlab.lessons.the_mixture_of_flows_on_mnist import figures as draw
+from flowlab.lessons.the_mixture_of_flows_on_mnist.exercises import _greedy
 from flowlab.lessons.the_mixture_of_flows_on_mnist.explorer import LookInside, OneStyleTenDigits
+
+# Pictures and explorers
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +108,64 @@ def test_the_table_says_in_words_where_each_digit_goes():
     figure = draw.table(np.array([[1, 9], [2, 6]]), "a table")
     assert "0 to 1 (90%), 1 to 1 (75%)" in figure.get_label()
     assert {text.get_text() for text in figure.axes[0].texts} == {"9", "1", "2", "6"}
+
+
+# Exercises
+
+
+def matched(counts, sign=-1):
+    return counts[linear_sum_assignment(sign * counts)].sum()
+
+
+def shared(counts):
+    p = counts / counts.sum()
+    return entropy(p.sum(1)) + entropy(p.sum(0)) - entropy(p.ravel())
+
+
+def over(counts, weigh):
+    p = counts / counts.sum()
+    return shared(counts) / weigh(entropy(p.sum(1)), entropy(p.sum(0)))
+
+
+def naive_nmi(counts):  # 0 log 0 is NaN
+    p = counts / counts.sum()
+    y, k, both = (-(q * np.log(q)).sum() for q in (p.sum(1), p.sum(0), p))
+    return (y + k - both) / ((y + k) / 2)
+
+
+def joint_over_mean(counts):
+    p = counts / counts.sum()
+    return 2 * entropy(p.ravel()) / (entropy(p.sum(0)) + entropy(p.sum(1)))
+
+
+WRONG = [
+    (1, lambda t: matched(t), "number of images"),
+    (1, lambda t: np.trace(t) / t.sum(), "does not know that it should be"),
+    (1, lambda t: t.max(0).sum() / t.sum(), "may both stand for one digit"),
+    (1, lambda t: t.max(1).sum() / t.sum(), "swallowing two costs nothing"),
+    (1, lambda t: matched(t, 1) / t.sum(), "as small as it can"),
+    (1, lambda t: _greedy(t) / t.sum(), "gave away the largest entry first"),
+    (1, lambda t: 0.5, "add up the matched entries"),
+    (2, lambda a, b, s: (1 - s) * a + s * b, "The straight line"),
+    (2, lambda a, b, s: np.sqrt(s) * a + np.sqrt(1 - s) * b, "wrong direction"),
+    (2, lambda a, b, s: (1 - s**2) * a + s * b, "sum of the squared weights"),
+    (2, lambda a, b, s: 0 * a, "should be that latent itself"),
+    (2, lambda a, b, s: (lambda z: z / (z**2).sum() ** 0.5)((1 - s) * a + s * b), "a length of your own"),
+    (3, lambda t: shared(t), "mutual information itself"),
+    (3, lambda t: over(t, lambda y, k: y + k), "not by their mean"),
+    (3, lambda t: over(t, max), "divide by one of the entropies"),
+    (3, naive_nmi, "should count as 0"),
+    (3, joint_over_mean, "What they share"),
+    (3, lambda t: 0.5, "From the joint shares"),
+    (4, lambda L, A: A.max(), "chose with the labels"),
+    (4, lambda L, A: A[L.argmax()], "It was to be made small"),
+    (4, lambda L, A: A.mean(), "thrown away"),
+    (4, lambda L, A: L.argmin(), "the number of the start"),
+    (4, lambda L, A: 0.123, "if you had no labels"),
+]
+RIGHT = [
+    (1, lambda t: matched(t) / t.sum()),
+    (2, lambda a, b, s: np.sqrt(1 - s) * a + np.sqrt(s) * b),
+    (3, lambda t: over(t, lambda y, k: (y + k) / 2)),
+    (4, lambda L, A: sorted(zip(L, A, strict=True))[0][1]),
+]

@@ -1,17 +1,17 @@
-"""Each known wrong answer of notebook 04 meets its own hint, and no other's."""
+"""Each known wrong answer of nice meets its own hint, and no other's."""
 
 import math
 
 import pytest
 import torch
 
-from flowlab.lessons.nice import exercises as notebook_04
+from flowlab.lessons.nice import exercises as lesson
 from flowlab.lessons.nice.figures import PATTERNS, SCALINGS, AreaAndDependence, dependencies, level_set, masks
 from flowlab.plotting.plane import plane
 
 
 def sinh_layer(*, condition=0, log_det=None):
-    """The right answer of 04.1 with one thing changed."""
+    """The right answer of exercise 1 with one thing changed."""
 
     def answer(x, m):
         x1, x2 = x.unbind(-1)
@@ -27,7 +27,7 @@ def slope(m, x1):
 
 
 def count(*, stop=None, inverted=False, backward=False, forgets=False):
-    """The right answer of 04.2 with one thing changed."""
+    """The right answer of exercise 2 with one thing changed."""
 
     def answer(all_masks):
         D = len(all_masks[0])
@@ -68,72 +68,72 @@ def near(a, b):
     return torch.allclose(a, b, atol=1e-3)
 
 
-# number, what the student does, and words that stand in the hint for it alone
+# the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    ("04.1", lambda x, m: (torch.stack((x[:, 0], x[:, 1] + m(x[:, 0])), -1), 0 * x[:, 0]), "NICE's law"),
-    ("04.1", lambda x, m: tuple(v.flip(-1) if v.ndim == 2 else v for v in sinh_layer()(x.flip(-1), m)), "moves x₁"),
-    ("04.1", sinh_layer(condition=1), "Your b is m(x₂)"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: 0 * right), "Your log_det is 0"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: right + slope(m, x1).abs().log()), "counts the slope of m"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: slope(m, x1).abs().log()), "counts the slope of m"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: -right), "wrong sign"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: u.cosh().log()), "Half of the chain rule"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: right.exp()), "This is ∂h/∂a itself"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: right.mean().expand(len(x1))), "the same for each sample"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: right + x1), "log_det is not yet"),
-    ("04.1", sinh_layer(log_det=lambda x1, x2, u, right, m: right.sum()), "Expected log_det as shape"),
-    ("04.1", lambda x, m: sinh_layer()(x, m)[0], "Return two things"),
-    ("04.1", lambda x, m: (x, x[:, 0]), "Your z is not"),
-    ("04.2", lambda all_masks: None, "You say never"),
-    ("04.2", count(forgets=True), "You say never"),
-    ("04.2", changed, "has been *changed*"),
-    ("04.2", count(inverted=True), "in reverse order"),
-    ("04.2", count(backward=True), "in reverse order"),
-    ("04.2", count(stop=lambda n: n - 1), "One too few"),
-    ("04.2", lambda all_masks: 2 if len(all_masks[0]) == 2 else 3, "in reverse order"),
-    ("04.2", lambda all_masks: 4, "by hand"),
-    ("04.2", lambda all_masks: count()(all_masks) or 3, "it never happens"),
-    ("04.2", lambda all_masks: "three", "Return a whole number"),
-    ("04.3", lambda c, S: math.pi * level(c, 1.0), "without S"),
-    ("04.3", lambda c, S: math.pi * level(c, S[0] * S[1]) * S[0] * S[1], "wrong way round"),
-    ("04.3", lambda c, S: math.pi * level(c, S[0] * S[1]), "the disc in z"),
-    ("04.3", lambda c, S: math.pi * level(c, 1.0) / (S[0] * S[1]), "moves the level too"),
-    ("04.3", lambda c, S: math.pi * math.sqrt(level(c, S[0] * S[1])) / (S[0] * S[1]), "*squared* radius"),
-    ("04.3", lambda c, S: math.pi * level(c, S[0] * S[1]) / (S[0] * S[1]) / 2, "Half of it"),
-    ("04.3", lambda c, S: level(c, S[0] * S[1]) / (S[0] * S[1]), "π is missing"),
+    (1, lambda x, m: (torch.stack((x[:, 0], x[:, 1] + m(x[:, 0])), -1), 0 * x[:, 0]), "NICE's law"),
+    (1, lambda x, m: tuple(v.flip(-1) if v.ndim == 2 else v for v in sinh_layer()(x.flip(-1), m)), "moves x₁"),
+    (1, sinh_layer(condition=1), "Your b is m(x₂)"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: 0 * right), "Your log_det is 0"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: right + slope(m, x1).abs().log()), "counts the slope of m"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: slope(m, x1).abs().log()), "counts the slope of m"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: -right), "wrong sign"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: u.cosh().log()), "Half of the chain rule"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: right.exp()), "This is ∂h/∂a itself"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: right.mean().expand(len(x1))), "the same for each sample"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: right + x1), "log_det is not yet"),
+    (1, sinh_layer(log_det=lambda x1, x2, u, right, m: right.sum()), "Expected log_det as shape"),
+    (1, lambda x, m: sinh_layer()(x, m)[0], "Return two things"),
+    (1, lambda x, m: (x, x[:, 0]), "Your z is not"),
+    (2, lambda all_masks: None, "You say never"),
+    (2, count(forgets=True), "You say never"),
+    (2, changed, "has been *changed*"),
+    (2, count(inverted=True), "in reverse order"),
+    (2, count(backward=True), "in reverse order"),
+    (2, count(stop=lambda n: n - 1), "One too few"),
+    (2, lambda all_masks: 2 if len(all_masks[0]) == 2 else 3, "in reverse order"),
+    (2, lambda all_masks: 4, "by hand"),
+    (2, lambda all_masks: count()(all_masks) or 3, "it never happens"),
+    (2, lambda all_masks: "three", "Return a whole number"),
+    (3, lambda c, S: math.pi * level(c, 1.0), "without S"),
+    (3, lambda c, S: math.pi * level(c, S[0] * S[1]) * S[0] * S[1], "wrong way round"),
+    (3, lambda c, S: math.pi * level(c, S[0] * S[1]), "the disc in z"),
+    (3, lambda c, S: math.pi * level(c, 1.0) / (S[0] * S[1]), "moves the level too"),
+    (3, lambda c, S: math.pi * math.sqrt(level(c, S[0] * S[1])) / (S[0] * S[1]), "*squared* radius"),
+    (3, lambda c, S: math.pi * level(c, S[0] * S[1]) / (S[0] * S[1]) / 2, "Half of it"),
+    (3, lambda c, S: level(c, S[0] * S[1]) / (S[0] * S[1]), "π is missing"),
     (
-        "04.3",
+        3,
         lambda c, S: 2 * math.pi * math.log(S[0] * S[1] / (2 * math.pi * c)) / (S[0] * S[1]),
         "nowhere above c",
     ),
-    ("04.3", lambda c, S: 1.0, "Not yet"),
+    (3, lambda c, S: 1.0, "Not yet"),
     (
-        "04.4",
+        4,
         museum_answer(lambda x, back, f, b, J: "log_det" if f.any() else "sound" if near(back, x) else "inverse"),
         "Not every coupling keeps volume",
     ),
     (
-        "04.4",
+        4,
         museum_answer(
             lambda x, back, f, b, J: "inverse" if (back != x).any() else "sound" if near(f, J) else "log_det"
         ),
         "not for equal",
     ),
     (
-        "04.4",
+        4,
         museum_answer(
             lambda x, back, f, b, J: "inverse" if not near(back, x) else "sound" if near(f + b, 0 * f) else "log_det"
         ),
         "Only the Jacobian itself",
     ),
-    ("04.4", museum_answer(lambda x, back, f, b, J: "sound" if near(f, J) else "log_det"), "got past you: compare"),
-    ("04.4", museum_answer(lambda x, back, f, b, J: "sound" if near(back, x) else "log_det"), "You call it log_det"),
+    (4, museum_answer(lambda x, back, f, b, J: "sound" if near(f, J) else "log_det"), "got past you: compare"),
+    (4, museum_answer(lambda x, back, f, b, J: "sound" if near(back, x) else "log_det"), "You call it log_det"),
     (
-        "04.4",
+        4,
         museum_answer(lambda x, back, f, b, J: "sound" if near(back, x) and near(f, J) else "inverse"),
         "You call it the inverse",
     ),
-    ("04.4", lambda layer, x: True, "Return"),
+    (4, lambda layer, x: True, "Return"),
 ]
 
 
@@ -152,15 +152,15 @@ def exact_solution(layer, x):
 
 
 RIGHT = [
-    ("04.1", lambda x, m: [v.clone() for v in sinh_layer()(x, m)]),
-    ("04.2", count()),
-    ("04.3", lambda c, S: torch.tensor(math.pi * level(c, float(S.prod())) / float(S.prod()))),
-    ("04.4", exact_solution),
+    (1, lambda x, m: [v.clone() for v in sinh_layer()(x, m)]),
+    (2, count()),
+    (3, lambda c, S: torch.tensor(math.pi * level(c, float(S.prod())) / float(S.prod()))),
+    (4, exact_solution),
 ]
 
 
 def test_the_museum_piece_claims_more_than_probability_one():
-    flow = notebook_04.too_good().requires_grad_(False)
+    flow = lesson.too_good().requires_grad_(False)
     for layer in flow.bijection:
         layer.conditioner.last.bias[:2] = 0.5
     x = torch.cartesian_prod(torch.linspace(-12, 12, 500), torch.linspace(-12, 12, 500))
@@ -175,7 +175,7 @@ def test_dependencies_are_those_of_the_worked_answer(pattern, features):
     several = masks(pattern, features, 5)
     depends = dependencies(several)
     full = [layer for layer in range(6) if depends[layer].all()]
-    assert (full[0] if full else None) == notebook_04.layers_needed([mask.tolist() for mask in several])
+    assert (full[0] if full else None) == lesson.layers_needed([mask.tolist() for mask in several])
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
@@ -185,7 +185,7 @@ def test_the_area_in_the_explorer_is_that_of_the_worked_answer(scaling):
         numbers = picture.update(
             depth=depth, pattern="even and odd in turn", strength=1.0, seed=seed, scaling=scaling, c=0.04
         )
-        assert float(numbers["area after"]) == pytest.approx(notebook_04.area_above(0.04, SCALINGS[scaling]), abs=0.011)
+        assert float(numbers["area after"]) == pytest.approx(lesson.area_above(0.04, SCALINGS[scaling]), abs=0.011)
 
 
 def test_a_hole_does_not_count_as_area_and_an_open_outline_has_none():

@@ -1,4 +1,4 @@
-"""Each known wrong answer of notebook 10 meets its own hint, and no other's; and what its pictures promise holds."""
+"""Each known wrong answer of a_few_labels meets its own hint, and no other's; what its pictures promise holds."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 
 from flowlab.densities.mixtures import LatentGaussianMixture, supervised
 from flowlab.experiments import CIRCLES, label_sets, pair
-from flowlab.lessons import exercises
+from flowlab.lessons.a_few_labels import exercises as lesson
 from flowlab.lessons.a_few_labels.explorer import ClickLabels
 from flowlab.lessons.a_few_labels.figures import YOURS, regions
 from flowlab.models import flow_mixture
@@ -38,50 +38,50 @@ def joint(z, log_det, means, log_weights):
     return log_weights - squares(z, means) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi) + log_det[:, None]
 
 
-# number, what the student does, and words that stand in the hint for it alone
+# the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    ("10.1", lambda p, o, y: (pick(p, y) + log_q(o, y)).mean(), "sign is flipped"),
-    ("10.1", lambda p, o, y: -(pick(p, y) + pick(o, y)).mean(), "can be raised without end"),
-    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y).exp()).mean(), "q(y | x) itself"),
-    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y)).sum(), "Asked is the mean"),
-    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y)), "one number a point"),
-    ("10.1", lambda p, o, y: -(pick(p, y) + log_q(o, y)).mean() / p.shape[-1], "more entries"),
-    ("10.1", lambda p, o, y: -(p.sum(-1) + log_q(o, y)).mean(), "trains all components"),
-    ("10.1", lambda p, o, y: -(p.mean(-1) + log_q(o, y)).mean(), "averaged over the components"),
-    ("10.1", lambda p, o, y: -(p.logsumexp(-1) + log_q(o, y)).mean(), "fits best takes the point"),
-    ("10.1", lambda p, o, y: -pick(p, y).mean(), "q learns nothing"),
-    ("10.1", lambda p, o, y: -log_q(o, y).mean(), "the flows learn nothing"),
-    ("10.1", lambda p, o, y: 1 - (pick(p, y) + log_q(o, y)).mean(), "pick two numbers"),
-    ("10.2", lambda a: 0.9 - a / math.pi, "turn a line"),
-    ("10.2", lambda a: a / math.pi, "agrees with both labels"),
-    ("10.2", lambda a: 1 - a / (2 * math.pi), "has no arrow"),
-    ("10.2", lambda a: 1 - a / 180, "comes in radians"),
-    ("10.2", lambda a: 1 - a / math.pi, "shorter way round"),
-    ("10.2", lambda a: 0.5, "did not care"),
-    ("10.3", lambda n, w: 1 - w, "chance of one label"),
-    ("10.3", lambda n, w: (1 - w) ** n, "no label is wrong"),
-    ("10.3", lambda n, w: 1 - most(n, w), "most are wrong"),
-    ("10.3", lambda n, w: most(n, w, 0.0), "a tie counts half"),
-    ("10.3", lambda n, w: most(n, w, 1.0), "a tie in full"),
-    ("10.3", lambda n, w: (1 - w) ** (n // 2 + 1), "count the ways"),
-    ("10.3", lambda n, w: 0.123, "exactly r right labels"),
-    ("10.4", lambda z, d, m, w: 3 * joint(z, d, m, w), "Add four things"),
-    ("10.4", lambda z, d, m, w: joint(z, 0 * d, m, w), "log-det is missing"),
-    ("10.4", lambda z, d, m, w: joint(z, -d, m, w), "not taken away"),
-    ("10.4", lambda z, d, m, w: joint(z, d, m, 0 * w), "not the joint"),
-    ("10.4", lambda z, d, m, w: joint(z, d, m, w.exp()), "the weights themselves"),
-    ("10.4", lambda z, d, m, w: w - squares(z, m) / 2 + d[:, None], "normal's constant"),
-    ("10.4", lambda z, d, m, w: joint(z, d, m, w) - squares(z, m) / 2, "half is missing"),
-    ("10.4", lambda z, d, m, w: joint(z, d, m, w).logsumexp(-1), "summed over k already"),
-    ("10.4", lambda z, d, m, w: joint(z, d, m, w).log_softmax(-1), "normalized over k"),
+    (1, lambda p, o, y: (pick(p, y) + log_q(o, y)).mean(), "sign is flipped"),
+    (1, lambda p, o, y: -(pick(p, y) + pick(o, y)).mean(), "can be raised without end"),
+    (1, lambda p, o, y: -(pick(p, y) + log_q(o, y).exp()).mean(), "q(y | x) itself"),
+    (1, lambda p, o, y: -(pick(p, y) + log_q(o, y)).sum(), "Asked is the mean"),
+    (1, lambda p, o, y: -(pick(p, y) + log_q(o, y)), "one number a point"),
+    (1, lambda p, o, y: -(pick(p, y) + log_q(o, y)).mean() / p.shape[-1], "more entries"),
+    (1, lambda p, o, y: -(p.sum(-1) + log_q(o, y)).mean(), "trains all components"),
+    (1, lambda p, o, y: -(p.mean(-1) + log_q(o, y)).mean(), "averaged over the components"),
+    (1, lambda p, o, y: -(p.logsumexp(-1) + log_q(o, y)).mean(), "fits best takes the point"),
+    (1, lambda p, o, y: -pick(p, y).mean(), "q learns nothing"),
+    (1, lambda p, o, y: -log_q(o, y).mean(), "the flows learn nothing"),
+    (1, lambda p, o, y: 1 - (pick(p, y) + log_q(o, y)).mean(), "pick two numbers"),
+    (2, lambda a: 0.9 - a / math.pi, "turn a line"),
+    (2, lambda a: a / math.pi, "agrees with both labels"),
+    (2, lambda a: 1 - a / (2 * math.pi), "has no arrow"),
+    (2, lambda a: 1 - a / 180, "comes in radians"),
+    (2, lambda a: 1 - a / math.pi, "shorter way round"),
+    (2, lambda a: 0.5, "did not care"),
+    (3, lambda n, w: 1 - w, "chance of one label"),
+    (3, lambda n, w: (1 - w) ** n, "no label is wrong"),
+    (3, lambda n, w: 1 - most(n, w), "most are wrong"),
+    (3, lambda n, w: most(n, w, 0.0), "a tie counts half"),
+    (3, lambda n, w: most(n, w, 1.0), "a tie in full"),
+    (3, lambda n, w: (1 - w) ** (n // 2 + 1), "count the ways"),
+    (3, lambda n, w: 0.123, "exactly r right labels"),
+    (4, lambda z, d, m, w: 3 * joint(z, d, m, w), "Add four things"),
+    (4, lambda z, d, m, w: joint(z, 0 * d, m, w), "log-det is missing"),
+    (4, lambda z, d, m, w: joint(z, -d, m, w), "not taken away"),
+    (4, lambda z, d, m, w: joint(z, d, m, 0 * w), "not the joint"),
+    (4, lambda z, d, m, w: joint(z, d, m, w.exp()), "the weights themselves"),
+    (4, lambda z, d, m, w: w - squares(z, m) / 2 + d[:, None], "normal's constant"),
+    (4, lambda z, d, m, w: joint(z, d, m, w) - squares(z, m) / 2, "half is missing"),
+    (4, lambda z, d, m, w: joint(z, d, m, w).logsumexp(-1), "summed over k already"),
+    (4, lambda z, d, m, w: joint(z, d, m, w).log_softmax(-1), "normalized over k"),
 ]
 
 
 RIGHT = [
-    ("10.1", lambda p, o, y: torch.nn.functional.cross_entropy(o, y) - pick(p, y).mean()),
-    ("10.2", lambda a: 1 - math.acos(math.cos(a)) / math.pi),
-    ("10.3", most),
-    ("10.4", joint),
+    (1, lambda p, o, y: torch.nn.functional.cross_entropy(o, y) - pick(p, y).mean()),
+    (2, lambda a: 1 - math.acos(math.cos(a)) / math.pi),
+    (3, most),
+    (4, joint),
 ]
 
 
@@ -89,7 +89,7 @@ def test_the_worked_loss_and_joint_are_the_packages():
     g = torch.Generator().manual_seed(0)
     x, y = CIRCLES.truth.labelled(8, g)
     mixture = flow_mixture(2, 2, generator=g)
-    loss = exercises()["10.1"].answer(mixture.log_prob_components(x), mixture.network(x), y)
+    loss = lesson.labelled_loss(mixture.log_prob_components(x), mixture.network(x), y)
     torch.testing.assert_close(loss, supervised(mixture, (x, y)))
 
     from flowlab.bijections import ScaleShift
@@ -99,7 +99,7 @@ def test_the_worked_loss_and_joint_are_the_packages():
     torch.nn.init.constant_(f.log_scale, 0.7)
     one = LatentGaussianMixture(f, GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 0.0]])))
     z, log_det = f(x)
-    by_hand = exercises()["10.4"].answer(z, log_det, one.flow.base.means, one.log_weights)
+    by_hand = lesson.log_joint(z, log_det, one.flow.base.means, one.log_weights)
     torch.testing.assert_close(by_hand, one.log_joint(x))
 
 

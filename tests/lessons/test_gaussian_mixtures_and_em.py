@@ -1,0 +1,330 @@
+"""The explorers of gaussian_mixtures_and_em show the package's own steps, and so do its worked answers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from flowlab.densities.mixtures import GaussianMixture, Prior
+from flowlab.lessons.gaussian_mixtures_and_em import exercises as lesson
+from flowlab.lessons.gaussian_mixtures_and_em import figures as draw
+from flowlab.lessons.gaussian_mixtures_and_em.explorer import BayesRule, EMByHand
+
+# Pictures and explorers
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("prior", [0.01, 0.3, 0.99])
+def test_the_posterior_is_the_mixture_s_and_is_a_half_on_the_border(prior):
+    picture = draw.PriorAndEvidence()
+    numbers = picture.update(prior, 181.0, 77.0, "height and weight")
+    groups = draw.people(rowers=prior)
+    person = torch.tensor([[181.0, 77.0]], dtype=torch.float64)
+    assert numbers["posterior of rower"] == pytest.approx(float(groups.responsibilities(person)[0, 1].detach()))
+    border = torch.as_tensor(np.array(picture.boundary[0].get_data()).T)
+    assert len(border) > 50
+    r = groups.responsibilities(border).detach()
+    torch.testing.assert_close(r[:, 0], r[:, 1], atol=0.03, rtol=0)  # between the points of a grid
+
+
+@pytest.mark.parametrize("prior", [0.05, 0.6])
+def test_the_crowd_and_its_wrong_calls_follow_the_prior(prior):
+    picture = draw.PriorAndEvidence()
+    numbers = picture.update(prior, 181.0, 77.0, "height only")
+    shown = [len(dots.get_xdata()) for dots in picture.dots]
+    assert sum(shown) == draw.CROWD and shown[1] / draw.CROWD == pytest.approx(prior, abs=0.08)
+    x, label = draw.labelled_people(40_000, seed=77, rowers=prior)
+    groups = draw.people(rowers=prior)
+    heights = GaussianMixture(groups.means[:, :1], groups.covariances[:, :1, :1], weights=groups.weights)
+    wrong = (heights.expectation(x[:, :1]).argmax(-1) != label).double().mean()
+    assert float(numbers["wrong calls in the crowd"].split()[0]) == pytest.approx(100 * float(wrong), abs=1.0)
+
+
+def test_the_labelled_people_have_the_groups_densities():
+    x, label = draw.labelled_people(40_000, seed=1, rowers=0.25)
+    assert float(label.double().mean()) == pytest.approx(0.25, abs=0.01)
+    groups = draw.people()
+    for k in (0, 1):
+        torch.testing.assert_close(x[label == k].mean(0), groups.means[k].detach(), atol=0.2, rtol=0)
+        torch.testing.assert_close(x[label == k].T.cov(), groups.covariances[k], atol=0.9, rtol=0)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_half_steps_are_those_of_the_package(hard):
+    course = draw.Run("three clouds", 3, 4, "random", hard)
+    floor = course.mixture.floor
+    mixture = GaussianMixture.start(course.x, 3, how="random", generator=seeded(4), floor=floor)
+    course[9]  # all at once, not one by one
+    for i in range(1, 5):
+        s = mixture.step(course.x, hard=hard)
+        e, m = course[2 * i - 1], course[2 * i]
+        assert torch.equal(e.responsibilities, s.responsibilities) and torch.equal(m.means, s.means)
+        assert (e.bound, m.bound, m.log_likelihood) == pytest.approx((s.before, s.bound, s.log_likelihood))
+        assert e.log_likelihood == course[2 * i - 2].log_likelihood
+        gauge = float((course.log_p - mixture.log_prob(course.held_out)).mean())
+        assert m.to_the_truth == pytest.approx(gauge)
+
+
+@pytest.mark.parametrize("data", draw.SCENES)
+def test_soft_touches_and_climbs_and_the_hard_bound_climbs_below(data):
+    soft, hard = (draw.Run(data, 4, 2, "kmeans++", kind) for kind in (False, True))
+    scores = [soft[i].log_likelihood for i in range(31)]
+    assert (np.diff(scores) > -1e-10).all()
+    assert all(abs(soft[i].bound - soft[i].log_likelihood) < 1e-9 for i in range(1, 31, 2))
+    bounds = [hard[i].bound for i in range(1, 31)]
+    assert (np.diff(bounds) > -1e-10).all()
+    assert all(hard[i].log_likelihood > hard[i].bound for i in range(1, 31))
+
+
+def test_the_bars_are_the_gaps():
+    picture = draw.HalfSteps()
+    picture.update(6, 3, 0, "three clouds", "random", "soft")
+    tops = [segment[1, 1] for segment in picture.gap.get_segments()]
+    course = draw.run("three clouds", 3, 0, "random", False)
+    gaps = [course[i].log_likelihood - course[i].bound for i in (2, 4, 6)]
+    assert tops[1::2] == pytest.approx(gaps) and tops[0::2] == [draw.GAPS[0]] * 3
+
+
+def held(found, sigma, prior):
+    """EM by the package, one component put back on the person after each step; its objective."""
+    other = int(found.at[1] < 78)  # of the other group
+    mu, S, pi = draw.people().means[other], draw.people().covariances[other], torch.tensor([0.5, 0.5])
+    for _ in range(40):
+        covariances = torch.stack((S, sigma**2 * torch.eye(2, dtype=torch.float64)))
+        mixture = GaussianMixture(torch.stack((mu, found.at)), covariances, weights=pi, floor=0.0, prior=prior)
+        objective = mixture.objective(found.x)
+        mixture.maximization(found.x, mixture.expectation(found.x))
+        mu, S, pi = mixture.means[0].detach(), mixture.covariances[0], mixture.weights
+    return objective
+
+
+def test_the_scores_while_shrinking_are_the_package_s():
+    found = draw.collapse(30, 4)
+    prior, i, j = Prior.weak(found.x, 2), 1, 7  # at 6 and at 0.4 cm the start on the other group is the better one
+    first, second = (held(found, 10.0 ** draw.POWERS[k], prior) for k in (i, j))
+    assert float(found.penalized[i] - found.penalized[j]) == pytest.approx(first - second, abs=1e-6)
+    for k in (i, j):
+        assert float(found.training[k]) == pytest.approx(held(found, 10.0 ** draw.POWERS[k], None), abs=1e-6)
+
+
+@pytest.mark.parametrize("crowd", draw.CROWDS)
+def test_a_shrinking_component_gains_two_nats_for_each_factor_e_and_a_prior_stops_it(crowd):
+    found = draw.collapse(crowd, 4)
+    folds = -np.log(10) * np.diff(draw.POWERS)[-20:]
+    assert crowd * np.diff(found.training.numpy())[-20:] / folds == pytest.approx(2 * np.ones(20), rel=1e-3)
+    assert draw.POWERS[int(found.penalized.argmax())] > 0  # a top at some centimeters
+    assert float(found.held_out[-1]) < found.sensible[1]
+    assert (float(found.training[-1]) > found.sensible[0]) == (crowd < 200)  # more people only delay it
+
+
+def test_the_buttons_step_and_the_one_without_effect_is_off():
+    explorer = EMByHand()
+    explorer.set(half_step=0)
+    assert not explorer.e_button.disabled and explorer.m_button.disabled
+    explorer.e_button.click()
+    assert explorer.numbers["after"] == "E-step 1" and explorer.e_button.disabled
+    explorer.m_button.click()
+    assert explorer.numbers["after"] == "M-step 1" and explorer.m_button.disabled
+    explorer.set(half_step=draw.HALF_STEPS)
+    assert explorer.e_button.disabled and explorer.m_button.disabled and explorer.errors == []
+
+
+def test_the_person_follows_the_pointer_within_the_axes():
+    explorer = BayesRule()
+    x0, y0, x1, y1 = explorer.view.regions[0]
+    explorer.view.pointer = {"kind": "down", "x": (x0 + x1) / 2, "y": (y0 + y1) / 2, "count": 1}
+    middle = sum(draw.HEIGHTS) / 2, sum(draw.WEIGHTS) / 2
+    assert (explorer.values()["height"], explorer.values()["weight"]) == pytest.approx(middle, abs=0.5)
+    explorer.view.pointer = {"kind": "move", "x": 0.9, "y": 0.5, "count": 2}  # over the bars: stays
+    assert explorer.values()["height"] == pytest.approx(middle[0], abs=0.5) and explorer.errors == []
+
+
+# Exercises
+
+
+def joint(log_density, weights):
+    return log_density + weights.log()
+
+
+def m_step(weights=None, means=None, covariances=None):
+    """A student's M-step that is right but for the parts given: functions of x, r, N_k and the right value."""
+
+    def answer(x, r):
+        parts, wrong = lesson.m_step(x, r), (weights, means, covariances)
+        return tuple(p if w is None else w(x, r, r.sum(0), p) for p, w in zip(parts, wrong, strict=True))
+
+    return answer
+
+
+def scatter(x, r, counts, S):
+    return S * counts[:, None, None]
+
+
+def around(center):
+    """Covariances weighted by r, around another point than the mean of each."""
+
+    def answer(x, r, counts, S):
+        e = x - center(x)
+        return torch.stack([(r[:, k, None] * e).T @ e / counts[k] for k in range(r.shape[1])])
+
+    return answer
+
+
+def deviations(x, r, counts):
+    return x - (r.T @ x / counts[:, None])[:, None]  # (K, N, D)
+
+
+def one_hot(r):
+    return torch.nn.functional.one_hot(r.argmax(-1), r.shape[1]).to(r)
+
+
+def entropy(r):
+    return torch.special.entr(r).sum(-1).mean()
+
+
+def average(log_joint, r):
+    return (r * log_joint).sum(-1).mean()
+
+
+def eigen(change, back=lambda V, values: V @ torch.diag(values) @ V.T):
+    """A student's floor by eigenvalues: what they make of them, and how they turn back."""
+
+    def answer(covariance, floor):
+        values, V = torch.linalg.eigh(covariance)
+        return back(V, change(values, floor))
+
+    return answer
+
+
+def bic(P=lambda K, D: K - 1 + K * D + K * D * (D + 1) // 2, fit=-2, price=math.log, of_all=True, times=1):
+    return lambda nats, N, K, D: times * (fit * (N if of_all else 1) * nats + P(K, D) * price(N))
+
+
+# the exercise, what the student does, and words that stand in the hint for it alone
+WRONG = [
+    (1, lambda d, w: d.softmax(-1), "forgot the weights"),
+    (1, lambda d, w: joint(d, w).softmax(0), "sum to one over the points"),
+    (1, lambda d, w: joint(d, w).exp(), "Divide each row by its sum"),
+    (1, lambda d, w: joint(d, w).log_softmax(-1), "These are log r"),
+    (1, lambda d, w: one_hot(joint(d, w)), "All or nothing"),
+    (1, lambda d, w: w * d.softmax(-1), "after the division"),
+    (1, lambda d, w: (d + w).softmax(-1), "not as π_k"),
+    (1, lambda d, w: (d * w).softmax(-1), "is added to its logarithm"),
+    (1, lambda d, w: joint(d, w).softmax(-1).T, "a row a point"),
+    (1, lambda d, w: joint(d, w).softmax(-1) / 2, "make each row of exponentials sum to one"),
+    (1, lambda d, w: joint(d, w).exp() / joint(d, w).exp().sum(-1, keepdim=True), "0/0 is no number"),
+    (
+        1,
+        lambda d, w: (
+            joint(d, w).exp().clamp(max=1e30) / (joint(d, w).exp().clamp(max=1e30).sum(-1, keepdim=True) + 1e-30)
+        ),
+        "hides the underflow",
+    ),
+    (1, lambda d, w: joint(d.clamp(-500, 500), w).softmax(-1), "only the differences in a row"),
+    (2, lambda x, r: r.sum(0), "Return three things"),
+    (2, m_step(weights=lambda x, r, N, p: N), "are the counts N_k"),
+    (2, m_step(weights=lambda x, r, N, p: torch.full_like(N, 1 / len(N))), "are all equal"),
+    (2, m_step(weights=lambda x, r, N, p: one_hot(r).mean(0)), "for its likeliest component"),
+    (2, m_step(weights=lambda x, r, N, p: p**2), "The weights are not right yet"),
+    (2, m_step(means=lambda x, r, N, p: r.T @ x / len(x)), "means are divided by N"),
+    (
+        2,
+        m_step(means=lambda x, r, N, p: (one_hot(r).T @ x) / one_hot(r).sum(0)[:, None]),
+        "for one component only",
+    ),
+    (2, m_step(means=lambda x, r, N, p: x.mean(0).expand_as(p)), "means ignore r"),
+    (2, m_step(means=lambda x, r, N, p: r.T @ x), "means are sums"),
+    (2, m_step(means=lambda x, r, N, p: -p), "The means are not right yet"),
+    (2, m_step(covariances=lambda x, r, N, p: scatter(x, r, N, p) / len(x)), "covariances are divided by N"),
+    (2, m_step(covariances=scatter), "covariances are sums"),
+    (2, m_step(covariances=around(lambda x: x.mean(0))), "around the mean of all points"),
+    (2, m_step(covariances=around(lambda x: 0.0)), "second moments"),
+    (2, m_step(covariances=lambda x, r, N, p: scatter(x, r, N, p) / (N - 1)[:, None, None]), "unbiased"),
+    (2, m_step(covariances=lambda x, r, N, p: torch.diag_embed(p.diagonal(dim1=1, dim2=2))), "Only the diagonal"),
+    (
+        2,
+        m_step(covariances=lambda x, r, N, p: deviations(x, r, N).mT @ deviations(x, r, N) / len(x)),
+        "weigh all points alike",
+    ),
+    (
+        2,
+        m_step(
+            covariances=lambda x, r, N, p: (
+                (r.T[..., None] ** 2 * deviations(x, r, N)).mT @ deviations(x, r, N) / N[:, None, None]
+            )
+        ),
+        "not squared",
+    ),
+    (2, m_step(covariances=lambda x, r, N, p: 2 * p), "The covariances are not right yet"),
+    (3, average, "expected log-joint"),
+    (3, lambda j, r: average(j, r) - entropy(r), "sign of the entropy"),
+    (3, lambda j, r: len(r) * (average(j, r) + entropy(r)), "the sum over points"),
+    (3, lambda j, r: (r * j + torch.special.entr(r)).mean(), "over components too"),
+    (3, lambda j, r: j.logsumexp(-1).mean(), "whatever r is"),
+    (3, lambda j, r: (r * j.exp()).sum(-1).log().mean(), "inside the sum over k"),
+    (3, lambda j, r: -average(j, r) - entropy(r), "sign of the whole"),
+    (3, lambda j, r: (r * j + torch.special.entr(r)).sum(-1), "one number, the mean"),
+    (3, lambda j, r: average(j, r) + 2 * entropy(r), "each weighted by r"),
+    (3, lambda j, r: (r * (j - r.log())).sum(-1).mean(), "must count as 0"),
+    (3, lambda j, r: (r * (j - (r + 0.05 * (r == 0).any()).log())).sum(-1).mean(), "has entropy 0"),
+    (4, lambda S, f: S, "Nothing has changed"),
+    (4, lambda S, f: S + f * torch.eye(3), "that is a ridge"),
+    (4, lambda S, f: torch.where(torch.eye(3).bool(), S.clamp_min(f), S), "raised the diagonal entries"),
+    (4, lambda S, f: S.clamp_min(f), "You raised the entries"),
+    (4, lambda S, f: f * torch.eye(3), "threw the direction"),
+    (4, eigen(torch.clamp_min, lambda V, v: V.T @ torch.diag(v) @ V), "the directions are not"),
+    (4, eigen(torch.clamp_min, lambda V, v: torch.diag(v)), "Turn them back"),
+    (4, eigen(lambda v, f: v.clamp_min(f**2)), "not to be squared"),
+    (4, eigen(lambda v, f: v.clamp_min(f**0.5)), "no root"),
+    (4, eigen(lambda v, f: 2 * v.clamp_min(f)), "In which directions"),
+    (4, eigen(lambda v, f: torch.cat((torch.full_like(v[:1], f), v[1:]))), "come back as it was"),
+    (5, bic(lambda K, D: K + K * D + K * D * (D + 1) // 2), "counted K weights"),
+    (5, bic(lambda K, D: K * D + K * D * (D + 1) // 2), "forgot the weights"),
+    (5, bic(lambda K, D: K - 1 + K * D + K * D * D), "It is symmetric"),
+    (5, bic(lambda K, D: K - 1 + 2 * K * D), "diagonal covariances"),
+    (5, bic(lambda K, D: K - 1 + K * D * (D + 1) // 2), "forgot the means"),
+    (5, bic(of_all=False), "nats is a mean"),
+    (5, bic(fit=2), "The first sign is turned"),
+    (5, bic(price=lambda N: -math.log(N)), "penalty has the wrong sign"),
+    (5, bic(times=-1), "All signs are turned"),
+    (5, bic(price=lambda N: 2), "That is AIC"),
+    (5, bic(times=0.5), "half of it"),
+    (5, bic(price=math.log2), "a natural one"),
+    (5, bic(lambda K, D: K), "Not yet. Count"),
+]
+
+
+def from_the_largest(log_density, weights):
+    p = (log_density - log_density.amax(-1, keepdim=True)).exp() * weights
+    return p / p.sum(-1, keepdim=True)
+
+
+RIGHT = [
+    (1, from_the_largest),
+    (2, lambda x, r: list(lesson.m_step(x, r))),
+    (3, lambda j, r: j.logsumexp(-1).mean() - (torch.xlogy(r, r) - r * j.log_softmax(-1)).sum(-1).mean()),
+    (4, lambda S, f: f * torch.eye(3) + eigen(lambda v, f: (v - f).clamp_min(0))(S, f)),
+    (5, lambda nats, N, K, D: -2 * N * nats + (K * (1 + D) * (2 + D) / 2 - 1) * math.log(N)),
+]
+
+
+def test_the_worked_answers_are_the_package_s():
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixture = GaussianMixture.start(x, 3, generator=torch.Generator().manual_seed(1))
+    density = mixture.log_joint(x) - mixture.weights.log()
+    r = lesson.responsibilities(density, mixture.weights)
+    torch.testing.assert_close(r, mixture.expectation(x))
+    assert float(lesson.bound(mixture.log_joint(x), r)) == pytest.approx(mixture.bound(x, r))
+    mixture.maximization(x, r)
+    weights, means, covariances = lesson.m_step(x, r)
+    torch.testing.assert_close(weights, mixture.weights)
+    torch.testing.assert_close(means, mixture.means.detach())
+    torch.testing.assert_close(covariances, mixture.covariances)
+    assert lesson.bic(mixture.objective(x), 60, 3, 2) == pytest.approx(mixture.bic(x))
+    thin = torch.diag(torch.tensor([1.0, 1e-8], dtype=torch.float64))
+    raised = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), thin[None], floor=0.01).covariances[0]
+    torch.testing.assert_close(lesson.raise_to_floor(thin, 0.01), raised)

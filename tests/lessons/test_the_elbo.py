@@ -1,0 +1,263 @@
+"""The pictures of the_elbo against sums and the package; each known wrong answer meets its own hint."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from flowlab import Flow
+from flowlab.bijections import ScaleShift
+from flowlab.densities import StandardNormal
+from flowlab.densities.mixtures import GaussianMixture
+from flowlab.lessons.the_elbo import figures as bound
+from flowlab.lessons.the_elbo.exercises import draw_sample as draw
+from flowlab.lessons.the_elbo.exercises import elbo_terms, gaussian_kl, importance_bound, top_of_bound
+from flowlab.lessons.the_elbo.explorer import BoundTouches, ForwardAndReverse
+
+# Pictures and explorers
+
+
+THETA = np.linspace(-4.5, 4.5, 37)
+
+
+def package(theta):
+    return GaussianMixture(torch.tensor([[0.0], [theta]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("old", [-3.0, 0.6, 2.8])
+def test_the_bound_is_the_packages_and_its_gap_is_the_mean_kl(old):
+    x, r = torch.as_tensor(bound.points())[:, None], bound.responsibilities(old)
+    q = torch.as_tensor(np.stack((1 - r, r), -1))
+    torch.testing.assert_close(q, package(old).expectation(x))
+    for theta in (-2.0, old, 3.3):
+        model = package(theta)
+        kl = (q * (q.log() - model.expectation(x).log())).sum(-1).mean()
+        assert float(bound.bound(theta, r)) == pytest.approx(model.bound(x, q), abs=1e-9)
+        assert float(bound.likelihood(theta) - bound.bound(theta, r)) == pytest.approx(float(kl), abs=1e-9)
+
+
+@pytest.mark.parametrize("old", [-3.0, 0.6, 2.8])
+def test_the_bound_touches_at_the_old_parameter_and_has_its_top_where_m_says(old):
+    r = bound.responsibilities(old)
+    assert float(bound.likelihood(old) - bound.bound(old, r)) == pytest.approx(0, abs=1e-12)
+    assert (bound.bound(THETA, r) <= bound.likelihood(THETA) + 1e-12).all()
+    assert (bound.bound(THETA, r) <= bound.bound(bound.top(r), r)).all()
+
+
+def test_the_start_decides_on_which_summit_em_ends():
+    ends = []
+    for theta in (-1.0, 0.6):
+        for _ in range(60):
+            theta = bound.top(bound.responsibilities(theta))
+        ends.append(theta)
+    assert ends[0] < -2 and ends[1] > 2 and bound.likelihood(ends[1]) > bound.likelihood(ends[0]) + 0.1
+
+
+def sums(mu, log_sigma, d):
+    """KL(p ‖ q) and KL(q ‖ p) by a sum over a fine line."""
+    x = np.linspace(-30, 30, 60_001)
+    log_p = bound.two_humps(x, d)
+    log_q = -0.5 * ((x - mu) / math.exp(log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
+    p, q = np.exp(log_p), np.exp(log_q)
+    return (p * (log_p - log_q)).sum() * 0.001, (q * (log_q - log_p)).sum() * 0.001
+
+
+@pytest.mark.parametrize("d", bound.SEPARATIONS)
+@pytest.mark.parametrize(("mu", "log_sigma"), [(0.0, 0.0), (2.0, -0.7), (-1.3, 0.9)])
+def test_both_divergences_are_what_a_sum_says(d, mu, log_sigma):
+    forward, reverse = sums(mu, log_sigma, d)
+    assert float(bound.forward_kl(mu, log_sigma, d)) == pytest.approx(forward, rel=1e-4, abs=1e-4)
+    assert float(bound.reverse_kl(mu, log_sigma, d)) == pytest.approx(reverse, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("d", bound.SEPARATIONS)
+def test_nothing_on_the_landscapes_is_below_the_best(d):
+    seen = bound.landscape(d)
+    assert seen.forward.min() >= float(bound.forward_kl(*bound.forward_best(d), d)) - 1e-9
+    best = [float(bound.reverse_kl(*found, d)) for found in bound.reverse_best(d)]
+    assert best == sorted(best) and seen.reverse.min() >= best[0] - 1e-6
+    assert len(best) == (1 if d <= 1 else 2)
+
+
+def test_preimages_of_a_flow_and_of_a_map_that_folds():
+    flow = Flow(ScaleShift(1), StandardNormal(1)).double()
+    with torch.no_grad():
+        flow.bijection.log_scale.fill_(-0.7)
+        at = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
+        found = bound.by_preimages(lambda z: flow.bijection.inverse(z)[0], at)
+        torch.testing.assert_close(found.log(), flow.log_prob(at), rtol=1e-3, atol=1e-3)
+    at = torch.tensor([-0.5, 0.51, 2.03], dtype=torch.float64)  # z² has no z, and two
+    chi = torch.where(at > 0, (-at / 2).exp() / (2 * math.pi * at.abs()).sqrt(), 0.0)
+    found = bound.by_preimages(lambda z: torch.stack((z, z**2)), at[:, None])  # a stack
+    torch.testing.assert_close(found[0], StandardNormal(1).log_prob(at[:, None]).exp(), rtol=5e-3, atol=0)
+    torch.testing.assert_close(found[1], chi, rtol=1e-2, atol=0)
+
+
+def test_e_and_m_climb():
+    explorer = BoundTouches()
+    scores = [explorer.numbers["log p at θ_old"]]
+    for _ in range(4):
+        explorer.m_button.click()
+        assert explorer.numbers["bound at θ"] >= scores[-1]
+        explorer.e_button.click()
+        assert explorer.numbers["gap at θ"] == pytest.approx(0, abs=1e-12)
+        scores.append(explorer.numbers["log p at θ_old"])
+    assert scores == sorted(scores) and scores[-1] > scores[0] + 0.3
+
+
+def test_the_pointer_moves_theta_and_q():
+    explorer = BoundTouches()
+    explorer.on_pointer("move", explorer.picture.right, -2.347, 0.0)
+    assert explorer.controls["theta"].value == -2.35
+    explorer.on_pointer("move", explorer.picture.left, 1.0, 0.0)
+    assert explorer.controls["theta"].value == -2.35
+    explorer = ForwardAndReverse()
+    explorer.on_pointer("down", explorer.picture.maps[1], -2.0, -0.69)
+    assert explorer.numbers["your " + bound.REVERSE] == pytest.approx(-math.log(0.6), abs=0.01)  # all of one hump
+
+
+def test_what_stands_still_stays_within_its_panels():
+    figure = bound.gap([-1.0, -2.0], 0.9)
+    assert figure.axes[0].get_legend().get_texts()[3].get_text() == "your gap: 0.088 nats"
+    log_p = torch.full((1, 41, 41), -50.0)
+    log_p[0, 30, 10] = 0.0  # z₁ = 2.5, z₂ = −2.5
+    axes = bound.posteriors(torch.zeros(1, 16), log_p, torch.tensor([[2.0, -2.0]]), torch.ones(1, 2) / 2, 5.0).axes[1]
+    assert axes.get_xlim()[0] < 1.0 < 3.0 < axes.get_xlim()[1]
+    assert axes.get_ylim()[0] < -3.0 < -1.0 < axes.get_ylim()[1]
+
+
+# Exercises
+
+
+def explained(likelihood, log_q):
+    return torch.where(log_q.exp() > 0, log_q.exp() * likelihood, 0.0).sum(-1)
+
+
+def minus_kl(prior, log_q):
+    return torch.where(log_q.exp() > 0, log_q.exp() * (prior - log_q), 0.0).sum(-1)
+
+
+def share(x, theta):
+    return torch.sigmoid(theta * x - theta**2 / 2)
+
+
+def mean(x, weights):
+    return (weights * x).sum() / weights.sum()
+
+
+def many_rounds(x, theta):
+    for _ in range(300):
+        theta = top_of_bound(x, theta)
+    return theta
+
+
+def by_densities(x, theta):
+    one, two = Normal(0.0, 1.0).log_prob(x).exp(), Normal(theta, 1.0).log_prob(x).exp()
+    return mean(x, two / (one + two))
+
+
+def kl(mq, sq, mp, sp):
+    return kl_divergence(Normal(mq, sq), Normal(mp, sp))
+
+
+def noise(mu, g):
+    return torch.randn(mu.shape, generator=g)
+
+
+# the exercise, what the student does, and words that stand in the hint for it alone
+WRONG = [
+    (1, lambda a, p, q: explained(a, q) + minus_kl(p, q), "Return two things"),
+    (1, lambda a, p, q: (explained(a, q).mean(), minus_kl(p, q).mean()), "One number came"),
+    (1, lambda a, p, q: (q.exp() * a, q.exp() * (p - q)), "K parts of each point"),
+    (1, lambda a, p, q: (explained(a, q)[:2], minus_kl(p, q)), "a number a point"),
+    (1, lambda a, p, q: (a.mean(-1), minus_kl(p, q)), "count alike"),
+    (1, lambda a, p, q: (a.sum(-1), minus_kl(p, q)), "count alike"),
+    (1, lambda a, p, q: ((a + p).logsumexp(-1), minus_kl(p, q)), "the whole"),
+    (1, lambda a, p, q: (explained(a + p, q), minus_kl(p, q)), "belongs into the second"),
+    (1, lambda a, p, q: (3 * explained(a, q), minus_kl(p, q)), "first term is not right yet"),
+    (1, lambda a, p, q: (explained(a, q), -minus_kl(p, q)), "with a minus sign"),
+    (1, lambda a, p, q: (explained(a, q), (q.exp() * (p + q)).sum(-1)), "an open mind"),
+    (1, lambda a, p, q: (explained(a, q), -(q.exp() * q).sum(-1)), "where is log π"),
+    (1, lambda a, p, q: (explained(a, q), (q.exp() * p).sum(-1)), "without the entropy"),
+    (1, lambda a, p, q: (explained(a, q), (p.exp() * (q - p)).sum(-1)), "over q everywhere"),
+    (1, lambda a, p, q: (explained(a, q), 2 * minus_kl(p, q)), "second term is not right yet"),
+    (1, lambda a, p, q: ((q.exp() * a).sum(-1), (q.exp() * (p - q)).sum(-1)), "NaN where q = 0"),
+    (1, lambda a, p, q: (explained(a, q), minus_kl(p, q) + (q.isinf() * p.exp()).sum(-1)), "first cause remains"),
+    (2, lambda x, theta: theta, "θ back"),
+    (2, lambda x, theta: mean(x, 1 - share(x, theta)), "the other component's share"),
+    (2, lambda x, theta: (share(x, theta) * x).mean(), "divided by N"),
+    (2, lambda x, theta: x.mean(), "count alike"),
+    (2, lambda x, theta: x[share(x, theta) > 0.5].mean(), "hard"),
+    (2, lambda x, theta: mean(x, Normal(theta, 1.0).log_prob(x).exp()), "density N(x; θ, 1) alone"),
+    (2, many_rounds, "after many rounds"),
+    (2, by_densities, "Stay in logarithms"),
+    (2, lambda x, theta: 0.123, "that r weights"),
+    (3, kl, "sum over the last axis"),
+    (3, lambda *a: kl(*a).sum(), "divergence of each row"),
+    (3, lambda *a: kl(*a).sum(0), "Expected shape"),
+    (3, lambda mq, sq, mp, sp: kl(mp, sp, mq, sq).sum(-1), "the other direction"),
+    (3, lambda *a: kl(*a).mean(-1), "mean over the coordinates"),
+    (3, lambda *a: -kl(*a).sum(-1), "never negative"),
+    (3, lambda *a: (kl(*a) + 0.5).sum(-1), "it gives D/2"),
+    (3, lambda mq, sq, mp, sp: (kl(mq, sq, mp, sp) - 2 * (sp / sq).log()).sum(-1), "the wrong sign"),
+    (3, lambda mq, sq, mp, sp: kl(mq, sq.sqrt(), mp, sp.sqrt()).sum(-1), "for variances"),
+    (3, lambda mq, sq, mp, sp: (kl(mq, sq, mq, sp) + 0.5 * (mq - mp) ** 2).sum(-1), "in deviations of p"),
+    (3, lambda mq, sq, mp, sp: kl(mq, sq, 0 * mp, 1 + 0 * sp).sum(-1), "right for the VAE's prior"),
+    (3, lambda *a: 2 * kl(*a).sum(-1), "Twice too much"),
+    (3, lambda *a: 3 + kl(*a).sum(-1), "E_q[log q − log p]"),
+    (4, lambda mu, v, g: mu, "no noise in it"),
+    (4, lambda mu, v, g: mu + (v / 2).exp() * torch.randn(mu.shape), "two different samples"),
+    (4, lambda mu, v, g: draw(mu, v, torch.Generator().manual_seed(0)), "Two generators"),
+    (4, lambda mu, v, g: mu + (v / 2).exp() * torch.randn(mu.shape[1], generator=g), "All rows share"),
+    (4, lambda mu, v, g: mu + (v / 2).exp() * torch.randn(len(mu), 1, generator=g), "All coordinates of a row"),
+    (4, lambda mu, v, g: mu + (v / 2).exp() * torch.rand(mu.shape, generator=g), "a standard normal"),
+    (
+        4,
+        lambda mu, v, g: mu + (v / 2).exp() * (2 * torch.rand(mu.shape, generator=g) - 1),
+        "a standard normal",
+    ),
+    (4, lambda mu, v, g: mu + v.exp() * noise(mu, g), "by the variance"),
+    (4, lambda mu, v, g: mu + v * noise(mu, g), "by log_var itself"),
+    (4, lambda mu, v, g: mu + noise(mu, g), "not scaled"),
+    (4, lambda mu, v, g: mu + (v / 4).exp() * noise(mu, g), "One root too many"),
+    (4, lambda mu, v, g: mu + 3 * noise(mu, g), "The width is off"),
+    (4, lambda mu, v, g: draw(mu, v, g).detach(), "no gradient flows"),
+    (4, lambda mu, v, g: torch.normal(mu, (v / 2).exp(), generator=g), "the gradient to mu"),
+    (4, lambda mu, v, g: draw(mu, v.detach(), g), "the gradient to log_var"),
+    (4, lambda mu, v, g: draw(mu, v, g).tolist(), "through which gradients flow"),
+    (5, lambda w: importance_bound(w).mean(), "One number came"),
+    (5, lambda w: w.logsumexp(1) - math.log(w.shape[1]), "averaged over the points"),
+    (5, lambda w: importance_bound(w)[:2], "Expected shape"),
+    (5, lambda w: -importance_bound(w), "minus the bound"),
+    (5, lambda w: w.mean(0), "mean of the logs"),
+    (5, lambda w: w.logsumexp(0), "log of the sum"),
+    (5, lambda w: w.logsumexp(0) / len(w), "inside the logarithm"),
+    (5, lambda w: w.logsumexp(0) + math.log(len(w)), "log S has the wrong sign"),
+    (5, lambda w: w.exp().mean(0), "Take its logarithm"),
+    (5, lambda w: w.amax(0), "best sample alone"),
+    (5, lambda w: w.exp().mean(0).log(), "Use logsumexp"),
+    (5, lambda w: w.median(0).values, "then its logarithm"),
+]
+
+
+RIGHT = [
+    (1, lambda a, p, q: [torch.nan_to_num(q.exp() * v).sum(-1) for v in (a, p - q)]),
+    (2, lambda x, theta: mean(x, share(x, theta))),
+    (3, lambda *a: kl(*a).sum(-1)),
+    (4, lambda mu, v, g: mu - v.exp().sqrt() * noise(mu, g)),
+    (5, lambda w: w.amax(0) + (w - w.amax(0)).exp().mean(0).log()),
+]
+
+
+def test_the_two_terms_of_the_exact_posterior_add_up_to_log_p():
+    g = torch.Generator().manual_seed(0)
+    likelihood, prior = torch.randn(5, 3, generator=g).double(), torch.tensor([0.5, 0.3, 0.2]).double().log()
+    terms = elbo_terms(likelihood, prior, (likelihood + prior).log_softmax(-1))
+    torch.testing.assert_close(sum(terms), (likelihood + prior).logsumexp(-1))
+
+
+def test_the_kl_of_a_gaussian_to_itself_is_zero():
+    mu, sigma = torch.randn(4, 2), torch.rand(4, 2) + 0.1
+    assert gaussian_kl(mu, sigma, mu, sigma).abs().max() < 1e-6
