@@ -161,7 +161,7 @@ def _train_on(recipe: Recipe, options: argparse.Namespace, device: str) -> int:
         say(f"Going on from {path}." if going_on else f"There is nothing at {path} to go on from, so this starts anew.")
     history, card = recipes.train(trial, path)
     minutes = f"after {history.seconds / 60:.1f} minutes of training"
-    if not recipes.ended(history):
+    if not history.ended:
         say(f"\nStopped at step {history.step:,} of {history.total:,}, {minutes}. What it learned is in {path};")
         say("the same command with --resume goes on.")
         return 130

@@ -152,9 +152,9 @@ def interrupting(at):
 def test_a_stopped_run_keeps_its_checkpoint_and_goes_on_to_the_same_end(tmp_path):
     path, stopping = tmp_path / "stopped.safetensors", replace(TINY, start=interrupting(4))
     _, history, card = stopping.train("quick", path, progress=False)
-    assert history.step == 5 and not recipes.ended(history) and "metrics" not in card
+    assert history.step == 5 and not history.ended and "metrics" not in card
     model, history, card = stopping.train("quick", path, progress=False)
-    assert history.step == 9 and recipes.ended(history) and read_checkpoint(path)[1]["metrics"]["bits_per_dim"] > 0
+    assert history.step == 9 and history.ended and read_checkpoint(path)[1]["metrics"]["bits_per_dim"] > 0
     undisturbed, _, same = TINY.train("quick", tmp_path / "whole.safetensors", progress=False)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), undisturbed.parameters(), strict=True))
     assert card["metrics"] == same["metrics"]
@@ -166,7 +166,7 @@ def test_patience_ends_a_run(tmp_path):
     settings = BRIEF | {"epochs": 50, "learning_rate": 1e-12, "validate_every": 1, "patience": 2}
     impatient = replace(TINY, sizes={"quick": Size(SMALL, settings, "bundled")})
     _, history, card = impatient.train("quick", tmp_path / "tiny.safetensors", progress=False)
-    assert history.step < 150 and recipes.ended(history) and "early" in card["stopped"] and "metrics" in card
+    assert history.step < 150 and history.ended and history.reason == "patience" and "metrics" in card
 
 
 def test_what_cannot_be_had_is_refused_in_words():

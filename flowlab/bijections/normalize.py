@@ -161,6 +161,8 @@ class BatchNorm(Bijection):
         ValueError: when a training batch holds fewer than two samples.
     """
 
+    uses_batch_statistics = True
+
     def __init__(
         self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, stack: int | None = None
     ) -> None:

@@ -1,9 +1,9 @@
 """The MNIST models of the course, by name: what `flowlab train` trains."""
 
-from flowlab.recipes.base import Digits, Recipe, Size, Splits, Trial, ended, named, splits, train
+from flowlab.recipes.base import Digits, Recipe, Size, Splits, Trial, named, splits, train
 from flowlab.recipes.densities import DENSITIES
 from flowlab.recipes.mixtures import MIXTURES
 
 RECIPES = {recipe.name: recipe for recipe in (*DENSITIES, *MIXTURES)}
 
-__all__ = ["RECIPES", "Digits", "Recipe", "Size", "Splits", "Trial", "ended", "named", "splits", "train"]
+__all__ = ["RECIPES", "Digits", "Recipe", "Size", "Splits", "Trial", "named", "splits", "train"]

@@ -143,15 +143,10 @@ def train(trial: Trial, path: str | Path, *, progress: Any = True) -> tuple[Hist
         "processes": distributed.size(),
         "date": time.strftime("%Y-%m-%d"),
     }
-    if ended(history):
+    if history.ended:
         card |= evaluation.evaluate(trial.model, *trial.splits.test, split=named(card["data"]["images"], "test"))
         save_checkpoint(path, trial.model, card)
     return history, card
-
-
-def ended(history: History) -> bool:
-    """Whether a run came to its end, all its steps or its patience; else it can be resumed."""
-    return history.step == history.total or "early" in history.stopped
 
 
 def _with_optimizer(training: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,12 @@ is ever run.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from flowlab.models.registry import same_model
 from flowlab.training import distributed
+from flowlab.training.fingerprints import other_part, structure
 
 State = dict[str, Tensor]
 
@@ -35,7 +36,7 @@ def save_checkpoint(path: str | os.PathLike, model: nn.Module, card: dict[str, A
     Of several processes that train together only the first writes.
     """
     if distributed.rank() == 0:
-        write(Path(path), copy_of(model), card_of(model) | (card or {}))
+        write(place(path), copy_of(model), card_of(model) | (card or {}))
 
 
 def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]
         CheckpointError: when the file is missing, not safetensors, or holds another model's weights.
     """
     tensors, card = read_checkpoint(path)
-    check_same_model(model, tensors, card.get("recipe"), path)
+    check_same_model(model, tensors, card, path)
     model.load_state_dict(tensors)
     model.eval()
     return card
@@ -60,7 +61,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
+        with safe_open(os.path.expanduser(path), framework="pt") as file:
             card = (file.metadata() or {}).get("card")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
@@ -70,9 +71,24 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
             f"{path} is not a safetensors file ({error}). Nothing was loaded; flowlab never unpickles a file."
         ) from None
     try:
-        return tensors, dict(json.loads(card))
+        return tensors, dict(json.loads(card or ""))
     except (TypeError, ValueError):
         raise CheckpointError(f"{path} has no card, so flowlab did not write it. Nothing was loaded.") from None
+
+
+def place(path: str | os.PathLike[str]) -> Path:
+    """Where a checkpoint lies: ``~`` is the home folder. ValueError, in a sentence, where no file can be."""
+    if os.fspath(path) == "":
+        raise ValueError("A checkpoint is a file, such as runs/flow.safetensors, but its name is empty.")
+    try:
+        file = Path(path).expanduser()
+    except RuntimeError:  # no home folder, or nobody of that name
+        raise ValueError(f"There is no home folder for {path}. Name the whole path of the checkpoint.") from None
+    if file.is_dir():
+        raise ValueError(
+            f"A checkpoint is a file, but {path} is a folder. Name a file in it, such as {file / 'flow.safetensors'}."
+        )
+    return file
 
 
 def training_file(checkpoint: str | os.PathLike) -> Path:
@@ -161,10 +177,16 @@ def card_of(model: nn.Module) -> dict[str, Any]:
     device = next(model.parameters(), torch.zeros(())).device
     return {
         "model": type(model).__name__,
-        "recipe": recipe_of(model),
+        **identity_of(model),
         "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "versions": {"flowlab": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
+
+
+def identity_of(model: nn.Module) -> dict[str, Any]:
+    """What tells the model from others whose weights have the same shapes, as JSON will give it back."""
+    own = {"recipe": recipe_of(model), "structure": structure(model)}
+    return json.loads(json.dumps({name: what for name, what in own.items() if name == "recipe" or what}))
 
 
 def recipe_of(model: nn.Module) -> dict[str, Any] | None:
@@ -177,16 +199,14 @@ def plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def digest(parts: Iterable[Tensor]) -> str:
-    """A fingerprint of data: the same rows in the same order, bit for bit."""
-    content = hashlib.sha256()
-    for part in parts:
-        content.update(part.cpu().contiguous().numpy().tobytes())
-    return content.hexdigest()[:16]
+def check_same_model(model: nn.Module, tensors: State, card: dict[str, Any], path: str | os.PathLike) -> None:
+    """Refuse weights of other shapes, and weights of the same shapes that the model of the file reads otherwise.
 
+    A file from before there was a structure in its card is known by its shapes and its recipe. Where another version of
+    flowlab wrote it, a structure that differs is a warning: what is called otherwise now may be the same.
+    """
+    from flowlab import __version__
 
-def check_same_model(model: nn.Module, tensors: State, recipe: dict | None, path: str | os.PathLike) -> None:
-    """Refuse weights of other shapes, and weights of the same shapes that another recipe would read otherwise."""
     newer = {f"{n}.{part}".lstrip(".") for n, m in model.named_modules() for part in getattr(m, "newer", ())}
     own = {n: tuple(v.shape) for n, v in model.state_dict().items() if n in tensors or n not in newer}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -196,8 +216,17 @@ def check_same_model(model: nn.Module, tensors: State, recipe: dict | None, path
             f"{path} holds another model: {name} is {found.get(name, 'absent')} there and {own.get(name, 'absent')} "
             f"in this {type(model).__name__}. Build the model with the settings that the file was made with."
         )
-    mine = recipe_of(model)
+    mine, recipe = recipe_of(model), card.get("recipe")
     if mine and recipe and not same_model(mine, recipe):
         raise CheckpointError(
             f"{path} holds another model: {recipe}, and this one is {mine}. Build it as the file says."
         )
+    if other := other_part(card.get("structure") or {}, identity_of(model)["structure"]):
+        what, there, here = other
+        words = (
+            f"{path} holds another model: {what} is {there} there and {here} in this {type(model).__name__}. Build it "
+            f"as the file says; model.load_state_dict(read_checkpoint(path)[0]) loads the weights all the same."
+        )
+        if card.get("versions", {}).get("flowlab") == __version__:
+            raise CheckpointError(words)
+        warnings.warn(words, stacklevel=3)

@@ -25,9 +25,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flowlab.bijections import BatchNorm, starting
-
-Parts = tuple[Tensor, ...]
+from flowlab.bijections import starting
+from flowlab.training.batches import Parts, own_randomness
+from flowlab.training.objectives import LossFunction, Step
 
 
 @contextlib.contextmanager
@@ -93,18 +93,24 @@ def agree(number: int) -> bool:
 
 
 class Loss(nn.Module):
-    """An objective as a module, so that DistributedDataParallel sees whatever part of the model it calls."""
+    """An objective as a module, so that DistributedDataParallel sees whatever part of the model it calls.
 
-    def __init__(self, model: nn.Module, objective: Callable[[nn.Module, Any, Any], Tensor]) -> None:
+    What the model draws from torch's global generators depends on the step alone, and leaves them as they were.
+    """
+
+    def __init__(self, model: nn.Module, objective: LossFunction) -> None:
         super().__init__()
         self.model, self.objective = model, objective
 
-    def forward(self, batch: Tensor | Parts, step: Any) -> Tensor:
-        return self.objective(self.model, batch, step)
+    def forward(self, batch: Tensor | Parts | None, step: Step) -> Tensor:
+        with own_randomness(step.generator):
+            return self.objective(self.model, batch, step)
 
 
 class ShardedLoss:
     """The loss of batches that are cut into ``shards``, of which this process computes its own, one after the other.
+
+    A run without data has None for each batch: then each shard is an objective of its own draws, and all weigh alike.
 
     Args:
         alone: whether the objective takes one tensor, and not a tuple.
@@ -114,72 +120,89 @@ class ShardedLoss:
         ValueError: for shards that the processes cannot share equally, and for batch statistics, which differ by shard.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        objective: Callable[[nn.Module, Any, Any], Tensor],
-        alone: bool,
-        shards: int | None = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, objective: LossFunction, alone: bool, shards: int | None = None) -> None:
         processes = size()
-        self.shards = processes if shards is None else int(shards)
+        self.shards = processes if shards is None else shards
         if self.shards < 1 or self.shards % processes:
             raise ValueError(
                 f"fit expected shards to be a multiple of the number of processes, {processes}, but got {shards}."
             )
-        kinds = (BatchNorm, nn.modules.batchnorm._BatchNorm)
-        if self.shards > 1 and (name := next((n for n, m in model.named_modules() if isinstance(m, kinds)), None)):
+        if self.shards > 1 and (name := next((n for n, m in model.named_modules() if _sees_batches(m)), None)):
             raise ValueError(
                 f"{name} takes its statistics from a whole batch, and a batch in {self.shards} shards is never seen "
                 f"whole. Train with shards=1 on one process, or with ActNorm in its place."
             )
         each = self.shards // processes
         self.mine = range(rank() * each, (rank() + 1) * each)
-        self.alone, self.module = alone, Loss(model, objective)
+        self.alone, self.model = alone, model
+        self.plain = Loss(model, objective)
+        self.shared: nn.Module = self.plain
 
-    def start(self, batch: Parts, step: Any) -> None:
-        """Let layers that start from their first batch, such as ActNorm, see all of it, and not one shard."""
-        with torch.no_grad(), starting(self.module.model):
-            self.module(self._given(batch), step)
+    def start(self, batch: Parts | None, step: Step) -> None:
+        """Let layers that start from data, such as ActNorm, see all of the first batch, and not one shard.
 
-    def share(self, unused: bool) -> None:
-        """From here on gradients are those of all processes, which start as the first; ``unused``: of some weights."""
+        A run without data starts them where they are: another that has data would else undo what this one learns.
+        """
+        layers: list[Any] = [layer for layer in self.model.modules() if not getattr(layer, "started", True)]
+        if not layers:
+            return
+        if batch is None:
+            for layer in layers:
+                layer.initialized.fill_(True)
+            return
+        with torch.no_grad(), starting(self.model):
+            self.plain(self._given(batch), step)
+
+    def share(self) -> None:
+        """From here on gradients are those of all processes, which start as the first."""
         if size() > 1:
             # Buffers agree from the start on. torch 2.13 has a new name for not sending them at each step.
             known = inspect.signature(DistributedDataParallel).parameters
             still = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            settings = {still: False, "find_unused_parameters": unused}
-            self.module = DistributedDataParallel(self.module, **settings)
+            # An objective may leave a part of the model aside, such as a mixture's q, at some steps.
+            settings: dict[str, Any] = {still: False, "find_unused_parameters": True}
+            self.shared = DistributedDataParallel(self.plain, **settings)
 
-    def backward(self, batch: Parts, step: Callable[[int], Any]) -> Tensor:
+    def backward(self, batch: Parts | None, step: Callable[[int], Step]) -> Tensor:
         """The mean loss of a batch, ``()``, with its gradient added to the parameters'; ``step(s)`` is for shard s."""
-        N, loss = len(batch[0]), 0.0
-        for s, part in self._parts(batch):
+        loss = torch.zeros(())
+        for s, part, weight in self._parts(batch):
             # One exchange a step: the gradients of the earlier shards wait in the parameters for the last.
-            exchange = isinstance(self.module, Loss) or s == self.mine[-1]
-            with contextlib.nullcontext() if exchange else self.module.no_sync():
-                value = self.module(self._given(part), step(s)) * (len(part[0]) / N)
+            together = self.shared if isinstance(self.shared, DistributedDataParallel) else None
+            with together.no_sync() if together and s != self.mine[-1] else contextlib.nullcontext():
+                value = self.shared(self._given(part), step(s)) * weight
                 (size() * value).backward()  # DistributedDataParallel takes the mean over processes
-            loss = loss + value.detach()
+            loss = value.detach() if s == self.mine[0] else loss + value.detach()
         if size() > 1:
             dist.all_reduce(loss)
         return loss
 
     @torch.no_grad()
-    def evaluate(self, data: Parts, step: Callable[[int], Any], rows: int = 4096) -> float:
+    def evaluate(self, data: Parts, step: Callable[[int], Step], rows: int = 4096) -> float:
         """The mean loss over data, with at most ``rows`` at once and no gradients."""
-        total, loss = 0.0, getattr(self.module, "module", self.module)
-        for s, part in self._parts(data):
+        total = 0.0
+        for s, part in self._cut(data):
             now = step(s)
             for start in range(0, len(part[0]), rows):
                 block = tuple(d[start : start + rows] for d in part)
-                total += float(loss(self._given(block), now)) * len(block[0])
+                total += float(self.plain(self._given(block), now)) * len(block[0])
         return summed(total)[0] / len(data[0])
 
-    def _parts(self, data: Parts) -> Iterator[tuple[int, Parts]]:
-        """The shards that are this process's own, with their numbers."""
+    def _parts(self, data: Parts | None) -> Iterator[tuple[int, Parts | None, float]]:
+        """The shards that are this process's own: their numbers, their rows, and what each weighs in the mean."""
+        if data is None:
+            yield from ((s, None, 1 / self.shards) for s in self.mine)
+        else:
+            yield from ((s, part, len(part[0]) / len(data[0])) for s, part in self._cut(data))
+
+    def _cut(self, data: Parts) -> Iterator[tuple[int, Parts]]:
         cut: Sequence[Parts] = list(zip(*(d.tensor_split(self.shards) for d in data), strict=True))
         return ((s, cut[s]) for s in self.mine)
 
-    def _given(self, batch: Parts) -> Tensor | Parts:
-        return batch[0] if self.alone else batch
+    def _given(self, batch: Parts | None) -> Tensor | Parts | None:
+        return batch[0] if self.alone and batch is not None else batch
+
+
+def _sees_batches(layer: nn.Module) -> bool:
+    """Whether a layer in training mode takes statistics of its batch."""
+    return getattr(layer, "uses_batch_statistics", False) or isinstance(layer, nn.modules.batchnorm._BatchNorm)

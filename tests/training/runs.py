@@ -46,7 +46,7 @@ def drift(**settings) -> tuple[Flow, History]:
     return flow, quiet(flow, x, validation=held_out, steps=100, **settings)
 
 
-def interrupt_at(*indices: int) -> training.Objective:
+def interrupt_at(*indices: int) -> training.LossFunction:
     """Press Ctrl-C in the middle of these steps."""
 
     @functools.wraps(negative_log_likelihood)  # by its name, so that a run without interrupts goes on from this one

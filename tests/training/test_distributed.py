@@ -47,7 +47,7 @@ def mixture() -> FlowMixture:
     return FlowMixture(flows, hidden=(8,), generator=generator())
 
 
-def on_rank(rank: int, index: int, what: str) -> training.Objective:
+def on_rank(rank: int, index: int, what: str) -> training.LossFunction:
     """Something that happens in one process only, in the middle of a step."""
 
     @functools.wraps(negative_log_likelihood)  # by its name, so that a run without the event goes on from this one

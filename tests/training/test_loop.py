@@ -23,7 +23,7 @@ from flowlab.training import (
     NonFiniteLoss,
     OutOfMemory,
     Step,
-    loop,
+    lookahead,
     negative_log_likelihood,
     read_checkpoint,
     train,
@@ -470,7 +470,7 @@ def test_looking_later_stops_where_looking_at_once_does(tmp_path, monkeypatch, b
     settings = {"steps": 40, "batch_size": 64, "objective": objective, "schedule": "constant"}
     with pytest.raises(NonFiniteLoss, match=words):
         quiet(flow, gaussian(), **settings)
-    monkeypatch.setitem(loop.STEPS_AHEAD, "cpu", 7)
+    monkeypatch.setitem(lookahead.STEPS_AHEAD, "cpu", 7)
     with pytest.raises(NonFiniteLoss, match=words):
         quiet(later, gaussian(), checkpoint=file, checkpoint_every=6, **settings)
     assert same(state(later), state(flow)), "no step was taken from the bad one on"

@@ -20,7 +20,8 @@ from flowlab.training import (
     CheckpointError,
     NonFiniteLoss,
     Step,
-    loop,
+    fingerprints,
+    lookahead,
     negative_log_likelihood,
     read_checkpoint,
     save_checkpoint,
@@ -61,7 +62,7 @@ def test_looking_later_changes_nothing(tmp_path, monkeypatch):
     }
     flow, later = small(), small()
     history = quiet(flow, gaussian(), **settings)
-    monkeypatch.setitem(loop.STEPS_AHEAD, "cpu", 7)
+    monkeypatch.setitem(lookahead.STEPS_AHEAD, "cpu", 7)
     kinds = []
     its = fit(later, gaussian(), progress=lambda history: kinds.append(type(history.loss[-1])), **settings)
     assert kinds.count(Tensor) > 20 and its.loss == history.loss and {type(loss) for loss in its.loss} == {float}
@@ -129,9 +130,11 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, changed):
 
 def test_what_an_objective_computed_may_be_rounded_otherwise_where_a_run_goes_on():
     x, y = gaussian()[:20], torch.arange(20) % 3
-    told = loop._told(Interleaved(x, y))
-    assert told == loop._told(Interleaved(x * (1 + 1e-6), y))
-    assert told != loop._told(Interleaved(x, y.flip(0))) and told != loop._told(Interleaved(x[:19], y[:19]))
+    told = fingerprints.told(Interleaved(x, y))
+    assert told == fingerprints.told(Interleaved(x * (1 + 1e-6), y))
+    assert told != fingerprints.told(Interleaved(x, y.flip(0))) and told != fingerprints.told(
+        Interleaved(x[:19], y[:19])
+    )
 
 
 def test_the_fingerprint_of_data_knows_the_order_of_its_rows(tmp_path):
