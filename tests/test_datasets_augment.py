@@ -7,7 +7,7 @@ import torch
 from torch import Generator
 
 from flowlab.datasets import mnist
-from flowlab.datasets.augment import affine, upright
+from flowlab.datasets.augment import affine, slant, thickness, upright
 
 NONE = {"rotation": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0}
 
@@ -74,8 +74,8 @@ def test_a_scale_stretches_width_and_height_apart():
 def test_a_shear_slants_rows_aside():
     """x is read at x + h y, so the covariance is −h times the variance of y."""
     *_, xy, yy = moments(affine(blobs(), generator(), **NONE | {"shear": 0.3}))
-    slant = xy / yy
-    assert 0.28 < float(slant.abs().max()) < 0.31 and abs(float(slant.mean())) < 0.02
+    aside = xy / yy
+    assert 0.28 < float(aside.abs().max()) < 0.31 and abs(float(aside.mean())) < 0.02
 
 
 def test_upright_takes_center_and_slant_out():
@@ -97,3 +97,22 @@ def test_upright_leaves_an_empty_image():
 def test_what_is_no_row_of_pixels_is_refused_in_words(function, images):
     with pytest.raises(ValueError, match=r"rows \(N, 784\) of floating-point numbers.*divide pixels by 256 first"):
         function(images)
+
+
+def stroke(shift):
+    """A line of ink through the middle that goes ``shift`` columns to the right for each row up."""
+    x = torch.zeros(28, 28)
+    for i in range(8, 20):
+        x[i, round(14 - shift * (i - 14))] = 1
+    return x.flatten()
+
+
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
+def test_slant_is_the_slope_of_a_stroke(shift):
+    assert float(slant(stroke(shift))) == pytest.approx(shift, abs=1e-5)
+    assert float(slant(0.3 * stroke(shift))) == pytest.approx(shift, abs=1e-5), "not a matter of how dark it is"
+
+
+def test_slant_of_no_ink_is_a_number_and_thickness_is_mean_ink():
+    assert float(slant(torch.zeros(784))) == 0
+    assert float(thickness(stroke(0.0))) == pytest.approx(12 / 784)

@@ -19,7 +19,7 @@ from flowlab import metrics
 from flowlab.bijections import Logit
 from flowlab.datasets import mnist
 from flowlab.densities.mixtures import FlowMixture
-from flowlab.lessons.images_and_bits_per_dimension.figures import TEST_LOG_DET
+from flowlab.lessons.images_and_bits_per_dimension.toys import TEST_LOG_DET
 
 
 def generator(seed: int = 0) -> Generator:

@@ -1,4 +1,4 @@
-"""What leaves a digit the digit that it is: small turns, shifts, stretches and slants, and the slant taken out."""
+"""Changes that leave a digit the digit that it is: small turns, shifts, stretches and slants; how slanted it is."""
 
 from __future__ import annotations
 
@@ -61,6 +61,23 @@ def upright(images: Tensor) -> Tensor:
     slant = torch.einsum("nij,ni,nj->n", p, dy, dx) / torch.einsum("nij,ni->n", p, dy**2)
     one, zero = torch.ones_like(x), torch.zeros_like(x)
     return _warp(images, ((one, slant, x), (zero, one, y)))
+
+
+def slant(x: Tensor) -> Tensor:
+    """How far the ink moves to the right for each pixel that it moves up: images ``(..., 784)`` to ``(...)``.
+
+    −cov(row, column)/var(row), with the ink as weights: a least-squares line through the digit, from its second
+    moments. 0 is upright, positive leans like "/".
+    """
+    w = x / x.sum(-1, keepdim=True).clamp_min(1e-6)
+    row, column = (axis.flatten().to(x) for axis in torch.meshgrid(*[torch.arange(SIDE)] * 2, indexing="ij"))
+    di, dj = (axis - (w * axis).sum(-1, keepdim=True) for axis in (row, column))
+    return -(w * di * dj).sum(-1) / (w * di * di).sum(-1).clamp_min(1e-6)
+
+
+def thickness(x: Tensor) -> Tensor:
+    """Mean ink: images ``(..., 784)`` in [0, 1] to ``(...)``. A large thin digit has as much as a small thick one."""
+    return x.mean(-1)
 
 
 def _warp(images: Tensor, rows: tuple[tuple[Tensor, ...], ...]) -> Tensor:

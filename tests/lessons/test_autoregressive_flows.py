@@ -20,6 +20,7 @@ from flowlab.bijections import (
 from flowlab.densities import StandardNormal
 from flowlab.lessons.autoregressive_flows import exercises as lesson
 from flowlab.lessons.autoregressive_flows import figures as draw
+from flowlab.lessons.autoregressive_flows import toys
 from flowlab.lessons.autoregressive_flows.explorer import FillImage, MaskedNetwork, OnePixel
 from flowlab.networks import MaskedMLP
 
@@ -33,25 +34,25 @@ def test_what_masks_let_through_is_what_autograd_sees(order, width):
     network = MaskedMLP(5, 2, hidden=(width, width), order=order, activation="tanh", generator=g).requires_grad_(False)
     network.last.weight.normal_(generator=g)
     J = jacrev(network)(torch.randn(5, generator=g))  # (2, output, input)
-    assert torch.equal(draw.sees(network), J[0] != 0) and torch.equal(draw.sees(network), J[1] != 0)
+    assert torch.equal(toys.sees(network), J[0] != 0) and torch.equal(toys.sees(network), J[1] != 0)
 
 
-@pytest.mark.parametrize("order", draw.ORDERS)
-@pytest.mark.parametrize("arrow", draw.ARROWS)
+@pytest.mark.parametrize("order", toys.ORDERS)
+@pytest.mark.parametrize("arrow", toys.ARROWS)
 def test_pairs_that_depend_are_those_of_the_jacobian(order, arrow):
     for depth in (1, 2, 3):
-        flow = draw.chain(order, depth, arrow)
-        J = jacrev(lambda x, flow=flow: flow(x)[0])(draw.digit())
-        assert torch.equal(draw.depends(draw.layers(order)[:depth]), J.abs() > 1e-12), depth
+        flow = toys.chain(order, depth, arrow)
+        J = jacrev(lambda x, flow=flow: flow(x)[0])(toys.digit())
+        assert torch.equal(toys.depends(toys.layers(order)[:depth]), J.abs() > 1e-12), depth
 
 
 def test_the_orders_are_what_they_say():
     def first(layer):
         return layer.conditioner.place.argsort()[:3].tolist()
 
-    assert [first(layer) for layer in draw.layers(draw.ORDERS[0])] == [[0, 1, 2]] * 3
-    assert [first(layer) for layer in draw.layers(draw.ORDERS[1])] == [[0, 1, 2], [48, 47, 46], [0, 1, 2]]
-    one, *others = (first(layer) for layer in draw.layers(draw.ORDERS[2]))
+    assert [first(layer) for layer in toys.layers(toys.ORDERS[0])] == [[0, 1, 2]] * 3
+    assert [first(layer) for layer in toys.layers(toys.ORDERS[1])] == [[0, 1, 2], [48, 47, 46], [0, 1, 2]]
+    one, *others = (first(layer) for layer in toys.layers(toys.ORDERS[2]))
     assert one == [0, 1, 2] and all(other not in ([0, 1, 2], [48, 47, 46]) for other in others)
 
 
@@ -67,7 +68,7 @@ def test_one_pixel_flickers_as_the_masks_say_and_the_arrow_swaps_the_stopwatch()
         iaf = explorer.numbers
         assert iaf["outputs that flicker"] == maf["outputs that flicker"]
         assert (maf["passes x → z"], maf["passes z → x"]) == (iaf["passes z → x"], iaf["passes x → z"]) == (1, 49)
-    explorer.set(depth=2, arrow="MAF", order=draw.ORDERS[1])
+    explorer.set(depth=2, arrow="MAF", order=toys.ORDERS[1])
     assert explorer.numbers["outputs that flicker"] == "49 of 49" and explorer.numbers["passes z → x"] == 98
     explorer.set(size=0.0)
     assert explorer.numbers["outputs that flicker"] == "0 of 49"
@@ -76,8 +77,8 @@ def test_one_pixel_flickers_as_the_masks_say_and_the_arrow_swaps_the_stopwatch()
 def test_the_bars_show_the_slow_direction_longer():
     picture = draw.Flicker()
     ends = {}
-    for arrow in draw.ARROWS:
-        picture.update(pixel=3, size=0.5, depth=2, order=draw.ORDERS[0], arrow=arrow)
+    for arrow in toys.ARROWS:
+        picture.update(pixel=3, size=0.5, depth=2, order=toys.ORDERS[0], arrow=arrow)
         ends[arrow] = [bar.get_xdata()[1] for bar in picture.bars]
     assert ends["MAF"] == ends["IAF"][::-1] and ends["MAF"][1] > 3 * ends["MAF"][0]
 
@@ -99,7 +100,7 @@ def test_the_network_that_is_drawn_is_the_packages():
         order = torch.randperm(6, generator=g) if seed else None
         network = MaskedMLP(6, hidden=(width, width), order=order, random_degrees=random, generator=g)
         at = network.place.argsort()
-        seen = draw.sees(network)[at][:, at]
+        seen = toys.sees(network)[at][:, at]
         shown = explorer.picture.cells.get_array() > 0
         assert np.array_equal(shown, seen.numpy()) and explorer.numbers["leaks"] == 0
         assert explorer.numbers["pairs connected"] == f"{int(seen.sum())} of 15 allowed"
@@ -124,7 +125,7 @@ def test_the_bug_lets_an_output_see_itself_and_orange_begins_at_what_it_sees():
 def test_the_sweeps_end_in_the_flows_own_samples():
     flow = pretrained.load("maf_mnist").density
     z = flow.base.sample(2, torch.Generator().manual_seed(1))
-    found, x = draw.sweeps(flow.bijection, z)
+    found, x = toys.sweeps(flow.bijection, z)
     assert torch.equal(x, flow.sample(2, torch.Generator().manual_seed(1)))
     layers = [layer for layer in flow.bijection if isinstance(layer, MaskedAutoregressive)]
     assert len(found) == len(layers) and torch.equal(found[0].place, layers[-1].conditioner.place)
@@ -154,7 +155,7 @@ def test_an_image_fills_in_the_order_of_its_sweep():
 
 
 def test_the_moon_is_a_density_and_its_samples_follow_it():
-    moon = draw.Moon()
+    moon = toys.Moon()
     x1, x2 = torch.linspace(-8, 40, 600).double(), torch.linspace(-12, 12, 300).double()
     grid = torch.stack(torch.meshgrid(x1, x2, indexing="ij"), -1)
     cell = float((x1[1] - x1[0]) * (x2[1] - x2[0]))
@@ -166,9 +167,9 @@ def test_the_moon_is_a_density_and_its_samples_follow_it():
 
 def test_the_stopwatch_finds_the_slow_direction():
     maf = MaskedAutoregressive(30, (8,))
-    score, sample = draw.stopwatch(Flow(maf, StandardNormal(30)))
+    score, sample = toys.stopwatch(Flow(maf, StandardNormal(30)))
     assert sample > 3 * score
-    score, sample = draw.stopwatch(Flow(Inverse(maf), StandardNormal(30)))
+    score, sample = toys.stopwatch(Flow(Inverse(maf), StandardNormal(30)))
     assert score > 3 * sample
     figure = draw.stopwatches((2, 30), {"MAF": [(1.0, 2.0), (1.0, 30.0)], "coupling": [(1.0, 1.0)] * 2})
     lines = {line.get_label(): list(line.get_ydata()) for line in figure.axes[1].lines}
@@ -177,7 +178,7 @@ def test_the_stopwatch_finds_the_slow_direction():
 
 
 def test_moons_stand_on_one_scale():
-    moon = draw.Moon()
+    moon = toys.Moon()
     figure = draw.moons({"exact": moon, "flat": StandardNormal(2)}, [0.0, 0.5])
     images = [axes.images[0] for axes in figure.axes]
     assert images[0].get_clim() == images[1].get_clim() and figure.axes[1].get_title() == "flat\n0.50 nats"

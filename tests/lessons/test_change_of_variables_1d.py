@@ -11,7 +11,8 @@ from flowlab import Flow
 from flowlab.bijections import Monotone, ScaleShift
 from flowlab.densities import StandardLogistic, StandardNormal, StandardUniform
 from flowlab.lessons.change_of_variables_1d import exercises as lesson
-from flowlab.lessons.change_of_variables_1d.figures import BASES, MAPS, A, B, PushForward
+from flowlab.lessons.change_of_variables_1d.figures import A, B, PushForward
+from flowlab.lessons.change_of_variables_1d.toys import BASES, MAPS
 
 # Pictures and explorers
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from flowlab.lessons.change_of_variables_2d import exercises as lesson
+from flowlab.lessons.change_of_variables_2d import toys
 from flowlab.lessons.change_of_variables_2d.explorer import DeterminantAsArea, MagnifiedCell
-from flowlab.lessons.change_of_variables_2d.figures import PLANAR_MAPS, CellUnderMap, SquareUnderMatrix, signed_area
+from flowlab.lessons.change_of_variables_2d.figures import CellUnderMap, SquareUnderMatrix
+from flowlab.lessons.change_of_variables_2d.toys import PLANAR_MAPS, signed_area
 from flowlab.plotting.plane import jacobians
 
 # Pictures and explorers
@@ -214,7 +216,7 @@ def _symmetric_root(covariance):
 
 
 def test_the_museum_holds_one_sound_density():
-    masses = {name: float(lesson.total_mass(f)) for name, f in lesson.museum().items()}
+    masses = {name: float(lesson.total_mass(f)) for name, f in toys.museum().items()}
     assert masses["A"] == pytest.approx(1 / 16, rel=1e-3)
     assert masses["B"] == pytest.approx(1.151, abs=1e-3)
     assert masses["C"] == pytest.approx(1, abs=1e-4)

@@ -10,8 +10,9 @@ from flowlab.bijections import ActNorm, BatchNorm, InvertibleConvolution, LULine
 from flowlab.datasets import TwoMoons
 from flowlab.lessons.from_realnvp_to_glow import exercises as lesson
 from flowlab.lessons.from_realnvp_to_glow import figures as mixing
+from flowlab.lessons.from_realnvp_to_glow import toys
 from flowlab.lessons.from_realnvp_to_glow.explorer import ShuffleReverseRotate, TurnAxes
-from flowlab.lessons.from_realnvp_to_glow.figures import (
+from flowlab.lessons.from_realnvp_to_glow.toys import (
     PLANE,
     Bananas,
     OneCoupling,
@@ -71,7 +72,7 @@ def test_the_best_coupling_has_the_moments_of_a_grid_in_its_own_axes(angle):
 
 def test_the_gauge_is_the_mean_of_log_p_minus_log_q_and_q_is_a_density():
     for name, angle in (("banana", 20), ("two moons", 242)):
-        best, x = mixing.one_coupling(name), PLANE[name].sample(40_000, seeded())
+        best, x = toys.one_coupling(name), PLANE[name].sample(40_000, seeded())
         sampled = PLANE[name].log_prob(x).mean() - best.log_q(x.double().numpy(), angle).mean()
         assert best[angle].gauge == pytest.approx(float(sampled), abs=0.03)
         extent = 9.0
@@ -80,10 +81,10 @@ def test_the_gauge_is_the_mean_of_log_p_minus_log_q_and_q_is_a_density():
 
 
 def test_a_banana_is_one_coupling_along_its_own_axis_and_no_angle_helps_circles():
-    gauges = mixing.one_coupling("banana").gauges
+    gauges = toys.one_coupling("banana").gauges
     assert abs(gauges[0]) < 1e-3 and gauges.max() > 1
     np.testing.assert_allclose(gauges, np.roll(gauges, 90), atol=1e-3)  # half a turn changes nothing
-    assert np.ptp(mixing.one_coupling("two circles").gauges) < 0.01
+    assert np.ptp(toys.one_coupling("two circles").gauges) < 0.01
 
 
 def test_hand_and_training_agree():
@@ -112,21 +113,21 @@ def test_a_learner_starts_at_its_angle_and_a_half_turn_is_the_same_axis():
 def test_contenders_differ_in_their_mixing_alone():
     x = torch.randn(64, 8, generator=seeded())
     sizes = {}
-    for kind in mixing.MIXINGS:
+    for kind in toys.MIXINGS:
         flow = contender(kind, 8, seed=1)
         assert len(flow.bijection) == 9
         z = flow.bijection(x)[0]
         torch.testing.assert_close(flow.bijection.inverse(z)[0], x, atol=1e-4, rtol=1e-4)
         sizes[kind] = sum(p.numel() for p in flow.parameters())
     assert sizes["reverse"] == sizes["shuffle"] < sizes["rotate"]
-    half = mixing.mixing("reverse", 6)(torch.arange(6.0))[0]
+    half = toys.mixing("reverse", 6)(torch.arange(6.0))[0]
     assert half.tolist() == [5, 4, 3, 2, 1, 0]
     with pytest.raises(ValueError, match="one of reverse, shuffle, rotate"):
-        mixing.mixing("turn", 4)
+        toys.mixing("turn", 4)
 
 
 def test_a_normalized_flow_has_a_normalization_before_each_coupling():
-    flow = mixing.normalized(ActNorm, seed=1, features=4, couplings=3)
+    flow = toys.normalized(ActNorm, seed=1, features=4, couplings=3)
     assert len(flow.bijection) == 6 and all(isinstance(layer, ActNorm) for layer in flow.bijection[::2])
     x = 50 + 7 * torch.randn(100, 4, generator=seeded())
     with starting(flow):
@@ -155,10 +156,10 @@ def test_the_race_can_be_run_scrubbed_and_left():
 
 
 def test_patches_have_ink_and_lie_in_their_bins():
-    x = mixing.patches("test", 300)
+    x = toys.patches("test", 300)
     assert x.shape == (300, 16) and float(x.min()) >= 0 and float(x.max()) < 1
     assert int(((256 * x).floor() > 0).sum(1).min()) >= 8
-    assert torch.equal(x, mixing.patches("test", 300)) and not torch.equal(x, mixing.patches("test", 300, seed=1))
+    assert torch.equal(x, toys.patches("test", 300)) and not torch.equal(x, toys.patches("test", 300, seed=1))
 
 
 def test_figures_of_the_notebook():

@@ -10,8 +10,9 @@ from flowlab.datasets import mnist
 from flowlab.densities import Dequantized, GaussianMixture
 from flowlab.lessons.images_and_bits_per_dimension import exercises as lesson
 from flowlab.lessons.images_and_bits_per_dimension import figures as bits
-from flowlab.lessons.images_and_bits_per_dimension.exercises import museum
+from flowlab.lessons.images_and_bits_per_dimension import toys
 from flowlab.lessons.images_and_bits_per_dimension.explorer import Spikes, ThreeScales
+from flowlab.lessons.images_and_bits_per_dimension.toys import museum
 from flowlab.metrics import bits_per_dim, logit_log_det
 
 # Pictures and explorers
@@ -19,31 +20,31 @@ from flowlab.metrics import bits_per_dim, logit_log_det
 
 @pytest.mark.parametrize("width", [1e-3, 0.1, 1.5])
 def test_the_density_is_a_mixture_with_the_training_shares(width):
-    means, weights = torch.arange(8).double()[:, None] + 0.5, torch.tensor(bits.shares(0))
+    means, weights = torch.arange(8).double()[:, None] + 0.5, torch.tensor(toys.shares(0))
     covariances = torch.full((8, 1, 1), width**2, dtype=torch.float64)
     mixture = GaussianMixture(means, covariances, weights=weights)
     x = torch.linspace(-1, 9, 101, dtype=torch.float64)
-    np.testing.assert_allclose(bits.log_density(x.numpy(), width), mixture.log_prob(x[:, None]).numpy(), atol=1e-8)
+    np.testing.assert_allclose(toys.log_density(x.numpy(), width), mixture.log_prob(x[:, None]).numpy(), atol=1e-8)
 
 
 @pytest.mark.parametrize("noise", [0.4, 1.0])
 def test_the_score_is_a_mean_over_noise_around_the_middle_of_the_bin(noise):
     u = np.random.default_rng(0).random((20_000, 1))
     x = np.arange(8) + 0.5 + noise * (u - 0.5)
-    by_hand = bits.log_density(x, 0.3).mean(0) @ bits.shares(1)
-    assert float(bits.score(0.3, noise)) == pytest.approx(by_hand, abs=0.01)
+    by_hand = toys.log_density(x, 0.3).mean(0) @ toys.shares(1)
+    assert float(toys.score(0.3, noise)) == pytest.approx(by_hand, abs=0.01)
 
 
 def test_without_noise_the_score_has_no_ceiling_and_with_it_the_truths():
-    bare = bits.score(10.0 ** -np.arange(1, 8), 0.0)
+    bare = toys.score(10.0 ** -np.arange(1, 8), 0.0)
     np.testing.assert_allclose(np.diff(bare), math.log(10), atol=1e-3)
-    assert bits.ceiling(0.0) == math.inf
+    assert toys.ceiling(0.0) == math.inf
     widths = 10 ** np.linspace(*bits.LOG_WIDTH, 80)
     for noise in (0.3, 1.0):
-        assert bits.score(widths, noise).max() < bits.ceiling(noise)
-    assert bits.ceiling(0.3) - bits.ceiling(1.0) == pytest.approx(-math.log(0.3))
-    assert float(bits.shares(1) @ np.log(bits.P)) == pytest.approx(bits.ceiling(1.0))
-    assert bits.P.sum() == pytest.approx(1)
+        assert toys.score(widths, noise).max() < toys.ceiling(noise)
+    assert toys.ceiling(0.3) - toys.ceiling(1.0) == pytest.approx(-math.log(0.3))
+    assert float(toys.shares(1) @ np.log(toys.P)) == pytest.approx(toys.ceiling(1.0))
+    assert toys.P.sum() == pytest.approx(1)
 
 
 def test_samples_stay_put_while_spikes_sharpen():
@@ -52,10 +53,10 @@ def test_samples_stay_put_while_spikes_sharpen():
         explorer.set(log_width=log_width)
         seen.append([bar.get_height() for bar in explorer.picture.bars])
     assert explorer.errors == [] and seen[0] == seen[1] == seen[2] and sum(seen[0]) == pytest.approx(1)
-    assert explorer.numbers["test score, nats"] == pytest.approx(float(bits.score(1e-4, 0.0)))
+    assert explorer.numbers["test score, nats"] == pytest.approx(float(toys.score(1e-4, 0.0)))
     assert explorer.numbers["the truth's score"] == "∞" and "no noise" in explorer.view.alt
     explorer.set(noise=1.0)
-    assert explorer.numbers["test score, nats"] < explorer.numbers["the truth's score"] == bits.ceiling(1.0)
+    assert explorer.numbers["test score, nats"] < explorer.numbers["the truth's score"] == toys.ceiling(1.0)
 
 
 def test_the_rulers_agree_with_the_conversions():
@@ -75,7 +76,7 @@ def test_the_rulers_agree_with_the_conversions():
 
 
 def test_published_numbers_stand_where_they_belong():
-    places = {name: round(bits.in_bits(*entry), 2) for name, entry in bits.PUBLISHED.items()}
+    places = {name: round(toys.in_bits(*entry), 2) for name, entry in toys.PUBLISHED.items()}
     assert places["NICE"] == 4.36 and places["Gaussian"] == 2.01 and places["Residual Flow"] == 0.97
     ordered = sorted(places, key=places.get)
     assert ordered[0] == "Residual Flow" and ordered[-1] == "NICE"

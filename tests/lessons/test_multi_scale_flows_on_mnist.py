@@ -11,6 +11,7 @@ from flowlab.bijections import Chain, FactorOut, Inverse, Squeeze, levels
 from flowlab.datasets import mnist
 from flowlab.lessons.multi_scale_flows_on_mnist import exercises as lesson
 from flowlab.lessons.multi_scale_flows_on_mnist import figures as scales
+from flowlab.lessons.multi_scale_flows_on_mnist import toys
 from flowlab.lessons.multi_scale_flows_on_mnist.explorer import AlongAttribute, ResampleLevels
 
 # Pictures and explorers
@@ -65,39 +66,20 @@ def test_a_level_is_what_leaves_there():
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
-def stroke(shift):
-    """A line of ink through the middle that goes ``shift`` columns to the right for each row up."""
-    x = torch.zeros(28, 28)
-    for i in range(8, 20):
-        x[i, round(14 - shift * (i - 14))] = 1
-    return x.flatten()
-
-
-@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
-def test_slant_is_the_slope_of_a_stroke(shift):
-    assert float(scales.slant(stroke(shift))) == pytest.approx(shift, abs=1e-5)
-    assert float(scales.slant(0.3 * stroke(shift))) == pytest.approx(shift, abs=1e-5), "not a matter of how dark it is"
-
-
-def test_slant_of_no_ink_is_a_number_and_thickness_is_mean_ink():
-    assert float(scales.slant(torch.zeros(784))) == 0
-    assert float(scales.thickness(stroke(0.0))) == pytest.approx(12 / 784)
-
-
 def test_the_extremes_are_those_of_each_digit():
     labels = torch.tensor([0, 1, 0, 1, 0, 1])
-    low, high = scales.extremes(torch.tensor([3.0, 30, 1, 10, 2, 20]), labels, each=1)
+    low, high = toys.extremes(torch.tensor([3.0, 30, 1, 10, 2, 20]), labels, each=1)
     assert (low.tolist(), high.tolist()) == ([2, 3], [0, 1])
 
 
 def test_nearest_agrees_with_distances_and_reads_its_own_digit():
     v, labels = mnist.digits("test")
     x = (v[:20].flatten(1) + 0.5) / 256
-    row, distance = scales.nearest(x)
-    every = torch.cdist(x, scales.training()[0])
+    row, distance = toys.nearest(x)
+    every = torch.cdist(x, toys.training()[0])
     torch.testing.assert_close(distance, every.min(-1).values, rtol=1e-3, atol=1e-3)
     assert torch.equal(row, every.argmin(-1))
-    assert float((scales.read((v.flatten(1) + 0.5) / 256) == labels).float().mean()) > 0.9
+    assert float((toys.read((v.flatten(1) + 0.5) / 256) == labels).float().mean()) > 0.9
 
 
 # --- latents ----------------------------------------------------------------------------------------------------------
@@ -105,16 +87,16 @@ def test_nearest_agrees_with_distances_and_reads_its_own_digit():
 
 def test_decode_undoes_encode():
     v = mnist.digits("test")[0][:4].flatten(1)
-    x = scales.decode(scales.encode(v, seed=1))
+    x = toys.decode(toys.encode(v, seed=1))
     assert float((256 * x).floor().sub(v.float()).abs().max()) <= 1
-    assert not torch.equal(scales.encode(v, seed=1), scales.encode(v, seed=2))
+    assert not torch.equal(toys.encode(v, seed=1), toys.encode(v, seed=2))
 
 
-@pytest.mark.parametrize("attribute", list(scales.ATTRIBUTES))
+@pytest.mark.parametrize("attribute", list(toys.ATTRIBUTES))
 def test_a_direction_moves_its_attribute_on_test_digits(attribute):
-    measure, z = scales.ATTRIBUTES[attribute], scales.encode(mnist.digits("test")[0][:50].flatten(1))
+    measure, z = toys.ATTRIBUTES[attribute], toys.encode(mnist.digits("test")[0][:50].flatten(1))
     low, middle, high = (
-        measure(scales.decode(z + amount * scales.direction(attribute))).mean() for amount in (-0.5, 0.0, 0.5)
+        measure(toys.decode(z + amount * toys.direction(attribute))).mean() for amount in (-0.5, 0.0, 0.5)
     )
     assert low < middle < high
 
@@ -122,14 +104,14 @@ def test_a_direction_moves_its_attribute_on_test_digits(attribute):
 def test_ways_lead_from_end_to_end_and_the_arc_stays_normal():
     z0, z1 = torch.randn(2, 3, 784, generator=seeded(0))
     for arc, spread in ((False, math.sqrt(0.5)), (True, 1.0)):
-        way = scales.way(z0, z1, 5, arc=arc).view(3, 5, 784)
+        way = toys.way(z0, z1, 5, arc=arc).view(3, 5, 784)
         torch.testing.assert_close((way[:, 0], way[:, -1]), (z0, z1), atol=1e-6, rtol=1e-6)
         assert float(way[:, 2].std()) == pytest.approx(spread, abs=0.05)
 
 
 def test_strangers_are_what_their_names_say():
     v = mnist.digits("test")[0][:3].flatten(1)
-    sets = scales.strangers(v)
+    sets = toys.strangers(v)
     assert all(images.dtype == torch.uint8 and images.shape[1] == 784 for images in sets.values())
     assert torch.equal(sets["inverted"] + v, torch.full_like(v, 255)) and int(sets["empty"].max()) == 0
     assert torch.equal(sets["turned"].sort(-1).values, v.sort(-1).values) and not torch.equal(sets["turned"], v)
@@ -172,7 +154,7 @@ def test_half_way_latents_stay_normal():
 
 def test_the_attribute_explorer_measures_what_it_shows():
     explorer = AlongAttribute()
-    for attribute in scales.ATTRIBUTES:
+    for attribute in toys.ATTRIBUTES:
         explorer.set(attribute=attribute, digit=1, amount=0.0)
         n = explorer.numbers
         assert n["after"] == pytest.approx(n[f"mean {attribute} before"], abs=0.03)

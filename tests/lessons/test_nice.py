@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from flowlab.lessons.nice import exercises as lesson
-from flowlab.lessons.nice.figures import PATTERNS, SCALINGS, AreaAndDependence, dependencies, level_set, masks
+from flowlab.lessons.nice import toys
+from flowlab.lessons.nice.figures import AreaAndDependence, level_set
+from flowlab.lessons.nice.toys import PATTERNS, SCALINGS, dependencies, masks
 from flowlab.plotting.plane import plane
 
 
@@ -160,7 +162,7 @@ RIGHT = [
 
 
 def test_the_museum_piece_claims_more_than_probability_one():
-    flow = lesson.too_good().requires_grad_(False)
+    flow = toys.too_good().requires_grad_(False)
     for layer in flow.bijection:
         layer.conditioner.last.bias[:2] = 0.5
     x = torch.cartesian_prod(torch.linspace(-12, 12, 500), torch.linspace(-12, 12, 500))

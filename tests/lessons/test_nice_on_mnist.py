@@ -10,8 +10,9 @@ from matplotlib.image import AxesImage
 from flowlab.densities import StandardLogistic, StandardNormal
 from flowlab.lessons.nice_on_mnist import exercises as lesson
 from flowlab.lessons.nice_on_mnist import figures as draw
-from flowlab.lessons.nice_on_mnist.exercises import museum
+from flowlab.lessons.nice_on_mnist import toys
 from flowlab.lessons.nice_on_mnist.explorer import CoolDigits, FillHidden
+from flowlab.lessons.nice_on_mnist.toys import museum
 from flowlab.models import nice
 from flowlab.restoration import posterior, wander, widths
 from flowlab.training import History
@@ -34,7 +35,7 @@ def hidden_pixels(flow):
 
 
 def test_typical_is_what_samples_have(flow):
-    mean, spread, mode = draw.typical(flow)
+    mean, spread, mode = toys.typical(flow)
     log_p = flow.log_prob(flow.sample(2000, torch.Generator().manual_seed(1))).detach()
     assert float(log_p.mean()) == pytest.approx(mean, abs=3 * spread / math.sqrt(2000))
     assert float(log_p.std()) == pytest.approx(spread, rel=0.06)
@@ -46,13 +47,13 @@ def test_typical_is_what_samples_have(flow):
 @pytest.mark.parametrize("temperature", [0.2, 0.7, 1.0, 2.0])
 def test_cooled_draws_have_the_moments_of_the_power(temperature):
     u = (np.arange(200_000) + 0.5) / 200_000
-    z = draw.cooled(np.log(u / (1 - u)), temperature)
+    z = toys.cooled(np.log(u / (1 - u)), temperature)
     grid = np.linspace(-60, 60, 200_001)
     weight = np.exp(-(np.logaddexp(0, grid) + np.logaddexp(0, -grid)) / temperature)
     weight /= weight.sum()
     assert (z**2).mean() == pytest.approx((weight * grid**2).sum(), rel=0.01)
     assert np.abs(z).mean() == pytest.approx((weight * np.abs(grid)).sum(), rel=0.01)
-    assert not draw.cooled(np.ones(3), 0.0).any()
+    assert not toys.cooled(np.ones(3), 0.0).any()
 
 
 def test_samples_cool_to_the_most_likely_image_and_drop_their_narrow_directions(flow):
@@ -83,7 +84,7 @@ def test_log_p_of_the_samples_is_the_flows(flow):
 
 
 def test_masks_hide_what_their_names_say():
-    masks = {name: mask.view(28, 28) for name, mask in draw.masks().items()}
+    masks = {name: mask.view(28, 28) for name, mask in toys.masks().items()}
     assert masks["top half"][:14].all() and not masks["top half"][14:].any()
     assert masks["left half"][:, :14].all() and not masks["left half"][:, 14:].any()
     assert torch.equal(masks["top half"], ~masks["bottom half"])
@@ -150,7 +151,7 @@ def test_figures_show_what_they_are_given():
     figure = draw.spectra({"one": torch.linspace(0.1, 0.001, 784), "two": torch.full((784,), 0.5)})
     assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(0.1) and "two 0.5 to 0.5" in figure.get_label()
 
-    history = History(100, [draw.BITS * 8] * 40 + [draw.BITS * 6] * 60, {50: draw.BITS * 7, 100: draw.BITS * 5.5})
+    history = History(100, [toys.BITS * 8] * 40 + [toys.BITS * 6] * 60, {50: toys.BITS * 7, 100: toys.BITS * 5.5})
     figure = draw.bits_falling(history, {"published": 4.36})
     assert "from 7.00 to 5.50" in figure.get_label() and figure.axes[0].get_ylim()[0] < 4.36
 

@@ -1,9 +1,13 @@
 """What holds for every notebook beyond running: normal form, house rules, exercises and their worked answers."""
 
+import re
+from pathlib import Path
+
 import nbformat
 import notebook_format
 import pytest
 
+from flowlab import lessons
 from flowlab.lessons import exercises
 from flowlab.lessons.base import order
 
@@ -29,6 +33,28 @@ def test_notebook_keeps_the_house_rules(path):
     assert asked == set(exercises(order.slug(path))), "every exercise of flowlab.lessons stands in it"
     assert 2 <= len(asked) <= 5
     assert "nbval-check-output" in tags, "a claim that the text leans on is checked"
+
+
+@pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
+def test_notebook_imports_from_its_own_lesson_alone(path):
+    code = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    asked = set(re.findall(r"\bflowlab\.lessons\.(\w+)", code))
+    assert asked <= {"base", order.slug(path)}, "what two lessons need belongs into lessons/base or the library"
+
+
+@pytest.mark.parametrize("slug", lessons.slugs())
+def test_the_files_of_a_lesson_stand_on_each_other(slug):
+    """Toys at the bottom, then figures and exercises, which do not see each other, and the explorer on figures."""
+    below = {"toys": [], "figures": ["toys"], "exercises": ["toys"], "explorer": ["toys", "figures"]}
+    folder = Path(lessons.__file__).parent / slug
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} <= below.keys()
+    for path in folder.glob("*.py"):
+        text = path.read_text()
+        asked = set(re.findall(rf"from flowlab\.lessons\.{slug}\.(\w+) import", text))
+        asked |= set(re.findall(rf"from flowlab\.lessons\.{slug} import (\w+)", text))
+        assert asked <= set(below.get(path.stem, [])), f"{path.name} imports {asked}"
+        if path.stem in ("toys", "exercises"):
+            assert "matplotlib" not in text and "ipywidgets" not in text, f"{path.name} draws nothing"
 
 
 @pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])

@@ -12,7 +12,7 @@ from torch.func import jacrev, vmap
 import flowlab
 from flowlab.course import installation
 from flowlab.lessons.start_here.explorer import BendTheGaussian
-from flowlab.lessons.start_here.figures import START, hand_flow
+from flowlab.lessons.start_here.toys import START, hand_flow
 
 # Pictures and explorers
 

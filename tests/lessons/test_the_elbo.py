@@ -12,6 +12,7 @@ from flowlab.bijections import ScaleShift
 from flowlab.densities import StandardNormal
 from flowlab.densities.mixtures import GaussianMixture
 from flowlab.lessons.the_elbo import figures as bound
+from flowlab.lessons.the_elbo import toys
 from flowlab.lessons.the_elbo.exercises import draw_sample as draw
 from flowlab.lessons.the_elbo.exercises import elbo_terms, gaussian_kl, importance_bound, top_of_bound
 from flowlab.lessons.the_elbo.explorer import BoundTouches, ForwardAndReverse
@@ -28,55 +29,55 @@ def package(theta):
 
 @pytest.mark.parametrize("old", [-3.0, 0.6, 2.8])
 def test_the_bound_is_the_packages_and_its_gap_is_the_mean_kl(old):
-    x, r = torch.as_tensor(bound.points())[:, None], bound.responsibilities(old)
+    x, r = torch.as_tensor(toys.points())[:, None], toys.responsibilities(old)
     q = torch.as_tensor(np.stack((1 - r, r), -1))
     torch.testing.assert_close(q, package(old).expectation(x))
     for theta in (-2.0, old, 3.3):
         model = package(theta)
         kl = (q * (q.log() - model.expectation(x).log())).sum(-1).mean()
-        assert float(bound.bound(theta, r)) == pytest.approx(model.bound(x, q), abs=1e-9)
-        assert float(bound.likelihood(theta) - bound.bound(theta, r)) == pytest.approx(float(kl), abs=1e-9)
+        assert float(toys.bound(theta, r)) == pytest.approx(model.bound(x, q), abs=1e-9)
+        assert float(toys.likelihood(theta) - toys.bound(theta, r)) == pytest.approx(float(kl), abs=1e-9)
 
 
 @pytest.mark.parametrize("old", [-3.0, 0.6, 2.8])
 def test_the_bound_touches_at_the_old_parameter_and_has_its_top_where_m_says(old):
-    r = bound.responsibilities(old)
-    assert float(bound.likelihood(old) - bound.bound(old, r)) == pytest.approx(0, abs=1e-12)
-    assert (bound.bound(THETA, r) <= bound.likelihood(THETA) + 1e-12).all()
-    assert (bound.bound(THETA, r) <= bound.bound(bound.top(r), r)).all()
+    r = toys.responsibilities(old)
+    assert float(toys.likelihood(old) - toys.bound(old, r)) == pytest.approx(0, abs=1e-12)
+    assert (toys.bound(THETA, r) <= toys.likelihood(THETA) + 1e-12).all()
+    assert (toys.bound(THETA, r) <= toys.bound(toys.top(r), r)).all()
 
 
 def test_the_start_decides_on_which_summit_em_ends():
     ends = []
     for theta in (-1.0, 0.6):
         for _ in range(60):
-            theta = bound.top(bound.responsibilities(theta))
+            theta = toys.top(toys.responsibilities(theta))
         ends.append(theta)
-    assert ends[0] < -2 and ends[1] > 2 and bound.likelihood(ends[1]) > bound.likelihood(ends[0]) + 0.1
+    assert ends[0] < -2 and ends[1] > 2 and toys.likelihood(ends[1]) > toys.likelihood(ends[0]) + 0.1
 
 
 def sums(mu, log_sigma, d):
     """KL(p ‖ q) and KL(q ‖ p) by a sum over a fine line."""
     x = np.linspace(-30, 30, 60_001)
-    log_p = bound.two_humps(x, d)
+    log_p = toys.two_humps(x, d)
     log_q = -0.5 * ((x - mu) / math.exp(log_sigma)) ** 2 - log_sigma - 0.5 * math.log(2 * math.pi)
     p, q = np.exp(log_p), np.exp(log_q)
     return (p * (log_p - log_q)).sum() * 0.001, (q * (log_q - log_p)).sum() * 0.001
 
 
-@pytest.mark.parametrize("d", bound.SEPARATIONS)
+@pytest.mark.parametrize("d", toys.SEPARATIONS)
 @pytest.mark.parametrize(("mu", "log_sigma"), [(0.0, 0.0), (2.0, -0.7), (-1.3, 0.9)])
 def test_both_divergences_are_what_a_sum_says(d, mu, log_sigma):
     forward, reverse = sums(mu, log_sigma, d)
-    assert float(bound.forward_kl(mu, log_sigma, d)) == pytest.approx(forward, rel=1e-4, abs=1e-4)
-    assert float(bound.reverse_kl(mu, log_sigma, d)) == pytest.approx(reverse, rel=1e-4, abs=1e-4)
+    assert float(toys.forward_kl(mu, log_sigma, d)) == pytest.approx(forward, rel=1e-4, abs=1e-4)
+    assert float(toys.reverse_kl(mu, log_sigma, d)) == pytest.approx(reverse, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("d", bound.SEPARATIONS)
+@pytest.mark.parametrize("d", toys.SEPARATIONS)
 def test_nothing_on_the_landscapes_is_below_the_best(d):
     seen = bound.landscape(d)
-    assert seen.forward.min() >= float(bound.forward_kl(*bound.forward_best(d), d)) - 1e-9
-    best = [float(bound.reverse_kl(*found, d)) for found in bound.reverse_best(d)]
+    assert seen.forward.min() >= float(toys.forward_kl(*toys.forward_best(d), d)) - 1e-9
+    best = [float(toys.reverse_kl(*found, d)) for found in toys.reverse_best(d)]
     assert best == sorted(best) and seen.reverse.min() >= best[0] - 1e-6
     assert len(best) == (1 if d <= 1 else 2)
 
@@ -86,11 +87,11 @@ def test_preimages_of_a_flow_and_of_a_map_that_folds():
     with torch.no_grad():
         flow.bijection.log_scale.fill_(-0.7)
         at = torch.linspace(-3, 3, 7, dtype=torch.float64)[:, None]
-        found = bound.by_preimages(lambda z: flow.bijection.inverse(z)[0], at)
+        found = toys.by_preimages(lambda z: flow.bijection.inverse(z)[0], at)
         torch.testing.assert_close(found.log(), flow.log_prob(at), rtol=1e-3, atol=1e-3)
     at = torch.tensor([-0.5, 0.51, 2.03], dtype=torch.float64)  # z² has no z, and two
     chi = torch.where(at > 0, (-at / 2).exp() / (2 * math.pi * at.abs()).sqrt(), 0.0)
-    found = bound.by_preimages(lambda z: torch.stack((z, z**2)), at[:, None])  # a stack
+    found = toys.by_preimages(lambda z: torch.stack((z, z**2)), at[:, None])  # a stack
     torch.testing.assert_close(found[0], StandardNormal(1).log_prob(at[:, None]).exp(), rtol=5e-3, atol=0)
     torch.testing.assert_close(found[1], chi, rtol=1e-2, atol=0)
 

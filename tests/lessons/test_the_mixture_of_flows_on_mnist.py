@@ -7,6 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
 
 from flowlab.lessons.the_mixture_of_flows_on_mnist import figures as draw
+from flowlab.lessons.the_mixture_of_flows_on_mnist import toys
 from flowlab.lessons.the_mixture_of_flows_on_mnist.exercises import _greedy
 from flowlab.lessons.the_mixture_of_flows_on_mnist.explorer import LookInside, OneStyleTenDigits
 
@@ -24,7 +25,7 @@ def inside():
 
 
 def test_q_looks_at_the_middle_of_a_bin():
-    assert draw.middle(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0.5 / 256, 255.5 / 256]
+    assert toys.middle(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [0.5 / 256, 255.5 / 256]
 
 
 def test_titles_name_the_digits_that_matter_and_the_commonest_first():
@@ -42,12 +43,12 @@ def test_a_sheet_has_its_images_row_by_row_with_a_white_margin():
 
 
 def test_a_shipped_mixture_takes_each_of_its_digits_once():
-    model, (v, labels) = draw.model_named("mixture_mnist_five"), draw.test_digits("mixture_mnist_five")
+    model, (v, labels) = toys.model_named("mixture_mnist_five"), toys.test_digits("mixture_mnist_five")
     assert labels.unique().tolist() == [0, 1, 2, 3, 4] and len(v) == 500
-    shares = draw.taken(model, v, labels)
+    shares = toys.taken(model, v, labels)
     assert np.allclose(shares.sum(0), 1)
     assert sorted(shares.argmax(0)) == [0, 1, 2, 3, 4] and shares.max(0).min() > 0.9
-    in_pairs = draw.taken(model, v, labels // 2)
+    in_pairs = toys.taken(model, v, labels // 2)
     assert np.allclose(in_pairs.sum(0), 1), "shares of what a component takes, and not of a digit"
 
 
@@ -57,8 +58,8 @@ def test_at_a_corner_its_own_component_gives_the_digit_back(one_style):
     for corner, (across, up) in enumerate(((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))):
         latent = picture.latent(3, across, up, 1.0)
         assert torch.allclose(latent, z[corner], atol=1e-5)
-        k = int(draw.clusters(picture.model, v[corner : corner + 1]))
-        assert (picture.model.density.decode(latent)[k] - draw.middle(v[corner])).abs().max() < 1e-3
+        k = int(toys.clusters(picture.model, v[corner : corner + 1]))
+        assert (picture.model.density.decode(latent)[k] - toys.middle(v[corner])).abs().max() < 1e-3
 
 
 def test_between_corners_the_squared_weights_sum_to_one_and_the_temperature_shrinks_them(one_style):
@@ -97,8 +98,8 @@ def test_inside_a_component_are_its_own_images_the_least_sure_first_when_asked(i
 
 
 def test_it_takes_any_model_and_starts_with_the_component_that_takes_most():
-    model, (v, labels) = draw.model_named("mixture_mnist_five"), draw.test_digits("mixture_mnist_five")
-    ones = int(draw.clusters(model, v[labels == 1]).mode().values)
+    model, (v, labels) = toys.model_named("mixture_mnist_five"), toys.test_digits("mixture_mnist_five")
+    ones = int(toys.clusters(model, v[labels == 1]).mode().values)
     mostly = torch.cat((v[labels == 1], v[:20]))
     own = LookInside(model=model, images=mostly, labels=torch.cat((labels[labels == 1], labels[:20])))
     assert own.controls["component"].value == ones and own.numbers["mostly"] == "1"

@@ -10,8 +10,8 @@ from torch import Generator
 
 from flowlab import pretrained
 from flowlab.experiments import CIRCLES, PINWHEEL
-from flowlab.lessons.the_variational_mixture_of_flows import exercises as lesson
 from flowlab.lessons.the_variational_mixture_of_flows import figures as draw
+from flowlab.lessons.the_variational_mixture_of_flows import toys
 from flowlab.lessons.the_variational_mixture_of_flows.explorer import YOURS, MixtureTraining, ThreePartitions
 from flowlab.metrics import accuracy, bound_gap
 from flowlab.models import flow_mixture
@@ -279,7 +279,7 @@ RIGHT = [
 
 def test_the_museums_flow_has_a_wrong_log_det_and_a_right_map():
     """Against autograd: what it adds too much is the scale of the dimension that passes unchanged."""
-    museum = lesson.MuseumFlow(1, Generator().manual_seed(0)).double()
+    museum = toys.MuseumFlow(1, Generator().manual_seed(0)).double()
     network = museum.networks[0]
     torch.nn.init.normal_(network.last.weight, generator=Generator().manual_seed(1))
     x = torch.randn(5, 2, generator=Generator().manual_seed(2), dtype=torch.float64)

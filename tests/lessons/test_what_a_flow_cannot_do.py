@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 from flowlab import pretrained
 from flowlab.lessons.what_a_flow_cannot_do import exercises as lesson
-from flowlab.lessons.what_a_flow_cannot_do import figures as limits
+from flowlab.lessons.what_a_flow_cannot_do import toys
 
 NORMAL = Normal(0.0, 1.0)
 
@@ -86,7 +86,7 @@ RIGHT = [
 def test_the_packages_factors_are_those_of_autograd():
     flow = pretrained.load("ring_affine_4")
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    found = limits.singular_values(flow.bijection, x)
+    found = toys.singular_values(flow.bijection, x)
     torch.testing.assert_close(found, right_factors(lambda x: flow.bijection(x)[0], x), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.log().sum(-1), flow.bijection(x)[1], rtol=1e-3, atol=1e-3)
 
@@ -95,9 +95,9 @@ def test_the_packages_factors_are_those_of_autograd():
     "name", ["blobs_affine_2", "blobs_affine_8", "ring_affine_1", "ring_affine_16", "ring_spline_2"]
 )
 def test_no_flow_goes_below_its_floor(name):
-    region = limits.gap() if name.startswith("blobs") else limits.hole()
+    region = toys.gap() if name.startswith("blobs") else toys.hole()
     for flow in pretrained.trajectory(name).values():
-        probability, _, floor = limits.measure(flow, region)
+        probability, _, floor = toys.measure(flow, region)
         assert 0 < floor <= probability < 1
 
 
@@ -106,11 +106,11 @@ def test_the_floor_of_a_gap_is_reached_by_half_planes():
     z = torch.linspace(-8, 8, 200_001, dtype=torch.float64)
     a, b = NORMAL.icdf(torch.tensor(side)), NORMAL.icdf(torch.tensor(side)) + width / L
     mass = torch.exp(-0.5 * z**2)[(z > a) & (z < b)].sum() * (z[1] - z[0]) / math.sqrt(2 * math.pi)
-    assert float(limits.least_between(width, L, side)) == pytest.approx(float(mass), rel=1e-3)
+    assert float(toys.least_between(width, L, side)) == pytest.approx(float(mass), rel=1e-3)
     assert lesson.least_in_gap(width, L, side) == pytest.approx(float(mass), rel=1e-3)
 
 
-@pytest.mark.parametrize("region", [limits.hole(), limits.gap()], ids=["hole", "gap"])
+@pytest.mark.parametrize("region", [toys.hole(), toys.gap()], ids=["hole", "gap"])
 def test_the_cells_of_a_region_fill_it(region):
     area = math.pi * 0.75**2 if region.name == "hole" else 2 * 8
     assert float(region.areas.sum()) == pytest.approx(area, rel=1e-4)

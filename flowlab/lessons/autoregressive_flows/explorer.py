@@ -7,20 +7,16 @@ from typing import Any
 import ipywidgets as widgets
 
 from flowlab.lessons.autoregressive_flows.figures import (
-    ARROWS,
-    DEEPEST,
     DEGREES,
     INPUTS,
-    ORDERS,
-    PIXELS,
     RULES,
     SHOWN,
-    SIDE,
     WIDEST,
     Filling,
     Flicker,
     NetworkMasks,
 )
+from flowlab.lessons.autoregressive_flows.toys import ARROWS, DEEPEST, ORDERS, PIXELS, SIDE
 from flowlab.lessons.base.explorer import Explorer, choice, slider
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
-from flowlab.lessons.change_of_variables_1d.figures import BARS, BASES, MAPS, A, B, PushForward
+from flowlab.lessons.change_of_variables_1d.figures import BARS, A, B, PushForward
+from flowlab.lessons.change_of_variables_1d.toys import BASES, MAPS
 
 
 class ChangeOfVariables(Explorer):

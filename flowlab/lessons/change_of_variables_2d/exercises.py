@@ -42,37 +42,6 @@ def total_mass(log_prob, extent=12.0, size=600):
     return log_prob(points).exp().sum() * (2 * extent / (size - 1)) ** 2
 
 
-def museum() -> dict[str, Callable[[Tensor], Tensor]]:
-    """Four functions that claim to be log p(x) in the plane, (n, 2) to (n,): the bug museum of the fourth exercise."""
-
-    def log_normal(z: Tensor) -> Tensor:
-        return -0.5 * z.square().sum(-1) - math.log(2 * math.pi)
-
-    def first(x: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.stack((x[:, 0], x[:, 1] * x[:, 0].sin().exp()), -1), x[:, 0].sin()
-
-    def second(u: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.stack((u[:, 0] * u[:, 1].sin().exp(), u[:, 1]), -1), u[:, 1].sin()
-
-    def sound(x: Tensor) -> Tensor:
-        u, log_det_1 = first(x)
-        z, log_det_2 = second(u)
-        return log_normal(z) + log_det_1 + log_det_2
-
-    def at_the_wrong_point(x: Tensor) -> Tensor:
-        u, log_det_1 = first(x)
-        z, _ = second(u)
-        return log_normal(z) + log_det_1 + second(x)[1]
-
-    def wrong_sign(x: Tensor) -> Tensor:
-        return log_normal(2 * x) - 2 * math.log(2)
-
-    def norm_for_squared_norm(x: Tensor) -> Tensor:
-        return -0.5 * (2 * x).norm(dim=-1) - math.log(2 * math.pi) + 2 * math.log(2)
-
-    return {"A": wrong_sign, "B": at_the_wrong_point, "C": sound, "D": norm_for_squared_norm}
-
-
 def check_affine(answer: Callable) -> None:
     """A Aᵀ = covariance and b = mean, for covariances with either sign of correlation and in more dimensions."""
     cases = [

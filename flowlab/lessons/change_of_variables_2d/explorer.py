@@ -8,7 +8,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
-from flowlab.lessons.change_of_variables_2d.figures import PLANAR_MAPS, CellUnderMap, SquareUnderMatrix
+from flowlab.lessons.change_of_variables_2d.figures import CellUnderMap, SquareUnderMatrix
+from flowlab.lessons.change_of_variables_2d.toys import PLANAR_MAPS
 
 
 class DeterminantAsArea(Explorer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowlab.lessons.base.picture import Picture
+from flowlab.lessons.change_of_variables_2d.toys import PLANAR_MAPS, mean_over_cell, signed_area
 from flowlab.plotting.plane import grid_lines, jacobians
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
 
@@ -22,50 +23,6 @@ LETTER = np.array(  # an F: it tells a picture from its mirror image
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
 SIDE = np.linspace(0, 1, 40, endpoint=False)[:, None]
 EDGE = (SQUARE[:-1, None] + SIDE * np.diff(SQUARE, axis=0)[:, None]).reshape(-1, 2) - 0.5  # many points around it
-
-
-class PlanarMap(NamedTuple):
-    """A map of the plane, z = f(x), that a strength s in [0, 1] bends from the identity."""
-
-    formula: str
-    value: Callable[[Tensor, float], Tensor]  # (..., 2) and s to (..., 2)
-
-
-def _bend(x: Tensor, s: float) -> Tensor:
-    return torch.stack((x[..., 0], x[..., 1] + s * (x[..., 0] ** 2 - 1)), -1)
-
-
-def _waves(x: Tensor, s: float) -> Tensor:
-    return x + s * torch.sin(1.5 * x.flip(-1))
-
-
-def _stretch(x: Tensor, s: float) -> Tensor:
-    return torch.stack((x[..., 0], x[..., 1] * (s * torch.sin(2 * x[..., 0])).exp()), -1)
-
-
-def _wing(x: Tensor, s: float) -> Tensor:
-    angle = 0.4 * s * x[..., 0].exp()
-    cos, sin = angle.cos(), angle.sin()
-    return torch.stack((x[..., 0] * cos - x[..., 1] * sin, x[..., 0] * sin + x[..., 1] * cos), -1)
-
-
-def _prelu(x: Tensor, s: float) -> Tensor:
-    return torch.where(x < 0, 10**-s * x, x)
-
-
-PLANAR_MAPS = {
-    "waves": PlanarMap("z = x + s · (sin 1.5x₂, sin 1.5x₁)", _waves),
-    "curved shear": PlanarMap("z = (x₁, x₂ + s (x₁² − 1))", _bend),
-    "stretch by place": PlanarMap("z = (x₁, x₂ · exp(s sin 2x₁))", _stretch),
-    "pinwheel wing": PlanarMap("z = x turned by 0.4 s · exp(x₁)", _wing),
-    "PReLU": PlanarMap("z = x where x ≥ 0, else 10⁻ˢ x", _prelu),
-}
-
-
-def signed_area(corners: np.ndarray) -> float:
-    """½ Σ (xᵢ yᵢ₊₁ − xᵢ₊₁ yᵢ) of a closed polygon ``(n, 2)``: its area, positive when it runs counterclockwise."""
-    x, y = (corners - corners[0]).T  # a small polygon far from the origin would lose its digits
-    return float(0.5 * (x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
 
 
 class SquareUnderMatrix(Picture):
@@ -212,19 +169,6 @@ class CellUnderMap(Picture):
             f"The cell's image has {ratio:.3f} times its area; the parallelogram of the Jacobian at its center has "
             f"{local:.3f} times."
         )
-
-
-def mean_over_cell(g: Callable[[Tensor], Tensor], center: np.ndarray, h: float) -> float:
-    """(1/h²) ∫ g over a square cell, by Gauss-Legendre nodes on either side of the axes, where PReLU has its kinks."""
-    nodes, weights = np.polynomial.legendre.leggauss(8)
-    places, shares = [], []
-    for middle in center:
-        ends = np.array([middle - h / 2, np.clip(0, middle - h / 2, middle + h / 2), middle + h / 2])
-        half = np.diff(ends)[:, None] / 2
-        places.append(torch.from_numpy((ends[:-1, None] + half * (nodes + 1)).ravel()))
-        shares.append(torch.from_numpy((half * weights / h).ravel()))
-    values = g(torch.stack(torch.meshgrid(*places, indexing="ij"), -1))
-    return float(shares[0] @ values @ shares[1])
 
 
 def region_and_image(f: Callable[[Tensor], Tensor], edge: Tensor, points: Tensor) -> Figure:

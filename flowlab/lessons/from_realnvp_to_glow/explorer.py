@@ -6,7 +6,8 @@ import ipywidgets as widgets
 from torch import Generator
 
 from flowlab.lessons.base.explorer import Explorer, choice
-from flowlab.lessons.from_realnvp_to_glow.figures import PLANE, BudgetRace, OneCoupling, TurnTheAxes, learner
+from flowlab.lessons.from_realnvp_to_glow.figures import BudgetRace, TurnTheAxes
+from flowlab.lessons.from_realnvp_to_glow.toys import PLANE, OneCoupling, learner
 from flowlab.training import History, train
 
 

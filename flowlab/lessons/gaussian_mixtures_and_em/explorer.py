@@ -8,16 +8,13 @@ from flowlab.lessons.base.explorer import Explorer, choice, slider
 from flowlab.lessons.gaussian_mixtures_and_em.figures import (
     CROWDS,
     HALF_STEPS,
-    HEIGHTS,
     KNOWN,
     PERSONS,
-    POWERS,
-    SCENES,
-    WEIGHTS,
     HalfSteps,
     Needle,
     PriorAndEvidence,
 )
+from flowlab.lessons.gaussian_mixtures_and_em.toys import HEIGHTS, POWERS, SCENES, WEIGHTS
 
 
 class BayesRule(Explorer):

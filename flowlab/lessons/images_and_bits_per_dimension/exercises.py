@@ -64,18 +64,6 @@ def nats_off(loader, log_p, levels=256, features=784):
     return features * math.log(P.sum())
 
 
-def museum() -> dict[str, Callable]:
-    """Three ways to make pixels v from 0 to 255 and noise u continuous, from code that people have published."""
-    return {
-        "A": lambda v, u: v / 255 + u / 256,
-        "B": lambda v, u: (v + u) / 256,
-        "C": lambda v, u: (v + u) / 255,
-    }
-
-
-# --- the checks -----------------------------------------------------------------------------------------------------
-
-
 def check_gained(answer: Callable) -> None:
     """Images with a frame that never changes."""
     for N, D, fixed, factor in ((6, 9, 4, 10.0), (5, 12, 7, 3.0), (4, 5, 0, 2.0)):

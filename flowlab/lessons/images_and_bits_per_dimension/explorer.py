@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
-from flowlab.lessons.images_and_bits_per_dimension.figures import BITS, LAMBDAS, LOG_WIDTH, SharpenSpikes, ThreeRulers
+from flowlab.lessons.images_and_bits_per_dimension.figures import BITS, LOG_WIDTH, SharpenSpikes, ThreeRulers
+from flowlab.lessons.images_and_bits_per_dimension.toys import LAMBDAS
 
 
 class Spikes(Explorer):

@@ -9,50 +9,26 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.special import logsumexp
 from torch import Tensor
 
-from flowlab.datasets import mnist
 from flowlab.lessons.base.picture import Picture
-from flowlab.metrics import bits_per_dim, logit_log_det, nats
+from flowlab.lessons.images_and_bits_per_dimension.toys import (
+    PIXELS,
+    PUBLISHED,
+    P,
+    ceiling,
+    in_bits,
+    log_density,
+    log_det,
+    score,
+    shares,
+)
+from flowlab.metrics import bits_per_dim, nats
 from flowlab.plotting.style import COLORS, DENSITY, tidy
 
-LOG_2PI = math.log(2 * math.pi)
-
-# --- spikes -----------------------------------------------------------------------------------------------------------
-
-P = np.array([0.30, 0.06, 0.16, 0.04, 0.02, 0.10, 0.24, 0.08])  # the truth: how likely each of eight gray levels is
 LOG_WIDTH = (-4.0, 0.3)  # log₁₀ σ
-SEEN = 400  # whole numbers to train on, and as many to test on
 HIGHEST = 1.3  # of the axis of densities
 SCORES = (-4.0, 8.0)  # nats; the axis of the test score
-NOISE = (np.arange(48) + 0.5) / 48  # u, at which means over u are taken
-
-
-@functools.lru_cache
-def shares(seed: int) -> np.ndarray:
-    """The share of each level among ``SEEN`` draws of P: ``(8,)``."""
-    return np.random.default_rng(seed).multinomial(SEEN, P) / SEEN
-
-
-def log_density(x: Any, width: Any) -> np.ndarray:
-    """log Σ_v w_v N(x; v + ½, σ²) in nats: a spike of the width σ on the middle of each bin, weights from training."""
-    x, width = np.broadcast_arrays(np.asarray(x, float), width)
-    z = (x[..., None] - np.arange(len(P)) - 0.5) / width[..., None]
-    return logsumexp(np.log(shares(0)) - 0.5 * z**2, axis=-1) - np.log(width) - 0.5 * LOG_2PI
-
-
-def score(width: Any, noise: float) -> np.ndarray:
-    """Mean log p(v + ½ + a (u − ½)) over the test numbers and over u, in nats, for each σ: a = ``noise``."""
-    width = np.asarray(width, float)
-    u = NOISE if noise else np.array([0.5])
-    x = np.arange(len(P))[:, None] + 0.5 + noise * (u - 0.5)  # (8, U)
-    return log_density(x, width[..., None, None]).mean(-1) @ shares(1)
-
-
-def ceiling(noise: float) -> float:
-    """The truth's score on the same numbers, in nats: P(v) spread evenly over a width of ``noise``."""
-    return float(shares(1) @ np.log(P)) - (math.log(noise) if noise else -math.inf)
 
 
 @functools.lru_cache
@@ -128,35 +104,7 @@ class SharpenSpikes(Picture):
         )
 
 
-# --- three scales -----------------------------------------------------------------------------------------------------
-
-PIXELS = 784
-LAMBDAS = (1e-6, 1e-3, 0.05)
-TEST_LOG_DET = 4619.95  # nats: the mean of logit_log_det, λ = 1e-6, over MNIST's 10,000 test images
-# Published on MNIST, each in the unit of its paper: NICE arXiv:1410.8516; the next three MAF, arXiv:1705.07057, with
-# λ = 1e-6; the last two as Residual Flow, arXiv:1906.02735, lists them.
-PUBLISHED = {
-    "NICE": (1980.50, "unit"),
-    "Gaussian": (-1366.9, "logit"),
-    "MAF (5)": (-1300.5, "logit"),
-    "MADE MoG": (-1038.5, "logit"),
-    "RealNVP, multi-scale": (1.06, "bits"),
-    "Residual Flow": (0.97, "bits"),
-}
 BITS = (0.5, 8.0)
-
-
-def in_bits(value: float, scale: str) -> float:
-    """A published number, in bits per dimension."""
-    if scale == "bits":
-        return value
-    return float(bits_per_dim(value, PIXELS, scale=scale, log_det=TEST_LOG_DET if scale == "logit" else None))
-
-
-@functools.lru_cache
-def log_det(lambda_: float) -> float:
-    """The mean log-det of [0, 1] → logit over the bundled test digits, in nats."""
-    return float(logit_log_det(mnist.digits("test")[0].flatten(1), lambda_).mean())
 
 
 class ThreeRulers(Picture):
@@ -230,9 +178,6 @@ class ThreeRulers(Picture):
             f"{numbers['nats on [0, 1]']:,} nats on [0, 1] and {numbers['nats on the logits']:,} nats on the logits, "
             f"or {numbers['bytes an image']} bytes an image."
         )
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def pixels(x: Tensor, z: Tensor) -> Figure:

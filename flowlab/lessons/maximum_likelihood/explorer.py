@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
-from flowlab.lessons.maximum_likelihood.figures import SIZES, START, STEPS, HandAgainstGradient
+from flowlab.lessons.maximum_likelihood.figures import HandAgainstGradient
+from flowlab.lessons.maximum_likelihood.toys import SIZES, START, STEPS
 
 
 class FitByHand(Explorer):

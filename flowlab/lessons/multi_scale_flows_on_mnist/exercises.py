@@ -309,7 +309,7 @@ EXERCISES = [
         name="multi_scale_flows_on_mnist.3",
         question=(
             "**One level anew.** Replace one level of the latents and keep the others. (Then try levels 0 and 1 on "
-            "digits of your choice, with `draw.encode` and `draw.decode`.)"
+            "digits of your choice, with `toys.encode` and `toys.decode`.)"
         ),
         answer=resample,
         check=check_resample,

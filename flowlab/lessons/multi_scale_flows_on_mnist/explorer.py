@@ -6,6 +6,7 @@ from ipywidgets import IntSlider
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
 from flowlab.lessons.multi_scale_flows_on_mnist import figures as picture
+from flowlab.lessons.multi_scale_flows_on_mnist import toys
 
 
 class ResampleLevels(Explorer):
@@ -33,7 +34,7 @@ class AlongAttribute(Explorer):
             picture.AlongAttribute(),
             {
                 "digit": choice("digit", [(str(digit), digit) for digit in range(10)], 3),
-                "attribute": choice("attribute", list(picture.ATTRIBUTES)),
+                "attribute": choice("attribute", list(toys.ATTRIBUTES)),
                 "amount": slider("how far along the direction", 0.3, -1.0, 1.0),
             },
             caption="A little way the attribute moves and the digit stays. Where does the digit break?",

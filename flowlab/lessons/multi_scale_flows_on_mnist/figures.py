@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -14,139 +13,23 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from flowlab import pretrained
 from flowlab.bijections import levels
-from flowlab.datasets import mnist
-from flowlab.densities import Dequantized
 from flowlab.lessons.base.picture import Picture
+from flowlab.lessons.multi_scale_flows_on_mnist.toys import (
+    ATTRIBUTES,
+    SIDE,
+    D,
+    decode,
+    direction,
+    encode,
+    examples,
+    model,
+    read,
+    training,
+)
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, tidy
 
-SIDE = 28
-D = SIDE**2
 HATCHES = ("", "//", "..", "xx")
-
-# --- the digits and the model -----------------------------------------------------------------------------------------
-
-
-@functools.lru_cache
-def model() -> Dequantized:
-    """The multi-scale flow that comes with the package."""
-    return pretrained.load("glow_mnist")
-
-
-@torch.no_grad()
-def encode(v: Tensor, seed: int = 0) -> Tensor:
-    """The latents of digits with noise: whole numbers ``(n, 784)`` to ``(n, 784)``."""
-    u = torch.rand(v.shape, generator=torch.Generator().manual_seed(seed))
-    return model().density.bijection(model().dequantize(v, u))[0]
-
-
-@torch.no_grad()
-def decode(z: Tensor) -> Tensor:
-    """The images of latents, cut off at [0, 1]: ``(n, 784)`` to ``(n, 784)``."""
-    return model().density.bijection.inverse(z)[0].clamp(0, 1)
-
-
-@functools.lru_cache
-def training() -> tuple[Tensor, Tensor, Tensor]:
-    """The bundled training digits in [0, 1], ``(5000, 784)``, half their squared lengths, and their labels."""
-    v, labels = mnist.digits("train")
-    x = (v.flatten(1) + 0.5) / 256
-    return x, x.square().sum(-1) / 2, labels
-
-
-def nearest(x: Tensor) -> tuple[Tensor, Tensor]:
-    """For images ``(n, 784)`` in [0, 1] the nearest bundled training digit, its row and its distance: ``(n,)`` each."""
-    others, half, _ = training()
-    score, row = (x @ others.T - half).max(-1)  # −|x − y|²/2 up to |x|²/2
-    return row, (x.square().sum(-1) - 2 * score).clamp_min(0).sqrt()
-
-
-def read(x: Tensor) -> Tensor:
-    """What images ``(n, 784)`` in [0, 1] read as: the labels ``(n,)`` of the nearest training digits."""
-    return training()[2][nearest(x)[0]]
-
-
-# --- attributes -------------------------------------------------------------------------------------------------------
-
-
-def slant(x: Tensor) -> Tensor:
-    """How far the ink moves to the right for each pixel that it moves up: images ``(..., 784)`` to ``(...)``.
-
-    −cov(row, column)/var(row), with the ink as weights: a least-squares line through the digit, from its second
-    moments. 0 is upright, positive leans like "/".
-    """
-    w = x / x.sum(-1, keepdim=True).clamp_min(1e-6)
-    row, column = (axis.flatten().to(x) for axis in torch.meshgrid(*[torch.arange(SIDE)] * 2, indexing="ij"))
-    di, dj = (axis - (w * axis).sum(-1, keepdim=True) for axis in (row, column))
-    return -(w * di * dj).sum(-1) / (w * di * di).sum(-1).clamp_min(1e-6)
-
-
-def thickness(x: Tensor) -> Tensor:
-    """Mean ink: images ``(..., 784)`` in [0, 1] to ``(...)``. A large thin digit has as much as a small thick one."""
-    return x.mean(-1)
-
-
-ATTRIBUTES: dict[str, Callable[[Tensor], Tensor]] = {"slant": slant, "thickness": thickness}
-
-
-def extremes(value: Tensor, labels: Tensor, each: int = 20) -> tuple[Tensor, Tensor]:
-    """Rows of the ``each`` lowest and highest values of every digit: two ``(10 · each,)``."""
-    rows = [(labels == digit).nonzero().flatten() for digit in labels.unique()]
-    ordered = [r[value[r].argsort()] for r in rows]
-    return torch.cat([r[:each] for r in ordered]), torch.cat([r[-each:] for r in ordered])
-
-
-@functools.lru_cache
-def direction(attribute: str) -> Tensor:
-    """Mean latent of the digits with much of an attribute, less that of those with little: ``(784,)``."""
-    x, _, labels = training()
-    low, high = extremes(ATTRIBUTES[attribute](x), labels)
-    v = mnist.digits("train")[0].flatten(1)
-    return encode(v[high]).mean(0) - encode(v[low]).mean(0)
-
-
-@functools.lru_cache
-def examples(digit: int, n: int) -> Tensor:
-    """The first ``n`` test images of a digit that the nearest training digit reads aright: ``(n, 784)``."""
-    v, labels = mnist.digits("test")
-    v = v.flatten(1)[labels == digit]
-    return v[read((v + 0.5) / 256) == digit][:n]
-
-
-def way(z0: Tensor, z1: Tensor, steps: int = 10, *, arc: bool) -> Tensor:
-    """Latents on the way from each z0 to each z1, ``(n, 784)`` each to ``(n · steps, 784)``, one way after the other.
-
-    Straight, (1 − w) z0 + w z1, or on an arc, cos(πw/2) z0 + sin(πw/2) z1.
-    """
-    w = torch.linspace(0, 1, steps)[:, None]
-    a, b = ((math.pi / 2 * w).cos(), (math.pi / 2 * w).sin()) if arc else (1 - w, w)
-    return (a * z0[:, None] + b * z1[:, None]).flatten(0, 1)
-
-
-def strangers(v: Tensor) -> dict[str, Tensor]:
-    """Images that are no digits, or digits as none are, from digits v ``(n, 784)``; 50 where none enter, all uint8."""
-    empty = torch.zeros(50, D, dtype=torch.uint8)
-    dot = empty.view(-1, SIDE, SIDE).clone()
-    dot[:, 13:15, 13:15] = 255
-    noise = torch.randint(0, 256, empty.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    turned = v.view(-1, SIDE, SIDE).rot90(1, (1, 2)).flatten(1)
-    return {"turned": turned, "inverted": 255 - v, "noise": noise, "empty": empty, "one dot": dot.flatten(1)}
-
-
-# Published bits per dimension on MNIST's test set, 28 × 28, each with its protocol. The first four as Residual Flow,
-# arXiv:1906.02735, lists them; the others from the UvA deep learning tutorials.
-PUBLISHED = {
-    "RealNVP, multi-scale": (1.06, "uniform noise"),
-    "Glow": (1.05, "uniform noise"),
-    "FFJORD": (0.99, "uniform noise; chosen on test"),
-    "Residual Flow": (0.97, "uniform noise; chosen on test"),
-    "UvA notebook 11, simple": (1.078, "0.56 M weights; importance-sampled; chosen on validation"),
-    "UvA notebook 11, learned noise": (1.043, "the same, with variational dequantization"),
-    "UvA notebook 11, multi-scale": (1.020, "the same, 1.7 M weights"),
-}
-
-# --- explorers --------------------------------------------------------------------------------------------------------
 
 DRAWS = 5
 REACH, BINS = (-4.0, 4.0), 40  # of the axis of an attribute, in standard deviations
@@ -264,9 +147,6 @@ class AlongAttribute(Picture):
             f"Four digits moved along {name}: its mean goes from {numbers[f'mean {name} before']:.2f} to "
             f"{numbers['after']:.2f}; {numbers['still read as the digit they were']} still read as they did."
         )
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def numbered(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from flowlab.bijections import AdditiveCoupling, AffineCoupling, Bijection, Chain, alternating_mask
-from flowlab.densities import Flow, StandardNormal
 from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
-from flowlab.networks import MLP
+from flowlab.lessons.nice.toys import museum
 
 
 def sinh_coupling(x, m):
@@ -61,64 +58,6 @@ def diagnose(layer, x):
     if not torch.allclose(log_det, torch.linalg.slogdet(J).logabsdet, atol=1e-3):
         return "log_det"
     return "sound"
-
-
-# --- the bug museum -------------------------------------------------------------------------------------------------
-
-
-class BothSubtract(AdditiveCoupling):
-    """An exhibit of the bug museum, with a real mistake in it: its ``forward`` subtracts m, and so does ``inverse``."""
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return super().inverse(x, context)
-
-
-class SummedOverAll(AffineCoupling):
-    """An exhibit of the bug museum, with a real mistake in it: s comes for all D coordinates, log_det sums all.
-
-    The coordinates that pass unchanged have an s too, which scales nothing. Both directions agree on the wrong number.
-    """
-
-    def __init__(self, mask: Any, hidden: tuple[int, ...] = (32,), *, generator: Generator | None = None) -> None:
-        super().__init__(mask, hidden, generator=generator)
-        passes = self.sizes[0]
-        self.conditioner = MLP(passes, 2 * len(self.order), hidden=hidden, generator=generator)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x_a, x_b = self.split(x)
-        s, t, log_det = self._scales(x_a)
-        return self.join(x_a, x_b * s.exp() + t), log_det
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        z_a, z_b = self.split(z)
-        s, t, log_det = self._scales(z_a)
-        return self.join(z_a, (z_b - t) * (-s).exp()), -log_det
-
-    def _scales(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        s, t = self.conditioner(a).chunk(2, dim=-1)  # (..., D) each, and only the last D_b are used
-        s = self.log_scale_bound * torch.tanh(s)
-        return s[..., self.sizes[0] :], t[..., self.sizes[0] :], s.sum(-1)
-
-
-def too_good(layers: int = 4) -> Flow:
-    """A flow from the bug museum, made of layers with a real mistake: train it, and it beats the truth."""
-    generator = Generator().manual_seed(0)
-    masks = [alternating_mask(2, odd=i % 2 == 1) for i in range(layers)]
-    return Flow(Chain([SummedOverAll(mask, generator=generator) for mask in masks]), StandardNormal(2))
-
-
-def museum(features: int = 4, seed: int = 0) -> dict[str, Bijection]:
-    """Four coupling layers with random weights, named A to D: the bug museum of the last exercise. Two are sound."""
-    generator = Generator().manual_seed(seed)
-    exhibits = {}
-    for name, kind in zip("ABCD", (AffineCoupling, BothSubtract, AdditiveCoupling, SummedOverAll), strict=True):
-        layer = kind(alternating_mask(features, odd=seed % 2 == 1), (16,), generator=generator).requires_grad_(False)
-        layer.conditioner.last.weight.normal_(0, 0.5, generator=generator)
-        exhibits[name] = layer
-    return exhibits
-
-
-# --- the checks -----------------------------------------------------------------------------------------------------
 
 
 def check_sinh(answer: Callable) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
-from flowlab.lessons.nice.figures import DEEPEST, PATTERNS, SCALINGS, AreaAndDependence
+from flowlab.lessons.nice.figures import DEEPEST, AreaAndDependence
+from flowlab.lessons.nice.toys import PATTERNS, SCALINGS
 
 
 class CouplingLayers(Explorer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,83 +13,18 @@ import torch
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
-from torch import Generator, Tensor
+from torch import Tensor
 
-from flowlab.bijections import AdditiveCoupling, Bijection, Chain, ScaleShift, alternating_mask
+from flowlab.bijections import Chain, ScaleShift
 from flowlab.densities import Flow, StandardNormal
 from flowlab.lessons.base.picture import Picture
-from flowlab.plotting.plane import density, jacobians, log_density, plane, warped_grid
+from flowlab.lessons.nice.toys import SCALINGS, dependencies, masks, random_couplings
+from flowlab.plotting.plane import density, log_density, plane, warped_grid
 from flowlab.plotting.style import COLORS, DENSITY, tidy
 
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#0072B2", "#FFFFFF", "#D55E00"])
 # When a pair was filled: from the start (gray), by layer 1, 2, 3 (light to dark).
 FILLED = ListedColormap(["#FFFFFF", "#D0D0D0", "#FBD9B5", "#F2A05E", "#D55E00", "#8A3500", "#6B2A00", "#401800"])
-
-
-# --- masks, and what follows from them --------------------------------------------------------------------------------
-
-
-def _one_first(features: int) -> Tensor:
-    """Passes all coordinates but the last."""
-    return torch.arange(features) < features - 1
-
-
-# How the layers of a flow split the coordinates: (features, layer) to a mask, True where it passes unchanged.
-PATTERNS: dict[str, Callable[[int, int], Tensor]] = {
-    "even and odd in turn": lambda D, layer: alternating_mask(D, odd=layer % 2 == 1),
-    "the same half each time": lambda D, layer: torch.arange(D) < D // 2,
-    "move one, then the rest": lambda D, layer: _one_first(D) ^ (layer % 2 == 1),
-    "first and second half in turn": lambda D, layer: (torch.arange(D) < D // 2) ^ (layer % 2 == 1),
-}
-
-
-def masks(pattern: str, features: int, layers: int) -> list[Tensor]:
-    """The masks of a flow, one for each layer, each bool ``(D,)``: a pattern named in ``PATTERNS``."""
-    return [PATTERNS[pattern](features, layer) for layer in range(layers)]
-
-
-def dependencies(masks: Sequence[Tensor]) -> Tensor:
-    """Which output may depend on which input, after 0, 1, … L coupling layers: bool ``(L + 1, D, D)``.
-
-    Entry [l, i, j] says that z_i after l layers may depend on x_j. A moved coordinate takes over all that the passing
-    ones depend on and keeps what it depends on itself: a product of boolean matrices.
-    """
-    depends = [torch.eye(len(masks[0]), dtype=torch.bool)]
-    for mask in masks:
-        inherited = depends[-1][mask].any(0)  # (D,): whatever a passing coordinate depends on
-        depends.append(depends[-1] | (~mask[:, None] & inherited))
-    return torch.stack(depends)
-
-
-def random_couplings(
-    masks: Sequence[Tensor],
-    *,
-    strength: float = 1.0,
-    seed: int = 0,
-    hidden: Sequence[int] = (16,),
-    activation: str = "tanh",
-) -> Chain:
-    """Additive couplings with random conditioners m, each with |m| up to ``strength`` where most points are.
-
-    The same seed gives the same m at every strength, but for the factor.
-    """
-    generator = Generator().manual_seed(seed)
-    layers = []
-    for mask in masks:
-        layer = AdditiveCoupling(mask, hidden, activation=activation, generator=generator).requires_grad_(False)
-        m, last = layer.conditioner, layer.conditioner.last
-        last.weight.normal_(generator=generator)
-        probe = m(2 * torch.randn(256, int(mask.sum()), generator=generator))
-        middle, reach = probe.mean(0), (probe - probe.mean(0)).abs().amax(0).clamp_min(1e-6)
-        last.weight.mul_(strength / reach)
-        last.bias.copy_(-middle * strength / reach)
-        layers.append(layer)
-    return Chain(layers)
-
-
-def jacobian(bijection: Bijection, x: Tensor) -> Tensor:
-    """∂f/∂x at one point, by autograd: ``(D,)`` to ``(D, D)``, row i the gradient of z_i."""
-    return jacobians(lambda x: bijection(x)[0], x)
 
 
 def level_set(log_p: Tensor, log_c: float, extent: float) -> tuple[list[np.ndarray], float]:
@@ -111,14 +46,6 @@ def _outline(log_p: Tensor, log_c: float, extent: float) -> tuple[list[np.ndarra
     return lines, sum(0.5 * float(np.sum(p[:-1, 0] * p[1:, 1] - p[1:, 0] * p[:-1, 1])) for p in lines)
 
 
-# --- the explorer's picture -----------------------------------------------------------------------------------------
-
-SCALINGS = {
-    "off": (1.0, 1.0),
-    "S = diag(2, 1)": (2.0, 1.0),
-    "S = diag(3/2, 2/3)": (1.5, 2 / 3),
-    "S = diag(0.8, 0.8)": (0.8, 0.8),
-}
 DEEPEST = 6  # layers
 COUNTED = 6  # dimensions of the dependency matrix
 EXTENT, SIZE = 5.5, 111  # of the grid in the plane
@@ -221,9 +148,6 @@ def _shown(area: float) -> str:
 @lru_cache(maxsize=32)
 def _couplings(pattern: str, depth: int, seed: int, strength: float) -> Chain:
     return random_couplings(masks(pattern, 2, depth), strength=strength, seed=seed)
-
-
-# --- figures for the notebook -----------------------------------------------------------------------------------------
 
 
 def matrices(named: dict[str, Tensor]) -> Figure:

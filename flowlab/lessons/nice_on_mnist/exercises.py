@@ -60,19 +60,6 @@ def log_posterior(z, y, sigma, inverse, log_prior):
     return log_prior(z) - ((y - x) ** 2).sum(-1) / (2 * sigma**2)
 
 
-def museum() -> dict[str, Callable]:
-    """Four rules for filling in, from code and from print. One is Langevin."""
-    return {
-        "A": lambda x, score, a, eps: x + a * score(x) + math.sqrt(a) * eps,
-        "B": lambda x, score, a, eps: x + a * score(x) + a * eps,
-        "C": lambda x, score, a, eps: x + a * score(x) + math.sqrt(2 * a) * eps,
-        "D": lambda x, score, a, eps: x + 2 * a * score(x) + math.sqrt(2 * a) * eps,
-    }
-
-
-# --- the checks -----------------------------------------------------------------------------------------------------
-
-
 def check_excess(answer: Callable) -> None:
     """Both priors, and a few dimensions."""
     at_zero = {"logistic": -2 * math.log(2), "normal": -0.5 * math.log(2 * math.pi)}

@@ -8,7 +8,8 @@ import ipywidgets as widgets
 
 from flowlab.densities import Flow
 from flowlab.lessons.base.explorer import Explorer, choice, slider
-from flowlab.lessons.nice_on_mnist.figures import COOLING, PATIENCE, YOURS, CoolSamples, D, FillIn
+from flowlab.lessons.nice_on_mnist.figures import COOLING, PATIENCE, YOURS, CoolSamples, FillIn
+from flowlab.lessons.nice_on_mnist.toys import D
 
 
 class CoolDigits(Explorer):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,20 +10,15 @@ import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from scipy.special import betaincinv, expit, logit
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from flowlab import pretrained
-from flowlab.datasets import mnist
 from flowlab.densities import Flow
 from flowlab.lessons.base.picture import Picture
+from flowlab.lessons.nice_on_mnist.toys import BITS, SIDE, D, cooled, masks, shipped, test_digits, typical
 from flowlab.plotting.style import COLORS, tidy
 from flowlab.restoration import wander, widths
 
-SIDE = 28
-D = SIDE * SIDE
-BITS = D * math.log(2)  # nats of one bit per dimension
 PATIENCE = 250  # steps of filling in
 EVERY = 5  # steps from one kept picture to the next
 BRUSH = 2  # pixels on each side of the pointer
@@ -37,60 +31,6 @@ ROWS = {  # what is filled in together: title of its tile, rule, color and dashe
     "the paper's rule": ("nice", COLORS["validation"], "-"),
 }
 COOLING = ("scale z by τ", "draw from p^(1/τ²)")
-
-
-@functools.lru_cache
-def shipped() -> Flow:
-    """The NICE that comes with the package: a density of pixels in [0, 1]."""
-    return pretrained.load("nice_mnist").density
-
-
-def masks() -> dict[str, Tensor]:
-    """By name, which pixels are hidden: ``(784,)`` booleans."""
-    i, j = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    random = torch.rand(SIDE, SIDE, generator=Generator().manual_seed(0))
-    found = {
-        "top half": i < 14,
-        "bottom half": i >= 14,
-        "left half": j < 14,
-        "right half": j >= 14,
-        "a square in the middle": (i - 13.5).abs().maximum((j - 13.5).abs()) < 5,
-        "three pixels in four": random < 0.75,
-        "everything": i >= 0,
-    }
-    return {name: mask.flatten() for name, mask in found.items()}
-
-
-@functools.lru_cache
-def test_digits() -> tuple[Tensor, Tensor]:
-    """The bundled test digits with their noise, (v + u)/256 ``(1000, 784)``, and labels; the same at each call."""
-    v, labels = mnist.digits("test")
-    return (v.flatten(1) + torch.rand(len(v), D, generator=Generator().manual_seed(0))) / 256, labels
-
-
-def cooled(z: np.ndarray, temperature: float) -> np.ndarray:
-    """Logistic draws z turned into draws of the density ∝ p^(1/T), each to the same quantile: log of odds of a Beta.
-
-    With u = σ(z), p(z) = u(1 − u) and dz = du/(u(1 − u)): so p^(1/T) dz is u^(1/T − 1) (1 − u)^(1/T − 1) du, a
-    Beta(1/T, 1/T).
-    """
-    if temperature < 1e-3:
-        return np.zeros_like(z)
-    half = np.linspace(-17, 0, 400)
-    quantile = logit(betaincinv(1 / temperature, 1 / temperature, expit(half)))
-    return np.interp(z, np.concatenate((half, -half[-2::-1])), np.concatenate((quantile, -quantile[-2::-1])))
-
-
-def typical(flow: Flow) -> tuple[float, float, float]:
-    """Of a NICE with logistic prior, in nats: mean and deviation of log p over its samples, and log p of f⁻¹(0).
-
-    log p of a logistic draw has the mean −2 and the variance 4 − π²/3, and log p(0) = −2 log 2; log det S is added.
-    """
-    log_det = -float(widths(flow).log().sum())
-    return log_det - 2 * D, math.sqrt(D * (4 - math.pi**2 / 3)), log_det - 2 * math.log(2) * D
-
-
-# --- samples that cool ----------------------------------------------------------------------------------------------
 
 
 class CoolSamples(Picture):
@@ -170,9 +110,6 @@ class CoolSamples(Picture):
             f"24 samples of a NICE. Their mean log p is {log_p:.0f} nats, {below:.0f} below the most likely image; a "
             f"pixel varies by {spread:.3f} from one to the next."
         )
-
-
-# --- hidden pixels ----------------------------------------------------------------------------------------------------
 
 
 class FillIn(Picture):
@@ -305,9 +242,6 @@ class FillIn(Picture):
             f"A digit with {count} of 784 pixels hidden and filled in, {state}. Its log p is {own:.0f} nats; of MAP "
             f"{climbed:.0f}, of Langevin {drawn:.0f}, of the paper's rule {paper:.0f}."
         )
-
-
-# --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def bits_falling(history: Any, others: Mapping[str, float]) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from flowlab import pretrained
 from flowlab.bijections import ActNorm
 from flowlab.densities import Flow
+from flowlab.lessons.base.panels import shade
 from flowlab.lessons.base.picture import Picture
 from flowlab.plotting.plane import grid_lines, log_density, plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
@@ -135,7 +136,7 @@ class LayersAndTraining(Picture):
             cloud.set_data(*h[labels == k].T)
         p, lines = self._rest(flow, snapshot, layer)
         self.image.set_data(p)
-        self.image.set_clim(0, _shade(p))
+        self.image.set_clim(0, shade(p))
         self.lines.set_segments(lines)
         self.step_curve.set_data(range(len(reel.steps)), np.clip(reel.nats[:, -1], *GAUGE))
         self.layer_curve.set_data(range(reel.layers + 1), np.clip(reel.nats[snapshot], *GAUGE))
@@ -173,25 +174,6 @@ class LayersAndTraining(Picture):
             lines = rest.bijection.inverse(grid_lines(3.0, 13, 40))[0]
             self.seen[key] = (log_density(rest, plane(EDGE, self.size)).exp().numpy(), lines.numpy())
         return self.seen[key]
-
-
-def _shade(p: np.ndarray) -> float:
-    """The density that gets the darkest shade: high, but not the very highest."""
-    return float(np.quantile(p[p > 0.01 * p.max()], 0.97)) if p.max() > 0 else 1.0
-
-
-def compare(
-    models: Mapping[str, Any], *, extent: float, nats: Sequence[float] | None = None, size: int = 140
-) -> Figure:
-    """The densities of several models side by side, in one frame and one shading; ``nats`` to the truth under each."""
-    figure = Figure(figsize=(2.5 * len(models), 3.1), dpi=80, layout="compressed")
-    panels = figure.subplots(1, len(models), sharex=True, sharey=True, squeeze=False)[0]
-    points = plane(extent, size)
-    images = [log_density(model, points).exp().numpy() for model in models.values()]
-    for i, (axes, title, p) in enumerate(zip(panels, models, images, strict=True)):
-        axes.imshow(p, origin="lower", extent=(-extent, extent) * 2, cmap=DENSITY, vmin=0, vmax=_shade(images[0]))
-        tidy(axes, title, "x₁" if nats is None else f"x₁\n{nats[i]:.2f} nats to the truth", "" if i else "x₂")
-    return figure
 
 
 @torch.no_grad()
@@ -236,14 +218,3 @@ def stretch(flow: Flow, x: Tensor, *, extent: float, size: int = 140) -> Figure:
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
     figure.colorbar(image, ax=axes, label="log |det ∂f/∂x|, nats", shrink=0.9)
     return tidy(axes, "where the flow stretches (x → z)", "x₁", "x₂").figure
-
-
-def samples(points: Mapping[str, Tensor], *, extent: float) -> Figure:
-    """Points of several models side by side, in one frame."""
-    figure = Figure(figsize=(2.8 * len(points), 3.0), dpi=80, layout="compressed")
-    panels = figure.subplots(1, len(points), sharex=True, sharey=True, squeeze=False)[0]
-    for i, (axes, (title, x)) in enumerate(zip(panels, points.items(), strict=True)):
-        axes.plot(*x.T, ".", ms=2.5, color=COLORS["model"])
-        axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
-        tidy(axes, title, "x₁", "" if i else "x₂")
-    return figure

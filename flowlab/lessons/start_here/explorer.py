@@ -9,7 +9,8 @@ import ipywidgets as widgets
 from torch import Generator
 
 from flowlab.lessons.base.explorer import Explorer, slider
-from flowlab.lessons.start_here.figures import START, HandBesideTraining
+from flowlab.lessons.start_here.figures import HandBesideTraining
+from flowlab.lessons.start_here.toys import START
 from flowlab.models import spline_flow
 from flowlab.training import History, train
 

@@ -7,16 +7,8 @@ from typing import Any
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, slider
-from flowlab.lessons.the_elbo.figures import (
-    LOG_SIGMA,
-    MU,
-    SEPARATIONS,
-    THETA,
-    BoundOnCurve,
-    CoverOrChoose,
-    responsibilities,
-    top,
-)
+from flowlab.lessons.the_elbo.figures import LOG_SIGMA, MU, THETA, BoundOnCurve, CoverOrChoose
+from flowlab.lessons.the_elbo.toys import SEPARATIONS, responsibilities, top
 
 
 class BoundTouches(Explorer):
