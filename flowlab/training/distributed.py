@@ -150,7 +150,8 @@ class ShardedLoss:
             for layer in layers:
                 layer.initialized.fill_(True)
             return
-        with torch.no_grad(), starting(self.model):
+        # Gradients, for objectives that take some themselves; in shards there is no room for those of a whole batch.
+        with torch.set_grad_enabled(self.shards == 1), starting(self.model):
             self.plain(self._given(batch), step)
 
     def share(self) -> None:

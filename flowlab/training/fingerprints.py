@@ -111,7 +111,8 @@ def _settings(thing: Any, depth: int = 0) -> dict[str, Any]:
     for name, value in _attributes(thing).items():
         if name == "training" or name.startswith("_"):
             continue
-        if _plain(value) or (isinstance(value, list) and all(isinstance(one, int) for one in value)):
+        # A list of the library's holds a mask or an order; one of the user's may hold what was seen, and grow.
+        if _plain(value) or (isinstance(value, list) and not _own(type(thing)) and _plain(tuple(value))):
             own[name] = told(value) if len(repr(value)) <= LONG else _brief(value)
         elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
             own[name] = {"name": _name(value), "code": code(value)}

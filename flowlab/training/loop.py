@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
@@ -91,11 +92,12 @@ def train(model: nn.Module, data: Any = None, **settings: Any) -> Generator[Hist
         run.start()
         if run.over:  # it had ended before it was resumed
             yield run.history
-        while not run.over:
-            run.step()
-            run.validate()
-            run.save()
-            yield run.history
+        with compiled(model) if run.settings.compile else contextlib.nullcontext():
+            while not run.over:
+                run.step()
+                run.validate()
+                run.save()
+                yield run.history
 
 
 class Run(Standing):
@@ -105,6 +107,10 @@ class Run(Standing):
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError(f"{type(model).__name__} has no trainable parameters, so there is nothing to fit.")
+        if any(p.is_inference() for p in parameters):
+            raise ValueError(
+                "The model was built under torch.inference_mode, so it has no gradients. Build it outside."
+            )
         self.settings, self.parameters, self.device = settings, parameters, parameters[0].device
         self.data = None if data is None else prepare(data, model, "data")
         self.held_out = None if settings.validation is None else prepare(settings.validation, model, "validation data")
@@ -244,15 +250,14 @@ class Run(Standing):
         """However the run ends, the model has its best weights then, and the history says why."""
         history, settings = self.history, self.settings
         try:
-            with compiled(self.model) if settings.compile else contextlib.nullcontext():
-                yield
+            yield
             if self.impatient:
-                history.reason = "patience"
-                history.stopped = (
-                    f"stopped early at step {history.step}: {settings.patience} validations without a new best"
-                )
+                early = f"stopped early at step {history.step}: {settings.patience} validations without a new best"
+                history.reason, history.stopped = "patience", early
             else:
                 history.reason, history.stopped = "finished", f"finished {history.total} steps"
+            if history.validation and history.best_step is None:
+                self._say_that_none_was_best()
         except GeneratorExit:
             # Whoever drives the loop has had enough. An error, in contrast, leaves the last good checkpoint alone.
             self.losses.look()
@@ -268,6 +273,16 @@ class Run(Standing):
             if weights := self.best or self.average:
                 self.model.load_state_dict(weights)
             self.model.eval()
+
+    def _say_that_none_was_best(self) -> None:
+        losses = self.history.validation
+        self.history.stopped += "; no validation loss was finite"
+        warnings.warn(
+            f"All {len(losses)} validation losses are {' or '.join(map(str, sorted(set(losses.values()))))}, so none "
+            f"says which weights are best, and the model ends with the weights of the last step. Look for held-out "
+            f"samples outside the model's reach (log p = -inf).",
+            stacklevel=5,
+        )
 
     def _out_of_memory(self) -> str:
         shards, batch_size = self.loss.shards, self.batch_size

@@ -19,7 +19,7 @@ from flowlab.training.settings import Settings
 NEWER = ("objective", "optimizer", "law", "code", "frozen")
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Standing:
     """Where a run stands: all that changes from step to step."""
 
@@ -83,8 +83,8 @@ def save(path: Path, now: Standing, run: dict[str, Any]) -> None:
     tensors["loss"] = torch.tensor(history.loss, dtype=torch.float64)
     kept: dict[str, Any] = {"seconds": history.seconds, "best_step": history.best_step}
     kept["validation"] = [[step, value] for step, value in history.validation.items()]
-    identity = checkpoints.identity_of(now.model)
-    checkpoints.write(checkpoints.training_file(path), tensors, {"run": run, **identity, **kept})
+    about = checkpoints.card_of(now.model)
+    checkpoints.write(checkpoints.training_file(path), tensors, about | {"run": run, **kept})
     which = "of the last step" if now.best is None else "best on validation"
     validation = None if history.best_step is None else history.validation.get(history.best_step)
     card = {
@@ -94,7 +94,7 @@ def save(path: Path, now: Standing, run: dict[str, Any]) -> None:
         "protocol": f"mean loss a sample, in nats; weights {which}{'' if now.average is None else ', averaged'}",
         "metrics": {"loss": history.loss[-1], "validation_loss": validation},
     }
-    checkpoints.write(path, now.best or now.average or copy_of(now.model), checkpoints.card_of(now.model) | card)
+    checkpoints.write(path, now.best or now.average or copy_of(now.model), about | card)
 
 
 def resume(path: Path, now: Standing, run: dict[str, Any]) -> None:

@@ -89,7 +89,10 @@ class Settings:
                 raise ValueError(f"fit expected at least one step, but got {value}.")
             if name != "shards" and value < 1:
                 raise ValueError(f"fit expected {name} to be at least 1, but got {value}.")
-        self.seed, self.learning_rate = _whole("seed", self.seed), float(self.learning_rate)
+        self.seed = _whole("seed", self.seed)
+        for name in ("learning_rate", "clip", "ema"):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, _number(name, value))
         if self.steps is not None and self.epochs is not None:
             raise ValueError("fit takes steps or epochs, but both were given.")
         if self.patience is not None and self.validation is None:
@@ -160,6 +163,13 @@ def _whole(name: str, value: Any) -> int:
     if whole is None or whole != value:
         raise TypeError(f"fit expected {name} to be a whole number, but got {value!r}.")
     return whole
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"fit expected {name} to be a number, but got {value!r}.") from None
 
 
 def _called(thing: Any) -> str:

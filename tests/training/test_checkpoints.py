@@ -185,6 +185,50 @@ def test_a_disk_that_fails_leaves_the_last_checkpoint_whole(tmp_path, monkeypatc
     assert same(state(resumed), state(straight))
 
 
+def test_a_home_folder_is_the_home_folder(tmp_path, monkeypatch):
+    """For each who takes the name of a checkpoint; no folder is called ~ afterwards."""
+    home, here = tmp_path / "home", tmp_path / "here"
+    home.mkdir()
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    monkeypatch.chdir(here)
+    flow = small()
+    quiet(flow, gaussian(), steps=3, checkpoint="~/runs/a.safetensors")
+    save_checkpoint("~/b.safetensors", flow)
+    load_checkpoint("~/runs/a.safetensors", small())
+    load_checkpoint(Path("~/b.safetensors"), small())
+    assert read_checkpoint("~/b.safetensors")[1]["model"] == "Flow"
+    assert sorted(p.name for p in home.rglob("*.safetensors")) == [
+        "a.safetensors",
+        "a.training.safetensors",
+        "b.safetensors",
+    ]
+    assert not list(here.iterdir())
+    again = quiet(small(), gaussian(), steps=3, checkpoint=home / "runs" / "a.safetensors")
+    assert again.step == 3, "it is the same file"
+
+
+@pytest.mark.parametrize(
+    "path, words",
+    (
+        ("", "A checkpoint is a file, such as runs/flow.safetensors, but its name is empty"),
+        (".", "A checkpoint is a file, but . is a folder. Name a file in it"),
+        ("{tmp}", r"is a folder\. Name a file in it, such as \S*flow\.safetensors"),
+        ("~nobody-of-this-name/a.safetensors", "There is no home folder for ~nobody"),
+    ),
+)
+def test_a_place_where_no_file_can_be_is_refused_in_words(tmp_path, path, words):
+    path = path.format(tmp=tmp_path)
+    with pytest.raises(ValueError, match=words):
+        quiet(small(), gaussian(), steps=3, checkpoint=path)
+    with pytest.raises(ValueError, match=words):
+        save_checkpoint(path, small())
+    with pytest.raises(CheckpointError):
+        load_checkpoint(path, small())
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_killed_writers_left_is_swept_up(tmp_path):
     file, gone = tmp_path / "run[1].safetensors", 10**9  # no process has such a number
     swept = [

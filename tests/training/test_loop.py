@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from collections.abc import Generator as Generator_
 
 import numpy as np
 import pytest
@@ -385,6 +386,81 @@ def test_settings_out_of_range_are_refused_in_words(settings, words):
         quiet(small(), **{"data": gaussian(), **settings})
 
 
+@pytest.mark.parametrize(
+    "settings, words",
+    (
+        (
+            {"optimizer": "adam"},
+            r"a function that makes one of the parameters, such as torch\.optim\.SGD.* but got 'adam'",
+        ),
+        ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))])}, "but got a SGD that is made already"),
+        ({"optimizer": lambda parameters: None}, r"should make a torch\.optim\.Optimizer .*, but it made None"),
+        ({"objective": "nll"}, r"a function \(model, batch, step\).* but got 'nll'"),
+        ({"snapshots": "all"}, "a count or a list of steps, but got 'all'"),
+        ({"snapshots": 1.5}, "expected snapshots to be a whole number, but got 1.5"),
+        ({"steps": 10.5}, "expected steps to be a whole number, but got 10.5"),
+        ({"steps": "10"}, "expected steps to be a whole number, but got '10'"),
+        ({"epochs": math.inf}, "expected epochs to be a whole number, but got inf"),
+        ({"batch_size": math.nan}, "expected batch_size to be a whole number, but got nan"),
+        ({"seed": None}, "expected seed to be a whole number, but got None"),
+        ({"learning_rate": "fast"}, "expected learning_rate to be a number, but got 'fast'"),
+        ({"clip": "no"}, "expected clip to be a number, but got 'no'"),
+        ({"ema": "0.9x"}, "expected ema to be a number, but got '0.9x'"),
+        ({"lr": 0.1}, r"no setting 'lr'\. Did you mean learning_rate\?"),
+        ({"patient": 3}, r"no setting 'patient'\. Did you mean patience\?"),
+        ({"xyz": 3}, r"no setting 'xyz'\. It takes steps, epochs, batch_size"),
+    ),
+)
+def test_settings_of_another_kind_are_refused_in_words(settings, words):
+    with pytest.raises(TypeError, match=words):
+        quiet(small(), gaussian(), **settings)
+
+
+def test_settings_may_be_whole_in_any_type():
+    for settings in ({"steps": 4.0}, {"steps": np.int64(4)}, {"steps": torch.tensor(4)}, {"epochs": np.float32(4.0)}):
+        assert quiet(small(), gaussian(), **settings).step == 4
+
+
+# --- where it is called -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", (torch.no_grad, torch.inference_mode, torch.enable_grad))
+def test_it_trains_where_gradients_are_switched_off(around):
+    """And it leaves that switch alone, between steps too."""
+    flow, straight, other = small(), small(), small()
+    quiet(straight, gaussian(), steps=6, validation=gaussian(30), validate_every=2)
+    with around():
+        switch = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        seen = set()
+        for _ in train(flow, gaussian(), steps=6, validation=gaussian(30), validate_every=2):
+            seen.add((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+        assert seen == {switch} and (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == switch
+        fit(other, torch.cat((gaussian(), gaussian())), steps=3, progress=False)  # data that were made there
+    assert same(state(flow), state(straight)) and torch.is_grad_enabled()
+
+
+def test_a_model_of_inference_tensors_is_refused_in_words():
+    with torch.inference_mode():
+        flow = small()
+    with pytest.raises(ValueError, match=r"built under torch\.inference_mode.*Build it outside"):
+        quiet(flow, gaussian(), steps=2)
+
+
+def test_data_that_still_have_a_graph_are_detached():
+    scale = torch.ones(2, requires_grad=True)
+    x, held_out = gaussian() * scale, gaussian(50) * scale
+    flow, straight = small(), small()
+    history = quiet(flow, x, steps=5, validation=held_out, validate_every=2)
+    assert history.loss == quiet(straight, gaussian(), steps=5).loss and scale.grad is None
+
+
+def test_the_types_of_what_they_return():
+    assert isinstance(quiet(small(), gaussian(), steps=1), History)
+    steps = train(small(), gaussian(), steps=1)
+    assert isinstance(steps, Generator_) and isinstance(next(steps), History)
+    steps.close()
+
+
 def test_nothing_to_fit_is_refused_in_words():
     with pytest.raises(ValueError, match="Flow has no trainable parameters, so there is nothing to fit"):
         quiet(small().requires_grad_(False), gaussian())
@@ -420,6 +496,54 @@ def test_a_validation_loss_that_is_nan_is_loud():
     flow = Flow(Chain([Logit(), ScaleShift(1)]), StandardNormal(1))
     with pytest.raises(NonFiniteLoss, match="validation loss is NaN"):
         quiet(flow, x, steps=60, validate_every=10, validation=held_out)
+
+
+def judged(losses: dict[int, float], **settings) -> tuple[Flow, History]:
+    """A run whose validation losses are given, by step; the weights move all the time."""
+
+    def objective(model: nn.Module, batch: Tensor, step: Step) -> Tensor:
+        return negative_log_likelihood(model, batch, step) if model.training else torch.tensor(losses[step.index])
+
+    flow, last = small(), max(losses)
+    settings = {"steps": last, "validate_every": 5, "snapshots": tuple(losses), "learning_rate": 0.05, **settings}
+    return flow, quiet(flow, gaussian(), validation=gaussian(20), objective=objective, **settings)
+
+
+@pytest.mark.parametrize("worst", (math.inf, -math.inf))
+def test_a_validation_loss_that_is_infinite_is_never_the_best(tmp_path, worst):
+    flow, history = judged({5: worst, 10: 3.0, 15: worst, 20: 2.0, 25: worst, 30: 9.0})
+    assert history.best_step == 20 and same(state(flow), history.snapshots[20])
+    _, history = judged({5: worst, 10: worst, 15: 3.0, 20: worst}, patience=9)
+    assert history.best_step == 15
+    _, history = judged({5: 3.0, 10: worst, 15: worst, 20: 1.0}, patience=2)
+    assert history.best_step == 5 and history.reason == "patience" and history.step == 15
+
+
+@pytest.mark.parametrize("worst", (math.inf, -math.inf))
+def test_where_no_validation_loss_is_finite_the_last_weights_are_kept_and_it_is_said(tmp_path, worst):
+    settings = {"checkpoint": tmp_path / "run.safetensors"}
+    losses = dict.fromkeys((5, 10, 15), worst)
+    with pytest.warns(UserWarning, match=r"All 3 validation losses are -?inf.* the weights of the last step"):
+        flow, history = judged(losses, **settings)
+    assert history.best_step is None and history.step == 15 and same(state(flow), history.snapshots[15])
+    assert "no validation loss was finite" in history.stopped and history.ended
+    with pytest.warns(UserWarning, match="All 3 validation losses"):
+        again, its = judged(losses, **settings)
+    assert same(state(again), state(flow)) and its.validation == history.validation and its.best_step is None
+    assert read_checkpoint(settings["checkpoint"])[1]["metrics"]["validation_loss"] is None
+    with pytest.warns(UserWarning, match="All 2 validation losses"):
+        _, history = judged(dict.fromkeys((5, 10, 15, 20), worst), patience=2)
+    assert history.step == 10 and history.reason == "patience"
+
+
+def test_one_held_out_row_that_is_far_off_is_said():
+    held_out = gaussian(50)
+    held_out[7] = 1e25
+    with pytest.warns(UserWarning, match=r"All 2 validation losses are inf.* Look for held-out samples"):
+        flow = small()
+        history = quiet(flow, gaussian(), steps=20, validation=held_out, validate_every=10)
+    assert history.best_step is None
+    assert set(history.validation.values()) == {math.inf}
 
 
 def test_a_gradient_that_is_not_finite_is_named():
