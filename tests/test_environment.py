@@ -8,7 +8,6 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import lowest
 import numpy as np
 import pytest
 import torch
@@ -180,15 +179,11 @@ def test_ruff_is_one_version_everywhere():
     assert pinned == "ruff==" + next(r["rev"] for r in hooks if r["repo"].endswith("ruff-pre-commit")).removeprefix("v")
 
 
-def test_the_lowest_versions_are_those_of_pyproject():
-    said = subprocess.run([sys.executable, "tests/lowest.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    wanted = [
-        *PROJECT["dependencies"],
-        *(line for n in lowest.INSTALLED for line in PROJECT["optional-dependencies"][n]),
-    ]
-    bounds = {re.match(r"[\w.-]+[>=]=[\d.]+", line).group() for line in wanted if not line.startswith("flowlab")}
-    assert {line.split(";")[0] for line in said.stdout.splitlines()} == {re.sub("[>=]=", "==", b) for b in bounds}
-    assert "numpy==1.26" in said.stdout.split()
+def test_each_package_has_a_lowest_version():
+    """The workflow installs it: without one, nobody knows since when flowlab runs."""
+    extras = PROJECT["optional-dependencies"].values()
+    asked = [*PROJECT["dependencies"], *(line for lines in extras for line in lines)]
+    assert [line for line in asked if not re.search(r"[>=]=\d", line) and not line.startswith("flowlab[")] == []
 
 
 def test_the_oldest_and_the_newest_python_and_torch_are_tested():
@@ -199,6 +194,6 @@ def test_the_oldest_and_the_newest_python_and_torch_are_tested():
         c.rsplit(" ", 1)[1] for c in PROJECT["classifiers"] if c.startswith("Programming Language :: Python :: 3.")
     ]
     assert {(oldest, "lowest"), (max(named, key=lambda v: int(v[2:])), "newest")} <= runs
-    steps = " ".join(str(step.get("run")) for job in jobs.values() for step in job["steps"])
-    newest = next(line for line in PROJECT["dependencies"] if line.startswith("torch"))
-    assert f"'{newest}'" in steps and "tests/lowest.py" in steps and 'pytest -m "not slow"' in steps
+    steps = " ".join(str(step.get("run")) for step in jobs["fast"]["steps"])
+    assert "'lowest-direct' || 'highest'" in steps and 'pytest -m "not slow"' in steps
+    assert "bash .ci/run" in [step.get("run") for step in jobs["whole"]["steps"]]
