@@ -160,7 +160,7 @@ def zuko_coupling(zuko, layer: Bijection, univariate, shapes, order: Tensor) -> 
 
 def zuko_affine(zuko, layer: AffineCoupling | MaskedAutoregressive):
     def affine(s: Tensor, t: Tensor) -> td.Transform:
-        s = layer.log_scale_bound * torch.tanh(s)  # our bound in place of theirs
+        s = layer.law.log_scale_bound * torch.tanh(s)  # our bound in place of theirs
         return zuko.transforms.MonotonicAffineTransform(t, unclipped(s), slope=SLOPE)
 
     return affine
@@ -210,9 +210,9 @@ def zuko_layer(zuko, layer: Bijection) -> nn.Module:
         shares = (0.001 + (1 - 0.001 * K) * raw.softmax(-1) for raw in (w, h))
         w, h = (unclipped(share.log() - share.log().mean(-1, keepdim=True), CLIP / 2) for share in shares)
         d = unclipped((0.001 + nn.functional.softplus(d + math.log(math.exp(0.999) - 1))).log())
-        return zuko.transforms.MonotonicRQSTransform(w, h, d, bound=layer.bound, slope=SLOPE)
+        return zuko.transforms.MonotonicRQSTransform(w, h, d, bound=layer.law.bound, slope=SLOPE)
 
-    K = layer.bins
+    K = layer.law.bins
     return zuko_coupling(zuko, layer, spline, ((K,), (K,), (K - 1,)), torch.arange(D_b * (3 * K - 1)))
 
 

@@ -1,27 +1,44 @@
-"""The invertible maps, one idea a file. Start with ``base.py``, then ``elementwise.py``, then ``coupling.py``."""
+"""The invertible maps, one idea a file. Start with ``base.py``, then ``laws.py`` and ``coupling.py``."""
 
-from flowlab.bijections.autoregressive import InverseAutoregressive, MaskedAutoregressive
+from flowlab.bijections.autoregressive import (
+    Autoregressive,
+    InverseAutoregressive,
+    MaskedAutoregressive,
+    SplineAutoregressive,
+)
 from flowlab.bijections.base import (
     Bijection,
-    Chain,
     Channelwise,
     Inverse,
     InverseNotAvailable,
     NotStackable,
     ShapeError,
 )
+from flowlab.bijections.chain import Chain
 from flowlab.bijections.coupling import (
     AdditiveCoupling,
     AdditiveImageCoupling,
     AffineCoupling,
     AffineImageCoupling,
+    Coupling,
+    ImageCoupling,
     SplineCoupling,
+    SplineImageCoupling,
     alternating_mask,
     channel_mask,
     checkerboard_mask,
 )
-from flowlab.bijections.elementwise import Logit, Monotone, MonotoneSum, PReLU, ScaleShift, SinhArcsinh
+from flowlab.bijections.elementwise import (
+    Elementwise,
+    Logit,
+    Monotone,
+    MonotoneSum,
+    PReLU,
+    ScaleShift,
+    SinhArcsinh,
+)
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze, levels
+from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, starting
 
@@ -32,17 +49,22 @@ __all__ = [
     "AffineCoupling",
     "AffineImageCoupling",
     "AsImage",
+    "Autoregressive",
     "BatchNorm",
     "Bijection",
     "Chain",
     "Channelwise",
+    "Coupling",
+    "Elementwise",
     "FactorOut",
     "FullAffine",
+    "ImageCoupling",
     "Inverse",
     "InverseAutoregressive",
     "InverseNotAvailable",
     "InvertibleConvolution",
     "LULinear",
+    "Law",
     "Logit",
     "MaskedAutoregressive",
     "Monotone",
@@ -50,10 +72,15 @@ __all__ = [
     "NotStackable",
     "PReLU",
     "Permutation",
+    "ScaleAndShift",
     "ScaleShift",
     "ShapeError",
+    "Shift",
     "SinhArcsinh",
+    "Spline",
+    "SplineAutoregressive",
     "SplineCoupling",
+    "SplineImageCoupling",
     "Squeeze",
     "Standardize",
     "alternating_mask",

@@ -1,4 +1,4 @@
-"""What every bijection promises, and the ways to build new ones from old: Chain, Inverse and Channelwise.
+"""What every bijection promises, and two ways to build new ones from old: Inverse and Channelwise.
 
 The contract, in five lines:
 
@@ -11,7 +11,8 @@ The contract, in five lines:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -35,23 +36,37 @@ class Bijection(nn.Module):
     Attributes:
         event_dim: how many trailing axes make one sample; 1 for vectors ``(..., D)``, 3 for images.
         event_shape: the shape of one sample, or None when any is taken.
+        domain: "real", or "whole" for a permutation of whole numbers, whose log-determinant is 0.
+        context_features: width of the context that the map is conditioned on, 0 for none.
+        context_dim: how many trailing axes make one context: 1 for a vector, 3 for an image.
         stack: K for a stack of K maps side by side, else None.
         inverse_is_numeric: True when ``inverse`` is found by iteration and not by a formula.
+        centers_float64: True when the map takes float64 data and centers them before it rounds to its own dtype.
     """
 
     event_dim: int = 1
+    domain: str = "real"
+    context_features: int = 0
+    context_dim: int = 1
     inverse_is_numeric: bool = False
+    centers_float64: bool = False
 
     def __init__(self, event_shape: int | tuple[int, ...] | None = None, stack: int | None = None) -> None:
         super().__init__()
-        if isinstance(event_shape, int):
-            event_shape = (event_shape,)
+        if event_shape is not None:
+            shape = (event_shape,) if isinstance(event_shape, Integral) else event_shape
+            event_shape = tuple(int(d) for d in shape)
         if event_shape is not None and min(event_shape) < 1:
             raise ShapeError(f"{type(self).__name__} needs at least one dimension, but was given {event_shape}.")
         if stack is not None and stack < 1:
             raise NotStackable(f"{type(self).__name__}: a stack holds at least one map, but stack={stack} was given.")
         self.event_shape = event_shape
         self.stack = stack
+
+    @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        """The shape of one z; that of one x unless the map changes it."""
+        return self.event_shape
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """z = f(x) and log |det ∂f/∂x|: ``(..., D)`` to ``(..., D)`` and ``(...)``."""
@@ -61,19 +76,12 @@ class Bijection(nn.Module):
         """x = f⁻¹(z) and log |det ∂f⁻¹/∂z|: ``(..., D)`` to ``(..., D)`` and ``(...)``."""
         raise InverseNotAvailable(f"{type(self).__name__} has no inverse that can be computed.")
 
-    def through(
-        self, maps: Sequence[Bijection], x: Tensor, context: Tensor | None, inverse: bool
-    ) -> tuple[Tensor, Tensor, int]:
-        """A chain's next step: value and log |det| of the first of ``maps``, which is this one, and how many that were.
-
-        One, except where neighbors together take less time than each by itself, as couplings do.
-        """
-        return (*(self.inverse(x, context) if inverse else self(x, context)), 1)
-
     def check(self, x: Tensor) -> None:
         """Raise ShapeError or TypeError, in a sentence, unless ``x`` is something this map can take."""
-        if not x.is_floating_point():
+        if self.domain == "real" and not x.is_floating_point():
             raise TypeError(f"{type(self).__name__} expected floating-point numbers, but got {x.dtype}: use x.float().")
+        if self.domain == "whole" and (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool):
+            raise TypeError(f"{type(self).__name__} expected whole numbers, but got {x.dtype}: use x.long().")
         expected = self.event_shape
         if x.ndim < self.event_dim or (expected is not None and x.shape[-self.event_dim :] != expected):
             wanted = "D" if expected is None else ", ".join(map(str, expected))
@@ -90,6 +98,11 @@ class Bijection(nn.Module):
             return parameter
         return parameter.reshape(self.stack, *[1] * (x.ndim - parameter.ndim), *parameter.shape[1:])
 
+    def extra_repr(self) -> str:
+        shape = self.event_shape or ()
+        parts = [str(shape[0] if len(shape) == 1 else shape)] if shape else []
+        return ", ".join(parts + ([] if self.stack is None else [f"stack={self.stack}"]))
+
     def batch_log_det(self, log_det: Tensor, x: Tensor) -> Tensor:
         """Repeat a log-determinant that no sample changes, ``()`` or ``(K,)``, over the batch axes of ``x``."""
         batch = x.shape[: x.ndim - self.event_dim]
@@ -98,69 +111,19 @@ class Bijection(nn.Module):
         return log_det.expand(batch)
 
 
-class Chain(Bijection):
-    """z = f_L(... f_2(f_1(x))): log-determinants add, and the inverse runs backward.
-
-    A chain is a sequence: ``len(chain)``, ``chain[2]``, and ``chain[:3]``, a chain that shares its maps.
-
-    Raises:
-        NotStackable: when stacks of different K are chained.
-        ShapeError: when maps of vectors and of images are: their log-determinants have other shapes, and do not add.
-    """
-
-    def __init__(self, bijections: Iterable[Bijection]) -> None:
-        maps = nn.ModuleList(bijections)
-        stacks = {b.stack for b in maps if b.stack is not None}
-        shapes = [b.event_shape for b in maps if b.event_shape is not None]
-        if len(stacks) > 1:
-            raise NotStackable(f"Chain expected stacks of one size, but got {sorted(stacks)}.")
-        if len({b.event_dim for b in maps}) > 1:
-            raise ShapeError(
-                "Chain expected maps of vectors or maps of images, but got both: Channelwise takes a map of vectors "
-                "to the channels of images, AsImage one of images to vectors."
-            )
-        super().__init__(shapes[0] if shapes else None, stacks.pop() if stacks else None)
-        self.bijections = maps
-        self.event_dim = max((b.event_dim for b in maps), default=1)
-        self.inverse_is_numeric = any(b.inverse_is_numeric for b in maps)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._through(list(self.bijections), x, context, inverse=False)
-
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self._through(list(self.bijections)[::-1], z, context, inverse=True)
-
-    def _through(
-        self, maps: list[Bijection], x: Tensor, context: Tensor | None, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
-        self.check(x)
-        total = None
-        while maps:
-            x, log_det, done = maps[0].through(maps, x, context, inverse)
-            total = log_det if total is None else total + log_det
-            maps = maps[done:]
-        return x, x.new_zeros(x.shape[: x.ndim - self.event_dim]) if total is None else total
-
-    def __len__(self) -> int:
-        return len(self.bijections)
-
-    def __iter__(self) -> Iterator[Bijection]:
-        return iter(self.bijections)
-
-    def __getitem__(self, index: int | slice) -> Bijection:
-        if isinstance(index, slice):
-            return Chain(list(self.bijections)[index])
-        return self.bijections[index]
-
-
 class Inverse(Bijection):
     """The same map read the other way: forward is the inverse, and the inverse is forward."""
 
     def __init__(self, bijection: Bijection) -> None:
-        super().__init__(bijection.event_shape, bijection.stack)
+        super().__init__(bijection.latent_shape, bijection.stack)
         self.bijection = bijection
-        self.event_dim = bijection.event_dim
+        self.event_dim, self.domain = bijection.event_dim, bijection.domain
+        self.context_features, self.context_dim = bijection.context_features, bijection.context_dim
         self.inverse_is_numeric = bijection.inverse_is_numeric
+
+    @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        return self.bijection.event_shape
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(x, context)
@@ -205,6 +168,7 @@ class Channelwise(ImageBijection):
             )
         super().__init__(bijection.event_shape[0], bijection.stack)
         self.bijection = bijection
+        self.context_features = bijection.context_features
         self.inverse_is_numeric = bijection.inverse_is_numeric
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -215,20 +179,6 @@ class Channelwise(ImageBijection):
 
     def _each(self, apply: Callable, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        context = None if context is None else context[..., None, None, :]
+        context = None if context is None else context[..., None, None, :]  # the same for all pixels
         z, log_det = apply(x.movedim(-3, -1), context)  # (..., H, W, C)
         return z.movedim(-1, -3), log_det.sum((-2, -1))
-
-
-def bisect(function: Callable[[Tensor], Tensor], z: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Solve function(x) = z between ``low`` and ``high``, elementwise, for an increasing function.
-
-    The count of steps is fixed, enough to halve the bracket down to the spacing of its dtype, so that the answer
-    does not depend on the other points of the batch.
-    """
-    with torch.no_grad():
-        for _ in range(40 if z.dtype == torch.float32 else 80):
-            middle = (low + high) / 2
-            too_low = function(middle) < z
-            low, high = torch.where(too_low, middle, low), torch.where(too_low, high, middle)
-        return (low + high) / 2

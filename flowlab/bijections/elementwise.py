@@ -9,7 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from flowlab.bijections.base import Bijection, bisect
+from flowlab.bijections.base import Bijection
+from flowlab.bijections.laws import Law
+from flowlab.bijections.numeric import invert
 
 
 def _lead(stack: int | None) -> tuple[int, ...]:
@@ -70,11 +72,13 @@ class PReLU(Bijection):
 class Logit(Bijection):
     """z = logit(λ + (1 − 2λ) x), from [0, 1] to the whole line (RealNVP, arXiv:1605.08803, section 4.1).
 
-    log |det| = Σ log(1 − 2λ) − log y − log(1 − y), where y = λ + (1 − 2λ) x. Shapes ``(..., D)`` and ``(...)``. With
-    λ = 0 the ends 0 and 1 go to ∓∞; a small λ keeps pixel values finite. Has no parameters, so a stack takes it too.
+    log |det| = Σ log(1 − 2λ) − log y − log(1 − y), where y = λ + (1 − 2λ) x. Shapes ``(..., D)`` and ``(...)``. Where y
+    is outside [0, 1], log |det| is −∞, and so is the log-density of a flow that begins with this map. At 0 and 1, and
+    closer to them than rounding, y counts as the nearest number inside, so that the map is finite on its own inverse.
+    Has no parameters, so a stack takes it too.
 
     Raises:
-        ValueError: when λ is not in [0, 1/2), or when ``x`` leaves the interval on which y is in [0, 1].
+        ValueError: when λ is not in [0, 1/2).
     """
 
     def __init__(self, lambda_: float = 0.0) -> None:
@@ -86,19 +90,24 @@ class Logit(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
         y = self.lambda_ + (1 - 2 * self.lambda_) * x
-        if bool(((y < 0) | (y > 1)).any()):
-            raise ValueError(f"Logit expected values in [0, 1], but got values from {x.min():.4g} to {x.max():.4g}.")
-        z = torch.logit(y)
-        return z, -self._log_slope_of_sigmoid(z).sum(-1)
+        eps = torch.finfo(x.dtype).eps
+        outside = ((y < -eps) | (y > 1 + eps)).any(-1)
+        z = torch.logit(y.clamp(eps / 4, 1 - eps / 2))
+        log_det = -self._log_slope_of_sigmoid(z).sum(-1)
+        return z, log_det.masked_fill(outside, -math.inf)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
-        x = (torch.sigmoid(z) - self.lambda_) / (1 - 2 * self.lambda_)
+        eps = torch.finfo(z.dtype).eps
+        x = (torch.sigmoid(z).clamp(eps / 4, 1 - eps / 2) - self.lambda_) / (1 - 2 * self.lambda_)
         return x, self._log_slope_of_sigmoid(z).sum(-1)
 
     def _log_slope_of_sigmoid(self, z: Tensor) -> Tensor:
         """log dx/dz, written with softplus so that it stays finite where y rounds to 0 or 1."""
         return -F.softplus(z) - F.softplus(-z) - math.log(1 - 2 * self.lambda_)
+
+    def extra_repr(self) -> str:
+        return f"λ={self.lambda_:g}"
 
 
 class SinhArcsinh(Bijection):
@@ -159,9 +168,7 @@ class MonotoneSum(Bijection):
         self.check(z)
         # |f(x) − x| ≤ Σ w brackets the solution.
         reach = self.align(self.log_weight, z.unsqueeze(-1)).exp().sum(-1).detach()
-        x = bisect(lambda x: self._value_and_slope(x)[0], z, z - reach, z + reach)
-        value, slope = self._value_and_slope(x)
-        x = x - (value - z) / slope.detach()
+        x = invert(self._value_and_slope, z, z - reach, z + reach)
         return x, -self._value_and_slope(x)[1].log().sum(-1)
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +206,7 @@ class Monotone(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
-        x = self._bisect(z) if self.inverse_function is None else self.inverse_function(z)
+        x = self._solve(z) if self.inverse_function is None else self.inverse_function(z)
         return x, -self._value_and_slope(x)[1].abs().log().sum(-1)
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,14 +217,43 @@ class Monotone(Bijection):
             (slope,) = torch.autograd.grad(z.sum(), x, create_graph=True)
         return (z, slope) if differentiable else (z.detach(), slope.detach())
 
-    def _bisect(self, z: Tensor) -> Tensor:
+    def _solve(self, z: Tensor) -> Tensor:
         low, high = (torch.full_like(z, end) for end in self.interval)
-        sign = torch.sign(self.function(high) - self.function(low))
-        reached = (sign * self.function(low) <= sign * z) & (sign * z <= sign * self.function(high)) & (sign != 0)
+        with torch.no_grad():
+            ends = torch.stack((self.function(low), self.function(high)))
+            reached = (ends.amin(0) <= z) & (z <= ends.amax(0)) & (ends[0] != ends[1])
         if not bool(reached.all()):  # said so that a NaN at an end counts as not reached
             raise ValueError(f"Monotone: a value to invert is not reached by the function on {self.interval}.")
-        x = bisect(lambda x: sign * self.function(x), sign * z, low, high)
-        with torch.no_grad():
-            slope = self._value_and_slope(x)[1].detach()
-        # One Newton step, which also carries the gradient of the inverse, 1/f′, and that of parameters of f.
-        return x + (z - self.function(x)) / slope
+        return invert(self._value_and_slope, z, low, high)
+
+
+class Elementwise(Bijection):
+    """z_i = h(x_i; θ_i) by a law h, with a θ of its own for each coordinate and no network.
+
+    log |det| = Σ log ∂h/∂x_i. Shapes ``(..., D)`` and ``(...)``. What is left of a coupling where there is nothing to
+    couple, such as D = 1; and what shapes the margins of a flow. Starts at the identity.
+
+    Args:
+        features: D.
+        law: h, such as ``Spline()``.
+        stack: K for K maps side by side.
+    """
+
+    def __init__(self, features: int, law: Law, *, stack: int | None = None) -> None:
+        super().__init__(features, stack)
+        self.law = law
+        self.theta = nn.Parameter(torch.zeros(*_lead(stack), features, law.parameters_per_number))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(x)
+        z, log_slope = self.law(x, self._theta(x))
+        return z, log_slope.sum(-1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self.check(z)
+        x, log_slope = self.law.inverse(z, self._theta(z))
+        return x, log_slope.sum(-1)
+
+    def _theta(self, x: Tensor) -> Tensor:
+        theta = self.align(self.theta, x.unsqueeze(-1))
+        return theta.expand(*x.shape, theta.shape[-1])

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from flowlab.bijections.base import Bijection, Chain, ImageBijection, Inverse, NotStackable, ShapeError
-from flowlab.networks import Convolution
+from flowlab.bijections.base import Bijection, ImageBijection, Inverse, NotStackable, ShapeError
+from flowlab.bijections.chain import Chain
+from flowlab.networks import Convolution, beside
 
 
 class Squeeze(Bijection):
@@ -31,15 +33,13 @@ class Squeeze(Bijection):
             raise ShapeError(
                 f"Squeeze expected an even height and width, but got {tuple(x.shape)}: pad or crop the images first."
             )
-        blocks = x.unflatten(-1, (W // 2, 2)).unflatten(-3, (H // 2, 2))  # (..., C, H/2, 2, W/2, 2)
-        return blocks.movedim((-3, -1), (-4, -3)).flatten(-5, -3), x.new_zeros(x.shape[:-3])
+        return F.pixel_unshuffle(x, 2), self.batch_log_det(x.new_zeros(()), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
         if z.shape[-3] % 4:
             raise ShapeError(f"The inverse of Squeeze expected channels in fours, but got {tuple(z.shape)}.")
-        blocks = z.unflatten(-3, (z.shape[-3] // 4, 2, 2)).movedim((-4, -3), (-3, -1))  # (..., C, H/2, 2, W/2, 2)
-        return blocks.flatten(-2).flatten(-3, -2), z.new_zeros(z.shape[:-3])
+        return F.pixel_shuffle(z, 2), self.batch_log_det(z.new_zeros(()), z)
 
 
 class FactorOut(ImageBijection):
@@ -48,14 +48,16 @@ class FactorOut(ImageBijection):
         z_a = f(x_a),  f = ``rest``: the scales to come
         z_b = (x_b − μ(x_a)) · exp(−s(x_a)),  log |det| = log |det ∂f/∂x_a| − Σ s
 
-    So the coarse part x_a says what to expect of the fine part x_b, and only what it could not foresee is noise. Takes
+    The coarse part x_a predicts a mean and a scale for the fine part x_b; what is left of x_b is standardized. Takes
     ``(..., C, H, W)`` to the same shape and ``(...)``: ``rest`` gives its squeezes back, as in
     ``FactorOut(4, Chain([Squeeze(), ..., Inverse(Squeeze())]))``, so that all scales lie in one latent. s and μ are one
-    3×3 convolution of x_a, s = c tanh(·) with c = ``log_scale_bound``. Starts at z_b = x_b.
+    3×3 convolution of x_a and the context, s = c tanh(·) with c = ``log_scale_bound``. Starts at z_b = x_b.
 
     Args:
         channels: C; the first half of them, rounded down, goes on.
         rest: a bijection of images of ⌊C/2⌋ channels that keeps their shape; None for no further scale.
+        context_features: width of the context given beside x, 0 for none; ``context_dim`` is 1 for a context that is
+            the same for all pixels, 3 for an image.
         stack: K for K layers side by side; ``rest`` is then a stack of K too, or without weights.
 
     Raises:
@@ -64,7 +66,14 @@ class FactorOut(ImageBijection):
     """
 
     def __init__(
-        self, channels: int, rest: Bijection | None = None, *, log_scale_bound: float = 2.0, stack: int | None = None
+        self,
+        channels: int,
+        rest: Bijection | None = None,
+        *,
+        log_scale_bound: float = 2.0,
+        context_features: int = 0,
+        context_dim: int = 1,
+        stack: int | None = None,
     ) -> None:
         if channels < 2:
             raise ShapeError(f"FactorOut expected two channels or more, but got {channels}: squeeze first.")
@@ -77,12 +86,15 @@ class FactorOut(ImageBijection):
         self.inverse_is_numeric = rest is not None and rest.inverse_is_numeric
         a = channels // 2
         self.sizes = (a, channels - a)
-        self.conditioner = Convolution(a, 2 * (channels - a), zero=True, stack=stack)
+        self.conditioner = Convolution(a + context_features, 2 * (channels - a), zero=True, stack=stack)
+        inner = (0, 1) if rest is None else (rest.context_features, rest.context_dim)
+        self.own_context = context_features
+        self.context_features, self.context_dim = (context_features, context_dim) if context_features else inner
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
         x_a, x_b = x.split(self.sizes, dim=-3)
-        s, mean = self._scale_and_mean(x_a)
+        s, mean = self._scale_and_mean(x_a, context)
         z_a, log_det = (x_a, 0.0) if self.rest is None else _in_shape(self, self.rest, x_a, context)
         return torch.cat((z_a, (x_b - mean) * (-s).exp()), dim=-3), log_det - s.sum((-3, -2, -1))
 
@@ -90,12 +102,18 @@ class FactorOut(ImageBijection):
         self.check(z)
         z_a, z_b = z.split(self.sizes, dim=-3)
         x_a, log_det = (z_a, 0.0) if self.rest is None else _in_shape(self, self.rest.inverse, z_a, context)
-        s, mean = self._scale_and_mean(x_a)
+        s, mean = self._scale_and_mean(x_a, context)
         return torch.cat((x_a, z_b * s.exp() + mean), dim=-3), log_det + s.sum((-3, -2, -1))
 
-    def _scale_and_mean(self, a: Tensor) -> tuple[Tensor, Tensor]:
+    def _scale_and_mean(self, a: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.own_context:
+            a = beside(a, context, self.own_context, self.context_dim)
         s, mean = self.conditioner(a).chunk(2, dim=-3)
         return self.log_scale_bound * torch.tanh(s), mean
+
+    def extra_repr(self) -> str:
+        stack = "" if self.stack is None else f", stack={self.stack}"
+        return f"channels={self.channels}, log_scale_bound={self.log_scale_bound:g}{stack}"
 
 
 class AsImage(Bijection):
@@ -118,6 +136,7 @@ class AsImage(Bijection):
         _takes_images(type(self), bijection)
         super().__init__(math.prod(shape), bijection.stack)
         self.shape, self.bijection = tuple(shape), bijection
+        self.context_features, self.context_dim = bijection.context_features, bijection.context_dim
         self.inverse_is_numeric = bijection.inverse_is_numeric
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

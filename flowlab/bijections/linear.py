@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
 from flowlab.bijections.base import Bijection, Channelwise
+
+
+def times(A: Tensor, x: Tensor) -> Tensor:
+    """A x for each sample, as one product of matrices: ``(..., D)``; with A ``(K, D, D)`` for a stack ``(K, ..., D)``."""
+    return _rows(lambda v: A @ v, x, None if A.ndim == 2 else len(A))
+
+
+def _rows(linear: Callable[[Tensor], Tensor], x: Tensor, stack: int | None) -> Tensor:
+    """A linear map of columns, ``(D, N)`` or ``(K, D, N)``, applied to all samples at once."""
+    lead = () if stack is None else (stack,)
+    columns = x.reshape(*lead, -1, x.shape[-1]).mT
+    return linear(columns).mT.reshape(x.shape)
 
 
 class FullAffine(Bijection):
@@ -24,14 +36,12 @@ class FullAffine(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        A = self.align(self.matrix, x.unsqueeze(-1))
-        z = (A @ x.unsqueeze(-1)).squeeze(-1) + self.align(self.shift, x)
+        z = times(self.matrix, x) + self.align(self.shift, x)
         return z, self.batch_log_det(torch.linalg.slogdet(self.matrix).logabsdet, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
-        A = self.align(self.matrix, z.unsqueeze(-1))
-        x = torch.linalg.solve(A, (z - self.align(self.shift, z)).unsqueeze(-1)).squeeze(-1)
+        x = _rows(lambda v: torch.linalg.solve(self.matrix, v), z - self.align(self.shift, z), self.stack)
         return x, self.batch_log_det(-torch.linalg.slogdet(self.matrix).logabsdet, z)
 
 
@@ -61,24 +71,25 @@ class LULinear(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        L, U = self._factors(x)
-        z = (self.permutation @ (L @ (U @ x.unsqueeze(-1)))).squeeze(-1)
+        L, U = self._factors()
+        z = times(self.permutation @ L @ U, x)  # one product for all samples, and D × D ones for the matrix
         return z, self.batch_log_det(self.log_scale.sum(-1), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
-        L, U = self._factors(z)
-        x = self.permutation.mT @ z.unsqueeze(-1)
-        x = torch.linalg.solve_triangular(L, x, upper=False, unitriangular=True)
-        x = torch.linalg.solve_triangular(U, x, upper=True)
-        return x.squeeze(-1), self.batch_log_det(-self.log_scale.sum(-1), z)
+        L, U = self._factors()
 
-    def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """L, and U with s on its diagonal, both ``(D, D)``, or ``(K, 1, ..., D, D)`` in a stack."""
-        L = self.lower.tril(-1) + torch.eye(self.lower.shape[-1], dtype=x.dtype, device=x.device)
+        def solve(v: Tensor) -> Tensor:  # (D, N), or (K, D, N)
+            v = torch.linalg.solve_triangular(L, self.permutation.mT @ v, upper=False, unitriangular=True)
+            return torch.linalg.solve_triangular(U, v, upper=True)
+
+        return _rows(solve, z, self.stack), self.batch_log_det(-self.log_scale.sum(-1), z)
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """L, and U with s on its diagonal, both ``(D, D)``, or ``(K, D, D)`` in a stack."""
+        L = self.lower.tril(-1) + torch.eye(self.lower.shape[-1], dtype=self.lower.dtype, device=self.lower.device)
         U = self.upper.triu(1) + torch.diag_embed(self.sign * self.log_scale.exp())
-        column = x.unsqueeze(-1)
-        return self.align(L, column), self.align(U, column)
+        return L, U
 
 
 class InvertibleConvolution(Channelwise):

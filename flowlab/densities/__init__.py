@@ -1,17 +1,20 @@
 """Densities: simple ones, flows, and bounds; mixtures are in ``flowlab.densities.mixtures``. Start with ``base.py``."""
 
 from flowlab.densities.autoregressive import AutoregressiveMixture
-from flowlab.densities.base import Base
-from flowlab.densities.bounds import Dequantized, VariationalDequantized, negative_bound
+from flowlab.densities.base import Density, DensityModule
+from flowlab.densities.bounds import Bound, Dequantized, VariationalDequantized, negative_bound
 from flowlab.densities.evaluating import evaluating
 from flowlab.densities.flow import Flow
 from flowlab.densities.gaussian_mixture import GaussianMixture
-from flowlab.densities.simple import StandardLogistic, StandardNormal, StandardUniform
+from flowlab.densities.simple import Factorized, StandardLogistic, StandardNormal, StandardUniform
 
 __all__ = [
     "AutoregressiveMixture",
-    "Base",
+    "Bound",
+    "Density",
+    "DensityModule",
     "Dequantized",
+    "Factorized",
     "Flow",
     "GaussianMixture",
     "StandardLogistic",

@@ -1,49 +1,199 @@
-"""What every density promises."""
+"""What every density promises: log-probabilities, and draws that carry their own."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 
-class Base(nn.Module):
-    """A density over vectors: ``log_prob`` of ``(..., D)`` is ``(...)``, in nats; ``sample(n)`` is ``(n, D)``.
+class Density:
+    """p(x): base densities, flows, mixtures, bounds and toys all are one, and the rest of the package asks for no more.
 
-    With ``stack=K`` a sample is ``(K, n, D)``, one batch for each flow of the stack.
+    Attributes:
+        event_shape: the shape of one sample, such as ``(D,)`` or ``(C, H, W)``. The axes before it are batch axes.
+        domain: "real", or "whole" for whole numbers.
+        is_bound: whether ``log_prob`` is a lower bound on log p(x), with noise of its own, and not log p(x).
+        context_features: width of the context that the density is conditioned on, 0 for none.
+        context_dim: how many trailing axes make one context: 1 for a vector ``(E,)``, 3 for an image ``(E, H, W)``.
+        stack: K for a stack of K densities side by side, whose samples have a leading axis K; else None.
     """
 
-    def __init__(self, features: int, *, stack: int | None = None) -> None:
+    event_shape: tuple[int, ...]
+    domain: str = "real"
+    is_bound: bool = False
+    context_features: int = 0
+    context_dim: int = 1
+    stack: int | None = None
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """log p(x), or log p(x | context), in nats: ``(..., *event)`` to ``(...)``. −∞ outside the support, never NaN.
+
+        ``generator`` draws the noise of a bound. A density that needs none leaves it alone.
+        """
+        raise NotImplementedError
+
+    def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n samples and their log p(x), in nats: ``(n, *event)`` and ``(n,)``.
+
+        For contexts ``(..., E)`` these are n samples *for each* context, ``(n, ..., *event)`` and ``(n, ...)``; for a
+        stack, ``(K, n, *event)`` and ``(K, n)``. Gradients pass through both, to the parameters and to the context,
+        wherever the density has a formula for them.
+
+        Raises:
+            ValueError: for an n that is not a whole number of at least 1, and for a context that does not fit.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> Tensor:
+        """n samples, or n for each context, without gradients: the first part of ``draw``."""
+        return self.draw(n, generator, context)[0]
+
+    @property
+    def features(self) -> int:
+        """How many numbers one sample has: the product of ``event_shape``."""
+        return math.prod(self.event_shape)
+
+
+class DensityModule(Density, nn.Module):
+    """A density with parameters or buffers, so that it follows ``.to()``; calling it gives ``log_prob``.
+
+    Args:
+        event_shape: D for vectors, or the whole shape.
+        stack: K for a stack of K.
+
+    Raises:
+        ValueError: when a dimension is below 1.
+    """
+
+    anchor: Tensor
+
+    def __init__(self, event_shape: int | Sequence[int], *, stack: int | None = None) -> None:
         super().__init__()
-        if features < 1:
-            raise ValueError(f"{type(self).__name__} needs at least one dimension, but was given {features}.")
-        self.features, self.stack = features, stack
+        shape = (int(event_shape),) if isinstance(event_shape, Integral) else tuple(int(d) for d in event_shape)
+        if any(d < 1 for d in shape):
+            raise ValueError(f"{type(self).__name__} expected dimensions of at least 1, but got {event_shape}.")
+        self.event_shape, self.stack = shape, stack
         # Carries dtype and device, and is no part of a checkpoint.
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        raise NotImplementedError
+    def forward(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """``log_prob``, so that wrappers of modules, such as DistributedDataParallel, see it."""
+        return self.log_prob(x, context, generator=generator)
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        raise NotImplementedError
+    def accept(self, x: Any) -> Tensor:
+        """x as a tensor of this density's dtype, checked: every ``log_prob`` begins with it.
 
-    def forward(self, z: Tensor) -> Tensor:
-        return self.log_prob(z)
+        Raises:
+            ValueError: when the last axes of x are not one sample, or the first is not the stack.
+            TypeError: for what cannot be read as numbers.
+        """
+        if not isinstance(x, Tensor) or x.dtype != self.anchor.dtype:
+            x = self._converted(x)
+        self.check_shape(x)
+        return x
 
-    def check(self, z: Tensor) -> None:
-        """Raise ValueError, in a sentence, unless the last axis of ``z`` is one sample, and the first one the stack."""
-        lead = "" if self.stack is None else f"{self.stack}, "
-        if z.shape[-1:] != (self.features,) or (self.stack is not None and (z.ndim < 2 or z.shape[0] != self.stack)):
+    def check_shape(self, x: Tensor) -> None:
+        """Raise ValueError unless the last axes of x are one sample, and the first one is the stack."""
+        shape, batch = self.event_shape, x.shape[: x.ndim - len(self.event_shape)]
+        fits = x.ndim >= len(shape) and x.shape[len(batch) :] == shape
+        if not fits or (self.stack is not None and batch[:1] != (self.stack,)):
+            lead = "" if self.stack is None else f"{self.stack}, "
+            wanted = ", ".join(map(str, shape))
+            raise ValueError(f"{type(self).__name__} expected shape ({lead}..., {wanted}), but got {tuple(x.shape)}.")
+
+    def accept_context(self, context: Any) -> Tensor | None:
+        """The context as a tensor of this density's dtype, or None, checked against what the density was built for.
+
+        Raises:
+            ValueError: when a context is missing, not expected, or of another width.
+        """
+        if context is None and not self.context_features:
+            return None
+        if context is None:
             raise ValueError(
-                f"{type(self).__name__} expected shape ({lead}..., {self.features}), but got {tuple(z.shape)}."
+                f"{type(self).__name__} expected a context of {self.context_features} features beside x, but got none."
             )
+        if not self.context_features:
+            raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
+        if not isinstance(context, Tensor) or context.dtype != self.anchor.dtype:
+            context = self._converted(context)
+        axis = context.ndim - self.context_dim
+        if axis < 0 or context.shape[axis] != self.context_features:
+            raise ValueError(
+                f"{type(self).__name__} was built for {self.context_features} context features, but got a context of "
+                f"shape {tuple(context.shape)}."
+            )
+        return context
+
+    def accept_pair(self, x: Any, context: Any) -> tuple[Tensor, Tensor | None]:
+        """x and its context with the same batch axes: one context serves many x, and one x many contexts.
+
+        Raises:
+            ValueError: when the two have batch axes that do not go together; and as ``accept``, ``accept_context``.
+        """
+        x, context = self.accept(x), self.accept_context(context)
+        if context is None:
+            return x, None
+        batch, given = x.shape[: x.ndim - len(self.event_shape)], context.shape[: context.ndim - self.context_dim]
+        if batch != given:
+            try:
+                batch = torch.broadcast_shapes(batch, given)
+            except RuntimeError:
+                raise ValueError(
+                    f"{type(self).__name__} expected one context for all x, or one for each, but got x of shape "
+                    f"{tuple(x.shape)} and a context of shape {tuple(context.shape)}."
+                ) from None
+            x = x.expand(*batch, *self.event_shape)
+            context = context.expand(*batch, *context.shape[context.ndim - self.context_dim :])
+        return x, context
+
+    def count(self, n: int) -> int:
+        """n as a plain int; ValueError, in a sentence, unless it is a whole number of at least 1."""
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
+            raise ValueError(f"{type(self).__name__} expected a whole number of samples, at least 1, but got {n!r}.")
+        return int(n)
+
+    def spread(
+        self,
+        noise: Callable[[int, Generator | None], Tensor],
+        n: int,
+        generator: Generator | None,
+        context: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """n draws of ``noise`` for each context, and the contexts beside them: ``(n, ..., *event)``, ``(n, ..., E)``.
+
+        ``noise(m, generator)`` gives m samples of one axis. In a stack all have a leading axis K.
+        """
+        n = self.count(n)
+        if context is None:
+            return noise(n, generator), None
+        lead = 0 if self.stack is None else 1
+        batch = context.shape[lead : context.ndim - self.context_dim]
+        z = noise(n * math.prod(batch), generator)
+        z = z.unflatten(lead, (n, *batch))
+        return z, context.unsqueeze(lead).expand(*context.shape[:lead], n, *context.shape[lead:])
+
+    def _converted(self, x: Any) -> Tensor:
+        x = torch.as_tensor(x, device=None if isinstance(x, Tensor) else self.anchor.device)
+        return x.to(self.anchor.dtype)
 
     def _shape(self, n: int) -> tuple[int, ...]:
-        if n < 1:
-            raise ValueError(f"sample expected a count of at least 1, but got {n}.")
-        return (n, self.features) if self.stack is None else (self.stack, n, self.features)
+        lead = () if self.stack is None else (self.stack,)
+        return (*lead, self.count(n), *self.event_shape)
 
     def _uniform(self, n: int, generator: Generator | None) -> Tensor:
         return torch.rand(self._shape(n), generator=generator, dtype=self.anchor.dtype, device=self.anchor.device)
 
     def _normal(self, n: int, generator: Generator | None) -> Tensor:
         return torch.randn(self._shape(n), generator=generator, dtype=self.anchor.dtype, device=self.anchor.device)
+
+    def extra_repr(self) -> str:
+        stack = "" if self.stack is None else f", stack={self.stack}"
+        shape = self.event_shape[0] if len(self.event_shape) == 1 else self.event_shape
+        return f"{shape}{stack}"

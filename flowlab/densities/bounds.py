@@ -1,4 +1,4 @@
-"""Densities for whole numbers, such as pixels: spread each number over a bin of its own, then ask a density.
+"""Bounds on log p(x), by noise that the density draws itself; and densities for whole numbers, the first of them.
 
 A pixel value v is a number from 0 to 255, and its probability is that of its bin, P(v) = ∫ p(x) dx over
 [v/256, (v+1)/256): the bins tile [0, 1], so the probabilities sum to one. The integral has no formula for a flow; with
@@ -13,11 +13,47 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
+from flowlab.densities.base import Density, DensityModule
 from flowlab.densities.flow import Flow
 
 
-class Dequantized(nn.Module):
+class Bound(DensityModule):
+    """log p(x) ≥ E[log w], with a log-weight log w that draws noise of its own.
+
+    A subclass writes ``log_weight``, one draw of log w for each x, with E[w] = p(x). ``log_prob`` is then
+    log (1/S) Σ_s w_s with S = ``draws``: for S = 1 a draw of the bound, for more a tighter one, and log p(x) itself in
+    the limit (importance weighted, arXiv:1509.00519, eq. 8). The same generator state gives the same number.
+
+    Args:
+        event_shape: the shape of one sample.
+        draws: S.
+
+    Raises:
+        ValueError: for fewer than one draw.
+    """
+
+    is_bound = True
+
+    def __init__(self, event_shape: Any, *, draws: int = 1, stack: int | None = None) -> None:
+        super().__init__(event_shape, stack=stack)
+        if draws < 1:
+            raise ValueError(f"{type(self).__name__} expected draws of at least 1, but got {draws}.")
+        self.draws = draws
+
+    def log_weight(self, x: Tensor, generator: Generator | None, context: Tensor | None = None) -> Tensor:
+        """One draw of log w for each x, in nats: ``(..., *event)`` to ``(...)``."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """The bound on log p(x), in nats: ``(..., *event)`` to ``(...)``."""
+        x, context = self.accept_pair(x, context)
+        log_w = [self.log_weight(x, generator, context) for _ in range(self.draws)]
+        return torch.stack(log_w).logsumexp(0) - math.log(self.draws)
+
+
+class Dequantized(Bound):
     """log P(v) ≥ E_u[log p((v + u)/256)] − D log 256, u uniform: a bound (Theis et al., arXiv:1511.01844, section 3.1).
 
     ``log_prob`` takes whole numbers ``(..., D)`` from 0 to ``levels`` − 1 to ``(...)``, in nats of the *whole numbers*:
@@ -34,31 +70,38 @@ class Dequantized(nn.Module):
         TypeError, ValueError: for v that are no whole numbers, or outside 0 to ``levels`` − 1; for counts below 1.
     """
 
-    is_bound = True
+    domain = "whole"
 
-    def __init__(self, density: Any, levels: int = 256, *, draws: int = 1) -> None:
-        super().__init__()
-        for name, count, least in (("levels", levels, 2), ("draws", draws, 1)):
-            if count < least:
-                raise ValueError(f"{type(self).__name__} expected {name} of at least {least}, but got {count}.")
-        self.density, self.levels, self.draws = density, levels, draws
+    def __init__(self, density: Density, levels: int = 256, *, draws: int = 1) -> None:
+        super().__init__(density.event_shape, draws=draws, stack=density.stack)
+        if levels < 2:
+            raise ValueError(f"{type(self).__name__} expected levels of at least 2, but got {levels}.")
+        self.density, self.levels = density, levels
+        self.context_features, self.context_dim = density.context_features, density.context_dim
+        if isinstance(density, DensityModule):
+            self.anchor = density.anchor.clone()
 
-    def log_prob(self, v: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
-        """The bound on log P(v), in nats: ``(..., D)`` to ``(...)``."""
-        self._check(v)
-        log_w = [self._draw(v, context, generator) for _ in range(self.draws)]
-        return torch.stack(log_w).logsumexp(0) - math.log(self.draws)
+    def log_weight(self, x: Tensor, generator: Generator | None, context: Tensor | None = None) -> Tensor:
+        """log p((v + u)/256) − log q(u | v) − D log 256 for one u."""
+        u, log_q = self.noise(x, generator)
+        log_p = self.density.log_prob(self.dequantize(x, u), context)
+        return log_p - log_q - self.features * math.log(self.levels)
 
-    def forward(self, v: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
-        return self.log_prob(v, context, generator=generator)
+    def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n samples of v and the bound on their log P(v): ``(n, ..., *event)`` int64 and ``(n, ...)``, no gradients."""
+        v = self.sample(n, generator, context)
+        return v, self.log_prob(v, context, generator=generator)
 
     @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None = None, **settings: Any) -> Tensor:
-        """n draws of v = ⌊256 x⌋, x ~ p: ``(n, D)`` int64. What p puts outside of [0, 1] goes to the nearest end.
+    def sample(
+        self, n: int, generator: Generator | None = None, context: Tensor | None = None, **settings: Any
+    ) -> Tensor:
+        """n samples of v = ⌊256 x⌋, x ~ p: ``(n, ..., *event)`` int64. What p puts outside of [0, 1] goes to the ends.
 
         Further settings, such as ``temperature``, are those of the density's ``sample``.
         """
-        x = self.density.sample(n, generator, **settings)
+        given = {} if context is None else {"context": context}
+        x = self.density.sample(n, generator, **given, **settings)
         return (self.levels * x).floor().clamp(0, self.levels - 1).long()
 
     def dequantize(self, v: Tensor, u: Tensor) -> Tensor:
@@ -69,19 +112,16 @@ class Dequantized(nn.Module):
 
     def noise(self, v: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | float]:
         """u in the unit cube and log q(u | v): ``(..., D)`` and ``(...)``. Here uniform, so log q = 0."""
-        tensors = (*self.density.parameters(), *self.density.buffers()) if isinstance(self.density, nn.Module) else ()
-        dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
-        return torch.rand(v.shape, generator=generator, dtype=dtype, device=v.device), 0.0
+        return torch.rand(v.shape, generator=generator, dtype=self.anchor.dtype, device=v.device), 0.0
 
-    def _draw(self, v: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
-        """log p(x) − log q(u | v) − D log 256 for one u."""
-        u, log_q = self.noise(v, generator)
-        x = self.dequantize(v, u)
-        log_p = self.density.log_prob(x) if context is None else self.density.log_prob(x, context)
-        D = math.prod(v.shape[log_p.ndim :])
-        return log_p - log_q - D * math.log(self.levels)
+    def accept(self, x: Any) -> Tensor:
+        """x as a tensor of whole numbers, checked.
 
-    def _check(self, v: Tensor) -> None:
+        Raises:
+            TypeError, ValueError: for what are no whole numbers, or are outside 0 to ``levels`` − 1.
+        """
+        v = x if isinstance(x, Tensor) else torch.as_tensor(x)
+        self.check_shape(v)
         if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool:
             raise TypeError(
                 f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, such as uint8 pixels, but "
@@ -95,6 +135,10 @@ class Dequantized(nn.Module):
                     f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, but got {low} to "
                     f"{high}."
                 )
+        return v
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, levels={self.levels}, draws={self.draws}"
 
 
 class VariationalDequantized(Dequantized):
@@ -108,20 +152,19 @@ class VariationalDequantized(Dequantized):
             StandardLogistic base it starts, at the identity, as uniform noise.
     """
 
-    def __init__(self, density: Any, noise: Flow, levels: int = 256, *, draws: int = 1) -> None:
+    def __init__(self, density: Density, noise: Flow, levels: int = 256, *, draws: int = 1) -> None:
         super().__init__(density, levels, draws=draws)
         self.q = noise
 
     def noise(self, v: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
-        D = self.q.base.features
-        eps = self.q.base.sample(v.numel() // D, generator).reshape(v.shape)
+        eps = self.q.base.sample(v.numel() // self.features, generator).reshape(v.shape)
         context = (2 * v.to(eps.dtype) + 1) / self.levels - 1
         e, log_det = self.q.bijection.inverse(eps, context)
         u = torch.sigmoid(e)
-        log_slope = nn.functional.logsigmoid(e) + nn.functional.logsigmoid(-e)  # log du/de
+        log_slope = F.logsigmoid(e) + F.logsigmoid(-e)  # log du/de
         return u, self.q.base.log_prob(eps) - log_det - log_slope.sum(-1)
 
 
-def negative_bound(model: Dequantized, v: Tensor, step: Any) -> Tensor:
+def negative_bound(model: nn.Module, v: Tensor, step: Any) -> Tensor:
     """−mean of the bound on log P(v), in nats: an objective for ``fit``, whose steps bring the generator."""
     return -model(v, generator=step.generator).mean()

@@ -3,56 +3,110 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from flowlab.bijections.base import Bijection, NotStackable, ShapeError
-from flowlab.densities.base import Base
+from flowlab.densities.base import DensityModule
 from flowlab.densities.simple import StandardLogistic, StandardNormal
 
 
-class Flow(nn.Module):
+class Flow(DensityModule):
     """log p(x) = log p_Z(f(x)) + log |det ∂f/∂x| (NICE, arXiv:1410.8516, eq. 1).
 
-    ``log_prob`` takes ``(..., D)`` to ``(...)``, in nats; ``sample(n)`` draws ``(n, D)``. A stack of K flows takes
-    ``(K, ..., D)`` to ``(K, ...)`` and draws ``(K, n, D)``.
+    ``log_prob`` takes ``(..., D)`` to ``(...)``, in nats; ``sample(n)`` gives ``(n, D)``. With a context ``(..., E)``
+    both are conditional on it. A stack of K flows takes ``(K, ..., D)`` to ``(K, ...)`` and samples ``(K, n, D)``.
 
     Raises:
-        ValueError, TypeError: when ``x`` has another shape or dtype than the flow, in a sentence that names both.
         ShapeError, NotStackable: when bijection and base do not fit together.
     """
 
     recipe: dict | None = None  # how to build it again: a name in flowlab.models and its settings
 
-    def __init__(self, bijection: Bijection, base: Base) -> None:
-        super().__init__()
-        if bijection.event_shape is not None and math.prod(bijection.event_shape) != base.features:
+    def __init__(self, bijection: Bijection, base: DensityModule) -> None:
+        latent = bijection.latent_shape
+        if bijection.event_dim != len(base.event_shape):
+            kinds = {1: "vectors", 3: "images"}
+            found = kinds.get(bijection.event_dim, f"{bijection.event_dim} axes")
             raise ShapeError(
-                f"Flow expected a base of {math.prod(bijection.event_shape)} dimensions, as many as the bijection has, "
-                f"but got {base.features}."
+                f"Flow expected a bijection of samples like those of its base, {base.event_shape}, but "
+                f"{type(bijection).__name__} takes {found}: put it in AsImage((C, H, W), ...), or give the base the "
+                f"shape (C, H, W)."
+            )
+        if latent is not None and latent != base.event_shape:
+            raise ShapeError(
+                f"Flow expected a base of {math.prod(latent)} dimensions, as many as the bijection has, but got "
+                f"{base.features}."
             )
         if bijection.stack is not None and bijection.stack != base.stack:
             raise NotStackable(f"Flow expected a base with stack={bijection.stack}, but got stack={base.stack}.")
-        if bijection.event_dim != 1:
+        if 0 not in (bijection.context_features, base.context_features) and (
+            bijection.context_features != base.context_features
+        ):
             raise ShapeError(
-                f"Flow expected a bijection of vectors, as its base is of vectors, but {type(bijection).__name__} "
-                "takes images: put it in AsImage((C, H, W), ...)."
+                f"Flow expected bijection and base to see one context, but got {bijection.context_features} and "
+                f"{base.context_features} features."
             )
-        self.bijection, self.base = bijection, base
-
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """log p(x) in nats: ``(..., D)`` to ``(...)``."""
-        if x.dtype != self.base.anchor.dtype:
+        dtype = next((p.dtype for p in bijection.parameters()), base.anchor.dtype)
+        if dtype != base.anchor.dtype:
             raise TypeError(
-                f"This flow computes in {self.base.anchor.dtype}, but x came in {x.dtype}: convert one of them, "
-                f"torch.as_tensor(x, dtype={self.base.anchor.dtype}) or flow.to({x.dtype})."
+                f"Flow expected a bijection and a base of one dtype, but got {dtype} and {base.anchor.dtype}: convert "
+                f"one of them, such as bijection.to({base.anchor.dtype})."
             )
-        z, log_det = self.bijection(x, context)
-        return self.without_traces(self.base.log_prob(z) + log_det)
+        super().__init__(bijection.event_shape or base.event_shape, stack=base.stack)
+        self.bijection, self.base = bijection, base
+        self.anchor = base.anchor.clone()
+        self.context_features = bijection.context_features or base.context_features
+        self.context_dim = bijection.context_dim if bijection.context_features else base.context_dim
+        self.domain = base.domain
 
-    def without_traces(self, log_p: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """log p(x) in nats: ``(..., *event)`` to ``(...)``. −∞ where a finite x is outside the support.
+
+        Raises:
+            ValueError: when x or the context has another shape than the flow was built for.
+        """
+        x, context = self.accept_pair(x, context)
+        z, log_det = self.bijection(x, context)
+        log_p = self.base.log_prob(z, context if self.base.context_features else None) + log_det
+        # At the edge of a support −∞ and ∞ can meet: the density there is 0.
+        log_p = torch.where(log_p.isnan() & ~x.isnan().flatten(log_p.ndim).any(-1), -math.inf, log_p)
+        return self.without_tiny_gradients(log_p.to(self.anchor.dtype))
+
+    def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x = f⁻¹(z) with z ~ p_Z, and log p(x) = log p_Z(z) − log |det ∂f⁻¹/∂z|: ``(n, ..., *event)``, ``(n, ...)``."""
+        z, log_p, context = self._latents(n, generator, self.accept_context(context))
+        x, log_det = self.bijection.inverse(z, context)
+        return x, log_p - log_det
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, generator: Generator | None = None, context: Tensor | None = None, *, temperature: float = 1.0
+    ) -> Tensor:
+        """x = f⁻¹(τ z) with z ~ p_Z: ``(n, D)``, or ``(n, ..., D)`` for contexts ``(..., E)``; in a stack ``(K, n, D)``.
+
+        τ = ``temperature`` below 1 keeps nearer to the middle, and the samples are of p no longer. ValueError for
+        another than 1 where the base is not a standard normal or logistic, which have their middle at 0.
+        """
+        if not temperature > 0 or (temperature != 1 and not isinstance(self.base, (StandardNormal, StandardLogistic))):
+            raise ValueError(
+                f"A temperature is above 0 and scales a standard normal or logistic base, but got {temperature} for "
+                f"{type(self.base).__name__}. Leave it at 1."
+            )
+        z, _, context = self._latents(n, generator, self.accept_context(context))
+        return self.bijection.inverse(temperature * z, context)[0]
+
+    def accept(self, x: Any) -> Tensor:
+        """As for any density; but float64 stays float64 where the first map centers it before it rounds."""
+        if isinstance(x, Tensor) and x.dtype == torch.float64 and self.bijection.centers_float64:
+            self.check_shape(x)
+            return x
+        return super().accept(x)
+
+    def without_tiny_gradients(self, log_p: Tensor) -> Tensor:
         """``log_p`` itself; of the gradient that comes back to a stack, what is smaller than 1e-30 becomes zero.
 
         In a mixture, a flow that has no part in a point is handed a gradient of 1e-40. That moves no weight, but a
@@ -63,21 +117,14 @@ class Flow(nn.Module):
             log_p.register_hook(lambda g: F.hardshrink(g, 1e-30))
         return log_p
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.log_prob(x, context)
-
-    @torch.no_grad()
-    def sample(
-        self, n: int, generator: Generator | None = None, context: Tensor | None = None, *, temperature: float = 1.0
-    ) -> Tensor:
-        """n draws of x = f⁻¹(τ z), z ~ p_Z: ``(n, D)``, or ``(K, n, D)`` in a stack.
-
-        τ = ``temperature`` below 1 keeps nearer to the middle, and the draws are of p no longer. ValueError for another
-        than 1 where the base is not a standard normal or logistic, which have their middle at 0.
-        """
-        if not temperature > 0 or (temperature != 1 and not isinstance(self.base, (StandardNormal, StandardLogistic))):
-            raise ValueError(
-                f"A temperature is above 0 and scales a standard normal or logistic base, but {temperature} came for "
-                f"{type(self.base).__name__}. Leave it at 1."
-            )
-        return self.bijection.inverse(temperature * self.base.sample(n, generator), context)[0]
+    def _latents(
+        self, n: int, generator: Generator | None, context: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """n draws of z for each context, their log p, and the contexts beside them."""
+        if self.base.context_features:
+            z, log_p = self.base.draw(n, generator, context)
+            lead = 0 if self.stack is None else 1
+            assert context is not None
+            return z, log_p, context.unsqueeze(lead).expand(*context.shape[:lead], n, *context.shape[lead:])
+        z, context = self.spread(lambda m, g: self.base.draw(m, g)[0], n, generator, context)
+        return z, self.base.log_prob(z), context

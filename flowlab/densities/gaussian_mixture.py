@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.densities.base import Base
+from flowlab.densities.base import DensityModule
 
 
-class GaussianMixture(Base):
+class GaussianMixture(DensityModule):
     """log p(z) = log Σ_k π_k N(z; μ_k, Σ_k), with Σ_k = L_k L_kᵀ: a base with K modes.
 
     Args:
@@ -56,12 +56,14 @@ class GaussianMixture(Base):
         self.logits = nn.Parameter(weights.log(), trainable)
         self.to(means)  # dtype and device of all, the anchor included
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        return self.log_joint(z).logsumexp(-1)
+    def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
+        """log p(x) in nats: ``(..., D)`` to ``(...)``."""
+        self.accept_context(context)
+        return self.log_joint(x).logsumexp(-1)
 
     def log_joint(self, z: Tensor) -> Tensor:
         """log π_k + log N(z; μ_k, Σ_k): ``(..., D)`` to ``(..., K)``, in nats."""
-        self.check(z)
+        z = self.accept(z)
         # All points in one axis, so that each L_k is solved once and not copied for each point.
         d = (z.reshape(-1, 1, self.features) - self.means).permute(1, 2, 0)  # (K, D, N)
         e = torch.linalg.solve_triangular(self._scale_tril(), d, upper=False)
@@ -72,10 +74,20 @@ class GaussianMixture(Base):
         """p(k | z) by Bayes' rule: ``(..., D)`` to ``(..., K)``, summing to one."""
         return self.log_joint(z).softmax(-1)
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        k = torch.multinomial(self.logits.softmax(-1), self._shape(n)[0], replacement=True, generator=generator)
+    def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n samples and their log p, in nats: ``(n, D)`` and ``(n,)``.
+
+        Gradients of the samples reach means and covariances. Which component a sample comes from has no gradient, so
+        those of the weights come by log p alone.
+        """
+        self.accept_context(context)
+        k = torch.multinomial(self.logits.softmax(-1), self.count(n), replacement=True, generator=generator)
         e = torch.randn(n, self.features, 1, generator=generator, dtype=self.means.dtype, device=self.means.device)
-        return self.means[k] + (self._scale_tril()[k] @ e).squeeze(-1)
+        z = self.means[k] + (self._scale_tril()[k] @ e).squeeze(-1)
+        return z, self.log_prob(z)
 
     def _scale_tril(self) -> Tensor:
         return self.lower.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, components={len(self.means)}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Generator
 
 from flowlab.bijections import ActNorm, BatchNorm, Bijection, Chain, MaskedAutoregressive, ScaleShift
-from flowlab.densities import AutoregressiveMixture, Base, Flow
+from flowlab.densities import AutoregressiveMixture, DensityModule, Flow
 from flowlab.models.parts import base_or_prior, first, more_than_a_gaussian, one_of
 from flowlab.models.registry import PRESETS, recipe
 from flowlab.models.sizes import FULL, GPU, LOGIT, MINUTE, PAPER, QUICK, SIZES, D, Size, bound_on, training
@@ -26,7 +26,7 @@ def maf(
     standardize: bool = True,
     context_features: int = 0,
     prior: str = "normal",
-    base: Base | None = None,
+    base: DensityModule | None = None,
     logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,

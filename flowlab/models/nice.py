@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Generator
 
 from flowlab.bijections import AdditiveCoupling, Chain, ScaleShift, alternating_mask
-from flowlab.densities import Base, Flow
+from flowlab.densities import DensityModule, Flow
 from flowlab.models.parts import at_least_two, base_or_prior, first
 from flowlab.models.registry import PRESETS, recipe
 from flowlab.models.sizes import FULL, GPU, MINUTE, QUICK, SIZES, D, Size, bound_on, training
@@ -20,7 +20,7 @@ def nice(
     *,
     hidden: Sequence[int] = (64, 64),
     prior: str = "logistic",
-    base: Base | None = None,
+    base: DensityModule | None = None,
     context_features: int = 0,
     scaling: bool = True,
     activation: str = "relu",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from flowlab.bijections import ActNorm, AsImage, Bijection, Chain, Channelwise, Logit, ShapeError, Standardize
-from flowlab.densities import Base, Flow, StandardLogistic, StandardNormal
+from flowlab.densities import DensityModule, Flow, StandardLogistic, StandardNormal
 
 PRIORS = {"normal": StandardNormal, "logistic": StandardLogistic}
 
@@ -17,7 +17,7 @@ def first(features: int, *, logit: float | None, standardize: bool, stack: int |
     return [*maps, Standardize(features, stack=stack)] if standardize else maps
 
 
-def base_or_prior(base: Base | None, prior: str, features: int, stack: int | None) -> Base:
+def base_or_prior(base: DensityModule | None, prior: str, features: int, stack: int | None) -> DensityModule:
     """The density of z: the one given, or else the one of that name."""
     return PRIORS[one_of("prior", prior, PRIORS)](features, stack=stack) if base is None else base
 

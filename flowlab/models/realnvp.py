@@ -18,7 +18,7 @@ from flowlab.bijections import (
     channel_mask,
     checkerboard_mask,
 )
-from flowlab.densities import Base, Flow
+from flowlab.densities import DensityModule, Flow
 from flowlab.models.parts import act_norm, at_least_two, base_or_prior, check_halves, first, image_flow
 from flowlab.models.registry import PRESETS, recipe
 from flowlab.models.sizes import FULL, GPU, LOGIT, MINUTE, PAPER, QUICK, SHAPE, SIZES, D, Size, bound_on, training
@@ -35,7 +35,7 @@ def realnvp(
     standardize: bool = True,
     context_features: int = 0,
     prior: str = "normal",
-    base: Base | None = None,
+    base: DensityModule | None = None,
     logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,

@@ -1,6 +1,6 @@
 """The conditioners: networks that read one part of a sample and say how to move the other."""
 
-from flowlab.networks.convolution import ConvClassifier, Convolution, ResidualConvNet
+from flowlab.networks.convolution import ConvClassifier, Convolution, ResidualConvNet, beside
 from flowlab.networks.masked import MaskedLinear, MaskedMLP
 from flowlab.networks.mlp import ACTIVATIONS, MLP, Linear
 
@@ -13,4 +13,5 @@ __all__ = [
     "MaskedLinear",
     "MaskedMLP",
     "ResidualConvNet",
+    "beside",
 ]

@@ -59,13 +59,37 @@ def apart(y: Tensor, x: Tensor, stack: int | None) -> Tensor:
     return y.unflatten(1, (K, y.shape[1] // K)).transpose(0, 1).reshape(*x.shape[:-3], y.shape[1] // K, *y.shape[-2:])
 
 
+def beside(x: Tensor, context: Tensor | None, features: int, context_dim: int = 1) -> Tensor:
+    """Images with their context as further channels: ``(..., C, H, W)`` to ``(..., C + E, H, W)``.
+
+    Raises:
+        ValueError: when a context is missing, not expected, or of another width.
+    """
+    if context is None or context_dim == 1:
+        check_context(context, features)
+        if context is None:
+            return x
+        context = context[..., None, None].expand(*context.shape, *x.shape[-2:])
+    else:
+        if context.ndim < 3 or context.shape[-3] != features:
+            raise ValueError(
+                f"This network was built for a context of shape (..., {features}, H, W), but got "
+                f"{tuple(context.shape)}."
+            )
+        if context.shape[-2:] != x.shape[-2:]:
+            flat = context.reshape(-1, *context.shape[-3:])
+            context = F.adaptive_avg_pool2d(flat, x.shape[-2:]).reshape(*context.shape[:-2], *x.shape[-2:])
+    return torch.cat((x, context.expand(*x.shape[:-3], features, *x.shape[-2:])), dim=-3)
+
+
 class ResidualConvNet(nn.Module):
     """h ← h + W₂ ∗ relu(W₁ ∗ relu(h)), ``blocks`` times, between a first and a last 3×3 convolution (arXiv:1512.03385).
 
     RealNVP's conditioner for images (arXiv:1605.08803, section 4.1), without its batch normalization.
 
-    ``(..., in, H, W)``, and a context ``(..., E)`` beside it, the same for all pixels, when built with
-    ``context_features=E``, to ``(..., out, H, W)``, for any H and W. The last layer starts at zero, so that what it
+    ``(..., in, H, W)``, and a context when built with ``context_features=E``, to ``(..., out, H, W)``, for any H and W.
+    The context is ``(..., E)``, the same for all pixels, or with ``context_dim=3`` an image ``(..., E, H', W')``, which is
+    averaged or repeated to H × W. The last layer starts at zero, so that what it
     conditions starts at the identity. A pixel sees 2 · ``blocks`` + 2 pixels far.
 
     Raises:
@@ -80,6 +104,7 @@ class ResidualConvNet(nn.Module):
         blocks: int = 2,
         *,
         context_features: int = 0,
+        context_dim: int = 1,
         stack: int | None = None,
         generator: Generator | None = None,
     ) -> None:
@@ -90,14 +115,10 @@ class ResidualConvNet(nn.Module):
             nn.ModuleList(Convolution(hidden, hidden, **own) for _ in range(2)) for _ in range(blocks)
         )
         self.last = Convolution(hidden, out_channels, zero=True, stack=stack)
-        self.context_features, self.stack = context_features, stack
+        self.context_features, self.context_dim, self.stack = context_features, context_dim, stack
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        check_context(context, self.context_features)
-        if context is not None:
-            x = torch.cat(
-                (x, context[..., None, None].expand(*x.shape[:-3], self.context_features, *x.shape[-2:])), dim=-3
-            )
+        x = beside(x, context, self.context_features, self.context_dim)
         h = self.first.convolve(side_by_side(x, self.stack))
         for one, two in self.blocks:
             h = h + two.convolve(one.convolve(h.relu()).relu())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 
 class CompilerMissing(RuntimeError):
@@ -24,7 +24,7 @@ def compiled(model: nn.Module) -> Iterator[None]:
         CompilerMissing: when the model is on a CPU and no C++ compiler is found.
         ValueError: when there is no flow in the model.
     """
-    flows: list[Any] = [m for m in model.modules() if hasattr(m, "without_traces")]
+    flows: list[Any] = [m for m in model.modules() if hasattr(m, "without_tiny_gradients")]
     if not flows:
         raise ValueError(f"compile=True compiles the flows in a model, but this {type(model).__name__} holds none.")
     if next(model.parameters()).device.type == "cpu":
@@ -52,9 +52,9 @@ def _compiled_for_training(flow: Any) -> Callable[..., Tensor]:
     options: dict[str, Any] | None = {"cpp_wrapper": True} if next(flow.parameters()).device.type == "cpu" else None
     fast = torch.compile(plain, dynamic=False, options=options)
 
-    def log_prob(x: Tensor, context: Tensor | None = None) -> Tensor:
+    def log_prob(x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         in_training = flow.training and torch.is_grad_enabled()
-        return flow.without_traces(fast(x, context)) if in_training else plain(x, context)
+        return flow.without_tiny_gradients(fast(x, context)) if in_training else plain(x, context)
 
     return log_prob
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from bijections.surfaces import Surface
 from bijections.table import TABLE, VECTORS, Row
 from flowlab.bijections import Bijection
-from flowlab.bijections.base import bisect
+from flowlab.bijections.numeric import bisect
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 STACKS, BATCHES, DTYPES = (None, 3), ((), (7,), (3, 4)), (torch.float32, torch.float64)

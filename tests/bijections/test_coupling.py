@@ -102,7 +102,7 @@ def test_spline_is_the_identity_outside():
 def test_spline_goes_through_its_knots_smoothly():
     f = wild_spline()
     a = torch.tensor([[0.3]], dtype=torch.float64)
-    X, Y, D = (table[0, 0] for table in f._knots(a, None))
+    X, Y, D = (table[0, 0] for table in f.law.knots(f.theta(a)))
     assert X[0] == Y[0] == -3 and X[-1] == Y[-1] == 3 and D[0] == D[-1] == 1 and len(X) == 7
     step = 1e-9
     for side in (-step, 0.0, step):

@@ -123,14 +123,14 @@ def test_starts_as_its_base_and_samples_it(build, features, stack):
 def test_settings_reach_the_layers():
     flow = realnvp(4, 2, hidden=(5, 6), log_scale_bound=1.5, context_features=3, activation="silu")
     layer = flow.bijection[1]
-    assert layer.log_scale_bound == 1.5 and layer.conditioner.context_features == 3
+    assert layer.law.log_scale_bound == 1.5 and layer.conditioner.context_features == 3
     assert layer.conditioner.activation is flowlab.networks.ACTIVATIONS["silu"]
     assert [len(linear.bias) for linear in layer.conditioner.hidden] == [5, 6]
     spline = spline_flow(4, 1, bins=5, bound=2.5, hidden=(3,), context_features=1).bijection[1]
-    assert (spline.bins, spline.bound, len(spline.conditioner.hidden[0].bias)) == (5, 2.5, 3)
+    assert (spline.law.bins, spline.law.bound, len(spline.conditioner.hidden[0].bias)) == (5, 2.5, 3)
     assert spline.conditioner.context_features == 1
     layer = maf(4, 1, hidden=(5, 6), log_scale_bound=1.5, context_features=3, activation="silu").bijection[1]
-    assert layer.log_scale_bound == 1.5 and layer.conditioner.context_features == 3
+    assert layer.law.log_scale_bound == 1.5 and layer.conditioner.context_features == 3
     assert [len(linear.bias) for linear in layer.conditioner.hidden] == [5, 6]
     for network in (layer.conditioner, made(4, hidden=(5, 6), activation="silu").base.network):
         assert network.activation is flowlab.networks.ACTIVATIONS["silu"] and len(network.hidden) == 2

@@ -80,7 +80,7 @@ def test_settings_reach_the_layers_of_images():
         network = coupling.network
         assert (len(network.first.bias), len(network.blocks), network.context_features) == (5, 3, 2)
         assert flow.bijection[0].lambda_ == 0.01
-    assert float(images_of(realnvp_image((1, 2, 2), 1, log_scale_bound=1.5))[1].log_scale_bound) == 1.5
+    assert float(images_of(realnvp_image((1, 2, 2), 1, log_scale_bound=1.5))[1].law.log_scale_bound) == 1.5
 
 
 def small(name: str, stack: int | None = None, **settings) -> flowlab.Flow:

@@ -19,7 +19,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlab.bijections import Bijection
-from flowlab.densities import Base, Flow, GaussianMixture
+from flowlab.densities.base import DensityModule
+from flowlab.densities.flow import Flow
+from flowlab.densities.gaussian_mixture import GaussianMixture
 from flowlab.densities.mixtures.base import check_labels, check_pairs, divergence, mutual_information
 from flowlab.networks import MLP
 
@@ -40,11 +42,11 @@ class Elbo(NamedTuple):
     minus_kl: Tensor  # −KL(q(k | x) ‖ π) = E_q[log π_k] + entropy of q
 
 
-class Mixture(nn.Module):
+class Mixture(DensityModule):
     """p(x) = Σ_k π_k p(x | k): what follows from ``log_prob_components`` and ``log_weights`` alone.
 
-    A subclass gives these two, ``log_posterior`` and ``sample``. Shapes: ``(..., D)`` to ``(...)`` or ``(..., K)``; all
-    logarithms in nats.
+    A subclass gives these two, ``log_posterior`` and ``labelled``. Shapes: ``(..., D)`` to ``(...)`` or ``(..., K)``;
+    all logarithms in nats.
     """
 
     @property
@@ -74,12 +76,41 @@ class Mixture(nn.Module):
         """log π_k + log p(x | k), ``(..., D)`` to ``(..., K)``."""
         return self.log_weights + self.log_prob_components(x)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x) = logsumexp_k [log π_k + log p(x | k)], exact: ``(..., D)`` to ``(...)``."""
+        x, _ = self.accept_pair(x, context)
         return self.log_joint(x).logsumexp(-1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.log_prob(x)
+    def labelled(
+        self, n: int, generator: Generator | None = None, *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """n samples of x and of the component k that each is from: ``(n, D)`` and ``(n,)``."""
+        raise NotImplementedError
+
+    def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n samples and their log p(x), in nats: ``(n, D)`` and ``(n,)``.
+
+        Gradients of the samples reach the components. Which component a sample is from has no gradient, so those of
+        the weights come by log p alone.
+        """
+        self.accept_context(context)
+        x, _ = self.labelled(n, generator)
+        return x, self.log_prob(x)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        generator: Generator | None = None,
+        context: Tensor | None = None,
+        *,
+        labels: bool = False,
+        temperature: float = 1.0,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """n samples ``(n, D)``, and with ``labels`` also the component of each, ``(n,)``. ``temperature`` as in a Flow."""
+        self.accept_context(context)
+        x, k = self.labelled(n, generator, temperature=temperature)
+        return (x, k) if labels else x
 
     def log_responsibilities(self, x: Tensor) -> Tensor:
         """log p(k | x) by Bayes' rule, exact: ``(..., D)`` to ``(..., K)``."""
@@ -133,33 +164,31 @@ class FlowMixture(Mixture):
         shared: Bijection | None = None,
         generator: Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.stacked = isinstance(components, nn.Module) and not isinstance(components, nn.ModuleList)
-        if self.stacked:
-            K, sizes = _base(components).stack or 1, {_base(components).features}
-            self.flows = components
-        else:
-            self.flows = nn.ModuleList(components)
-            K, sizes = len(self.flows), {_base(flow).features for flow in self.flows}
-            if any(_base(flow).stack is not None for flow in self.flows):
-                raise ValueError("FlowMixture expected one stack or a list of single flows, but got a list of stacks.")
+        stacked = isinstance(components, DensityModule)
+        flows = [components] if stacked else list(components)
+        K, sizes = (flows[0].stack or 1) if stacked else len(flows), {flow.event_shape for flow in flows}
+        if not stacked and any(flow.stack is not None for flow in flows):
+            raise ValueError("FlowMixture expected one stack or a list of single flows, but got a list of stacks.")
         if K < 2:
             raise ValueError(
                 f"FlowMixture expected at least two components, but got {K}: use one flow as it is, or build it with "
                 f"stack=K for K of them."
             )
         if len(sizes) > 1:
-            raise ValueError(f"FlowMixture expected components of one dimension, but got {sorted(sizes)}.")
-        (D,) = sizes
-        anchor = next(iter([self.flows] if self.stacked else self.flows))
-        like = _base(anchor).anchor
+            raise ValueError(
+                f"FlowMixture expected components of one dimension, but got {sorted(map(math.prod, sizes))}."
+            )
+        super().__init__(flows[0].event_shape)
+        self.stacked = stacked
+        self.flows = components if stacked else nn.ModuleList(flows)
+        self.anchor = like = flows[0].anchor.clone()
         weights = like.new_full((K,), 1 / K) if weights is None else torch.as_tensor(weights).to(like)
         if weights.shape != (K,) or not bool((weights > 0).all()) or abs(float(weights.sum()) - 1) > 1e-4:
             raise ValueError(f"FlowMixture expected {K} positive weights that sum to one, but got {weights.tolist()}.")
         self.logits = nn.Parameter(weights.log(), learn_weights)
         self.shared = shared
         if posterior is None:
-            posterior = _guess(MLP(D, K, hidden=hidden, generator=generator), generator).to(like)
+            posterior = _guess(MLP(self.features, K, hidden=hidden, generator=generator), generator).to(like)
         self.network = posterior
 
     @property
@@ -208,25 +237,26 @@ class FlowMixture(Mixture):
             )
         return (logits / _above_zero(temperature)).log_softmax(-1)
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, generator: Generator | None = None, *, labels: bool = False, temperature: float = 1.0
-    ) -> Tensor | tuple:
-        """k ~ π, then x ~ p(x | k): ``(n, D)``, and with ``labels`` also k, ``(n,)``. ``temperature`` as in a Flow."""
-        tempered = {} if temperature == 1 else {"temperature": temperature}
-        if n < 1:
-            raise ValueError(f"sample expected a count of at least 1, but got {n}.")
+    def labelled(
+        self, n: int, generator: Generator | None = None, *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """k ~ π, then x ~ p(x | k): ``(n, D)`` and ``(n,)``."""
+        n = self.count(n)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         if self.stacked:
-            x = self.flows.sample(n, generator, **tempered)[k, torch.arange(n, device=k.device)]
+            x = self._component(self.flows, n, generator, temperature)[k, torch.arange(n, device=k.device)]
         else:
-            x = self.flows[0].sample(n, generator, **tempered)
+            x = self._component(self.flows[0], n, generator, temperature)
             for j, flow in enumerate(self.flows):
                 if bool((k == j).any()):
-                    x[k == j] = flow.sample(int((k == j).sum()), generator, **tempered)
+                    x = x.index_put((k == j,), self._component(flow, int((k == j).sum()), generator, temperature))
         if self.shared is not None:
             x = self.shared.inverse(x)[0]
-        return (x, k) if labels else x
+        return x, k
+
+    @staticmethod
+    def _component(flow: DensityModule, n: int, generator: Generator | None, temperature: float) -> Tensor:
+        return flow.draw(n, generator)[0] if temperature == 1 else flow.sample(n, generator, temperature=temperature)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -263,8 +293,9 @@ class LatentGaussianMixture(Mixture):
     """
 
     def __init__(self, bijection: Bijection, base: GaussianMixture) -> None:
-        super().__init__()
+        super().__init__(base.event_shape)
         self.flow = Flow(bijection, base)
+        self.anchor = base.anchor.clone()
         if len(base.means) < 2:
             raise ValueError("LatentGaussianMixture expected a base of at least two components, but got one.")
 
@@ -283,15 +314,16 @@ class LatentGaussianMixture(Mixture):
         """log p(k | x)^(1/τ), normalized: at τ = 1 the exact posterior."""
         return (self.log_joint(x) / _above_zero(temperature)).log_softmax(-1)
 
-    @torch.no_grad()
-    def sample(self, n: int, generator: Generator | None = None, *, labels: bool = False) -> Tensor | tuple:
-        """z ~ Σ_k π_k N(μ_k, Σ_k), x = f⁻¹(z): ``(n, D)``, and with ``labels`` also k ~ p(k | z), ``(n,)``."""
-        z = self.flow.base.sample(n, generator)
-        x = self.flow.bijection.inverse(z)[0]
-        if not labels:
-            return x
+    def labelled(
+        self, n: int, generator: Generator | None = None, *, temperature: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """z ~ Σ_k π_k N(μ_k, Σ_k), x = f⁻¹(z), and k ~ p(k | z): ``(n, D)`` and ``(n,)``."""
+        if temperature != 1:
+            raise ValueError(f"LatentGaussianMixture has no temperature, but got {temperature}. Leave it at 1.")
+        z = self.flow.base.draw(n, generator)[0]
         # The joint law of (k, z) is the same whichever is drawn first.
-        return x, torch.multinomial(self.flow.base.responsibilities(z), 1, generator=generator).squeeze(-1)
+        k = torch.multinomial(self.flow.base.responsibilities(z).detach(), 1, generator=generator).squeeze(-1)
+        return self.flow.bijection.inverse(z)[0], k
 
 
 # --- objectives: losses (model, batch, step) for flowlab.training.fit ---------------------------------------------
@@ -577,8 +609,3 @@ def _guess(network: MLP, generator: Generator | None) -> MLP:
     bound = 1 / math.sqrt(network.last.weight.shape[-2])
     nn.init.uniform_(network.last.weight, -bound, bound, generator=generator)
     return network
-
-
-def _base(density: nn.Module) -> Base:
-    """Where a flow, or a base density that stands for one, keeps its dimension, dtype and stack."""
-    return density.base if isinstance(density, Flow) else density

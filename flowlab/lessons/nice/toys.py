@@ -115,7 +115,7 @@ class SummedOverAll(AffineCoupling):
 
     def _scales(self, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s, t = self.conditioner(a).chunk(2, dim=-1)  # (..., D) each, and only the last D_b are used
-        s = self.log_scale_bound * torch.tanh(s)
+        s = self.law.log_scale_bound * torch.tanh(s)
         return s[..., self.sizes[0] :], t[..., self.sizes[0] :], s.sum(-1)
 
 
