@@ -1,4 +1,4 @@
-"""Base densities against scipy and torch.distributions, and samples against the densities."""
+"""DensityModule densities against scipy and torch.distributions, and samples against the densities."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from flowlab.densities import (
     AutoregressiveMixture,
-    Base,
+    DensityModule,
     GaussianMixture,
     StandardLogistic,
     StandardNormal,
@@ -127,7 +127,7 @@ def test_mixture_samples_follow_the_density():
         assert float((base.log_prob(z).exp() > level).double().mean()) == pytest.approx(mass, abs=0.015)
 
 
-def every_base(stack: int | None = None) -> list[Base]:
+def every_base(stack: int | None = None) -> list[DensityModule]:
     own = [build(2, stack=stack) for build, _ in STANDARD.values()]
     own += [made(stack=stack).float()]
     return own if stack else [*own, GaussianMixture(torch.eye(2))]
@@ -196,12 +196,12 @@ def test_wrong_shapes_and_counts_are_refused_in_words(base):
         with pytest.raises(ValueError) as error:
             base.log_prob(torch.zeros(wrong))
         assert f"{who} expected shape (..., 2), but got {wrong}" in str(error.value)
-    with pytest.raises(ValueError, match="count of at least 1, but got 0"):
+    with pytest.raises(ValueError, match="whole number of samples, at least 1, but got 0"):
         base.sample(0)
 
 
 def test_no_dimension_is_refused():
-    with pytest.raises(ValueError, match="StandardNormal needs at least one dimension, but was given 0"):
+    with pytest.raises(ValueError, match="StandardNormal expected dimensions of at least 1, but got 0"):
         StandardNormal(0)
 
 

@@ -160,7 +160,7 @@ def zuko_coupling(zuko, layer: Bijection, univariate, shapes, order: Tensor) -> 
 
 def zuko_affine(zuko, layer: AffineCoupling | MaskedAutoregressive):
     def affine(s: Tensor, t: Tensor) -> td.Transform:
-        s = layer.law.log_scale_bound * torch.tanh(s)  # our bound in place of theirs
+        s = layer.law.bound * torch.tanh(s)  # our bound in place of theirs
         return zuko.transforms.MonotonicAffineTransform(t, unclipped(s), slope=SLOPE)
 
     return affine
@@ -233,8 +233,10 @@ FLOWS = {
     "realnvp": lambda: realnvp(2, hidden=(16, 16)),
     "realnvp, odd": lambda: realnvp(5, 4, hidden=(8,), log_scale_bound=0.7),
     "realnvp, context": lambda: realnvp(3, 4, hidden=(8,), context_features=2),
-    "spline_flow": lambda: spline_flow(2, 4, hidden=(16,)),
-    "spline_flow, context": lambda: spline_flow(5, 3, hidden=(8,), bins=5, bound=2.5, context_features=2),
+    "spline_flow": lambda: spline_flow(2, 4, hidden=(16,), guarded=False),
+    "spline_flow, context": lambda: spline_flow(
+        5, 3, hidden=(8,), bins=5, bound=2.5, guarded=False, context_features=2
+    ),
     "maf": lambda: maf(5, 3, hidden=(16, 14)),
     "maf, narrow": lambda: maf(6, 2, hidden=(4,), log_scale_bound=0.7),
     "maf, context": lambda: maf(3, 4, hidden=(8, 8), context_features=2),
@@ -243,7 +245,7 @@ FLOWS = {
             [
                 AffineCoupling(FIRST_TWO, (8,)),
                 AdditiveCoupling([not passes for passes in FIRST_TWO], (8,)),
-                SplineCoupling([False, False, True, True, False], (8,)),
+                SplineCoupling([False, False, True, True, False], (8,), guarded=False),
             ]
         ),
         StandardNormal(5),

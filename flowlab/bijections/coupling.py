@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -68,14 +69,14 @@ class Coupling(Bijection):
         stack: int | None = None,
         generator: Generator | None = None,
     ) -> None:
-        passes = [bool(b) for b in (mask.flatten().tolist() if isinstance(mask, Tensor) else mask)]
-        if all(passes) or not any(passes) or (isinstance(mask, Tensor) and mask.ndim != 1):
+        passes = np.asarray(mask.tolist() if isinstance(mask, Tensor) else mask, dtype=bool)  # also on device "meta"
+        if passes.ndim != 1 or passes.all() or not passes.any():
             raise ShapeError(
                 f"{type(self).__name__} expected a mask (D,) that passes some coordinates and moves some, so D ≥ 2, "
-                f"but got {passes}."
+                f"but got {passes.tolist()}."
             )
         super().__init__(len(passes), stack)
-        a, b = ([i for i, p in enumerate(passes) if p is kept] for kept in (True, False))
+        a, b = passes.nonzero()[0].tolist(), (~passes).nonzero()[0].tolist()
         self.sizes = (len(a), len(b))
         self.register_buffer("order", torch.tensor(a + b))
         self._find_blocks()
@@ -171,8 +172,9 @@ class AffineCoupling(Coupling):
 class SplineCoupling(Coupling):
     """z_b = a monotone rational-quadratic spline of x_b, its knots given by x_a (arXiv:1906.04032, eq. 4 to 8).
 
-    A Coupling by the law Spline with K = ``bins`` pieces on [−B, B], B = ``bound``, ``guarded`` or not; the other arguments, shapes and
-    errors are those of Coupling. Much more flexible in one layer than scale and shift, with a closed inverse.
+    A Coupling by the law Spline with K = ``bins`` pieces on [−B, B], B = ``bound``, ``guarded`` or not; the other
+    arguments, shapes and errors are those of Coupling. Much more flexible in one layer than scale and shift, with a
+    closed inverse.
     """
 
     def __init__(
@@ -295,8 +297,8 @@ class AffineImageCoupling(ImageCoupling):
 class SplineImageCoupling(ImageCoupling):
     """z = b ⊙ x + (1 − b) ⊙ spline(x; θ(b ⊙ x)), a rational-quadratic spline of each number (arXiv:1906.04032).
 
-    An ImageCoupling by the law Spline with K = ``bins`` pieces on [−B, B], B = ``bound``, ``guarded`` or not; the other arguments, shapes
-    and errors are those of ImageCoupling.
+    An ImageCoupling by the law Spline with K = ``bins`` pieces on [−B, B], B = ``bound``, ``guarded`` or not; the other
+    arguments, shapes and errors are those of ImageCoupling.
     """
 
     def __init__(

@@ -33,13 +33,17 @@ class Squeeze(Bijection):
             raise ShapeError(
                 f"Squeeze expected an even height and width, but got {tuple(x.shape)}: pad or crop the images first."
             )
-        return F.pixel_unshuffle(x, 2), self.batch_log_det(x.new_zeros(()), x)
+        # torch's own has no gradient for a batch of no images.
+        z = F.pixel_unshuffle(x, 2) if x.numel() else x.reshape(*x.shape[:-3], 4 * x.shape[-3], H // 2, W // 2)
+        return z, self.batch_log_det(x.new_zeros(()), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
         if z.shape[-3] % 4:
             raise ShapeError(f"The inverse of Squeeze expected channels in fours, but got {tuple(z.shape)}.")
-        return F.pixel_shuffle(z, 2), self.batch_log_det(z.new_zeros(()), z)
+        C, H, W = z.shape[-3:]
+        x = F.pixel_shuffle(z, 2) if z.numel() else z.reshape(*z.shape[:-3], C // 4, 2 * H, 2 * W)
+        return x, self.batch_log_det(z.new_zeros(()), z)
 
 
 class FactorOut(ImageBijection):

@@ -11,7 +11,7 @@ from flowlab.bijections.base import Bijection, Channelwise
 
 
 def times(A: Tensor, x: Tensor) -> Tensor:
-    """A x for each sample, as one product of matrices: ``(..., D)``; with A ``(K, D, D)`` for a stack ``(K, ..., D)``."""
+    """A x for each sample, as one product: ``(..., D)``, or for a stack, with A ``(K, D, D)``, ``(K, ..., D)``."""
     return _rows(lambda v: A @ v, x, None if A.ndim == 2 else len(A))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from flowlab.bijections.base import ShapeError
+
 
 class Density:
     """p(x): base densities, flows, mixtures, bounds and toys all are one, and the rest of the package asks for no more.
@@ -90,7 +92,7 @@ class DensityModule(Density, nn.Module):
         """x as a tensor of this density's dtype, checked: every ``log_prob`` begins with it.
 
         Raises:
-            ValueError: when the last axes of x are not one sample, or the first is not the stack.
+            ShapeError: when the last axes of x are not one sample, or the first is not the stack.
             TypeError: for what cannot be read as numbers.
         """
         if not isinstance(x, Tensor) or x.dtype != self.anchor.dtype:
@@ -99,13 +101,16 @@ class DensityModule(Density, nn.Module):
         return x
 
     def check_shape(self, x: Tensor) -> None:
-        """Raise ValueError unless the last axes of x are one sample, and the first one is the stack."""
+        """Raise ShapeError unless the last axes of x are one sample, and the first one is the stack."""
         shape, batch = self.event_shape, x.shape[: x.ndim - len(self.event_shape)]
         fits = x.ndim >= len(shape) and x.shape[len(batch) :] == shape
         if not fits or (self.stack is not None and batch[:1] != (self.stack,)):
             lead = "" if self.stack is None else f"{self.stack}, "
             wanted = ", ".join(map(str, shape))
-            raise ValueError(f"{type(self).__name__} expected shape ({lead}..., {wanted}), but got {tuple(x.shape)}.")
+            todo = "" if self.stack is None else f" All of a stack get the same x by x.expand({self.stack}, *x.shape)."
+            raise ShapeError(
+                f"{type(self).__name__} expected shape ({lead}..., {wanted}), but got {tuple(x.shape)}.{todo}"
+            )
 
     def accept_context(self, context: Any) -> Tensor | None:
         """The context as a tensor of this density's dtype, or None, checked against what the density was built for.

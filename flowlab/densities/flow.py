@@ -18,7 +18,8 @@ class Flow(DensityModule):
     """log p(x) = log p_Z(f(x)) + log |det ∂f/∂x| (NICE, arXiv:1410.8516, eq. 1).
 
     ``log_prob`` takes ``(..., D)`` to ``(...)``, in nats; ``sample(n)`` gives ``(n, D)``. With a context ``(..., E)``
-    both are conditional on it. A stack of K flows takes ``(K, ..., D)`` to ``(K, ...)`` and samples ``(K, n, D)``.
+    both are conditional on it. A stack of K flows takes ``(K, ..., D)`` to ``(K, ...)`` and samples ``(K, n, D)``. If
+    one of bijection and base is in float64, both are converted to it.
 
     Raises:
         ShapeError, NotStackable: when bijection and base do not fit together.
@@ -29,12 +30,13 @@ class Flow(DensityModule):
     def __init__(self, bijection: Bijection, base: DensityModule) -> None:
         latent = bijection.latent_shape
         if bijection.event_dim != len(base.event_shape):
-            kinds = {1: "vectors", 3: "images"}
-            found = kinds.get(bijection.event_dim, f"{bijection.event_dim} axes")
+            wanted, found = (
+                {1: "vectors", 3: "images"}.get(dims, f"samples of {dims} axes")
+                for dims in (len(base.event_shape), bijection.event_dim)
+            )
             raise ShapeError(
-                f"Flow expected a bijection of samples like those of its base, {base.event_shape}, but "
-                f"{type(bijection).__name__} takes {found}: put it in AsImage((C, H, W), ...), or give the base the "
-                f"shape (C, H, W)."
+                f"Flow expected a bijection of {wanted}, as its base is of {wanted}, but {type(bijection).__name__} "
+                f"takes {found}: put it in AsImage((C, H, W), ...), or give the base the shape of its samples."
             )
         if latent is not None and latent != base.event_shape:
             raise ShapeError(
@@ -50,15 +52,12 @@ class Flow(DensityModule):
                 f"Flow expected bijection and base to see one context, but got {bijection.context_features} and "
                 f"{base.context_features} features."
             )
-        dtype = next((p.dtype for p in bijection.parameters()), base.anchor.dtype)
-        if dtype != base.anchor.dtype:
-            raise TypeError(
-                f"Flow expected a bijection and a base of one dtype, but got {dtype} and {base.anchor.dtype}: convert "
-                f"one of them, such as bijection.to({base.anchor.dtype})."
-            )
         super().__init__(bijection.event_shape or base.event_shape, stack=base.stack)
         self.bijection, self.base = bijection, base
         self.anchor = base.anchor.clone()
+        dtype = next((p.dtype for p in bijection.parameters()), base.anchor.dtype)
+        if dtype != base.anchor.dtype:
+            self.to(torch.promote_types(dtype, base.anchor.dtype))
         self.context_features = bijection.context_features or base.context_features
         self.context_dim = bijection.context_dim if bijection.context_features else base.context_dim
         self.domain = base.domain
@@ -77,7 +76,7 @@ class Flow(DensityModule):
         return self.without_tiny_gradients(log_p.to(self.anchor.dtype))
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(z) with z ~ p_Z, and log p(x) = log p_Z(z) − log |det ∂f⁻¹/∂z|: ``(n, ..., *event)``, ``(n, ...)``."""
+        """x = f⁻¹(z), z ~ p_Z, and log p(x) = log p_Z(z) − log |det ∂f⁻¹/∂z|: ``(n, ..., *event)``, ``(n, ...)``."""
         z, log_p, context = self._latents(n, generator, self.accept_context(context))
         x, log_det = self.bijection.inverse(z, context)
         return x, log_p - log_det
@@ -86,7 +85,7 @@ class Flow(DensityModule):
     def sample(
         self, n: int, generator: Generator | None = None, context: Tensor | None = None, *, temperature: float = 1.0
     ) -> Tensor:
-        """x = f⁻¹(τ z) with z ~ p_Z: ``(n, D)``, or ``(n, ..., D)`` for contexts ``(..., E)``; in a stack ``(K, n, D)``.
+        """x = f⁻¹(τ z), z ~ p_Z: ``(n, D)``, or ``(n, ..., D)`` for contexts ``(..., E)``; in a stack ``(K, n, D)``.
 
         τ = ``temperature`` below 1 keeps nearer to the middle, and the samples are of p no longer. ValueError for
         another than 1 where the base is not a standard normal or logistic, which have their middle at 0.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -29,6 +30,13 @@ class Factorized(DensityModule):
         """log p(x) = Σ log p(x_i), in nats: ``(..., *event)`` to ``(...)``."""
         x, _ = self.accept_pair(x, context)
         return self.log_density(x).flatten(x.ndim - len(self.event_shape)).sum(-1)
+
+    def accept(self, x: Any) -> Tensor:
+        """As for any density; without parameters, it computes in the dtype that it is given."""
+        if isinstance(x, Tensor) and x.is_floating_point():
+            self.check_shape(x)
+            return x
+        return super().accept(x)
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """n samples and their log p, in nats: ``(n, *event)`` and ``(n,)``."""

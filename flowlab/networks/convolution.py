@@ -88,9 +88,9 @@ class ResidualConvNet(nn.Module):
     RealNVP's conditioner for images (arXiv:1605.08803, section 4.1), without its batch normalization.
 
     ``(..., in, H, W)``, and a context when built with ``context_features=E``, to ``(..., out, H, W)``, for any H and W.
-    The context is ``(..., E)``, the same for all pixels, or with ``context_dim=3`` an image ``(..., E, H', W')``, which is
-    averaged or repeated to H × W. The last layer starts at zero, so that what it
-    conditions starts at the identity. A pixel sees 2 · ``blocks`` + 2 pixels far.
+    The context is ``(..., E)``, the same for all pixels, or with ``context_dim=3`` an image ``(..., E, H', W')``, which
+    is averaged or repeated to H × W. The last layer starts at zero, so that what it conditions starts at the identity.
+    A pixel sees 2 · ``blocks`` + 2 pixels far.
 
     Raises:
         ValueError: when a context is missing, not expected, or of another width.

@@ -17,12 +17,16 @@ from flowlab.bijections import (
     AffineCoupling,
     AffineImageCoupling,
     AsImage,
+    Autoregressive,
     BatchNorm,
     Bijection,
     Chain,
     Channelwise,
+    Coupling,
+    Elementwise,
     FactorOut,
     FullAffine,
+    ImageCoupling,
     Inverse,
     InverseAutoregressive,
     InvertibleConvolution,
@@ -34,8 +38,12 @@ from flowlab.bijections import (
     Permutation,
     PReLU,
     ScaleShift,
+    Shift,
     SinhArcsinh,
+    Spline,
+    SplineAutoregressive,
     SplineCoupling,
+    SplineImageCoupling,
     Squeeze,
     Standardize,
     alternating_mask,
@@ -56,8 +64,8 @@ class Row:
     """How to build a bijection for an event shape, and what it takes.
 
     ``build`` is called with the numbers of the event shape, and with ``stack`` and ``generator`` if it takes them.
-    ``interval`` is where x lives; ``context`` is the width of the context, 0 for none; ``identity`` says whether the
-    constructor leaves it at the identity. ``kind`` chooses the battery:
+    ``interval`` is where x lives; ``context`` is the width of the context, or its shape, 0 for none; ``identity`` says
+    whether the constructor leaves it at the identity. ``kind`` chooses the battery:
 
     - "real": there and back, with the log-determinant of the Jacobian; p(x) integrates to 1.
     - "one way": the same, forward; the inverse raises InverseNotAvailable, by name.
@@ -68,7 +76,7 @@ class Row:
 
     build: Callable[..., Bijection]
     events: tuple[tuple[int, ...], ...] = VECTORS
-    context: int = 0
+    context: int | tuple[int, ...] = 0
     interval: tuple[float, float] | None = None
     identity: bool = True
     kind: Literal["real", "one way", "manifold", "whole", "noisy"] = "real"
@@ -108,7 +116,8 @@ class Row:
             x = low + (high - low) * (0.02 + 0.96 * u)
         if not self.context:
             return x, None
-        return x, torch.randn(*lead, self.context, generator=generator, dtype=torch.float64)
+        shape = (self.context,) if isinstance(self.context, int) else self.context
+        return x, torch.randn(*lead, *shape, generator=generator, dtype=torch.float64)
 
 
 def odd_mask(D: int) -> Tensor:
@@ -165,6 +174,7 @@ TABLE = {
     "MonotoneSum": Row(MonotoneSum, identity=False),
     "Monotone, falling": Row(lambda D: Monotone(lambda x: -x - x**3, interval=(-50, 50)), identity=False),
     "Monotone, inverse given": Row(lambda D: Monotone(torch.sinh, torch.asinh), identity=False),
+    "Elementwise, spline": Row(lambda D, stack: Elementwise(D, Spline(bins=5), stack=stack)),
     "FullAffine": Row(FullAffine),
     "LULinear": Row(LULinear, identity=False),
     "LULinear, no rotation": Row(lambda D, stack: LULinear(D, rotate=False, stack=stack)),
@@ -186,6 +196,16 @@ TABLE = {
         lambda D, **own: SplineCoupling(uneven_mask(D), (5,), bins=3, bound=2.0, context_features=3, **own),
         PAIRS,
         context=3,
+    ),
+    "SplineCoupling, not guarded": Row(
+        lambda D, **own: SplineCoupling(first_half(D), (5,), bins=4, guarded=False, **own), PAIRS
+    ),
+    "Coupling, shift": Row(lambda D, **own: Coupling(uneven_mask(D), Shift(), hidden=(4,), **own), PAIRS),
+    "Autoregressive, shift": Row(lambda D, **own: Autoregressive(D, Shift(), hidden=(5,), **own)),
+    "SplineAutoregressive": Row(lambda D, **own: SplineAutoregressive(D, (5,), bins=4, **own)),
+    "SplineAutoregressive, context": Row(
+        lambda D, **own: SplineAutoregressive(D, (5,), order=last_first(D), bins=3, context_features=2, **own),
+        context=2,
     ),
     "MaskedAutoregressive": Row(lambda D, **own: MaskedAutoregressive(D, (5, 4), **own)),
     "MaskedAutoregressive, random": Row(
@@ -227,6 +247,23 @@ TABLE = {
         lambda C, H, W, **own: AffineImageCoupling(channel_mask(C, odd=True), 3, blocks=0, context_features=2, **own),
         IMAGES,
         context=2,
+    ),
+    "AffineImageCoupling, image as context": Row(
+        lambda C, H, W, **own: AffineImageCoupling(
+            channel_mask(C), 3, blocks=0, context_features=2, context_dim=3, **own
+        ),
+        IMAGES,
+        context=(2, 3, 4),
+    ),
+    "SplineImageCoupling": Row(
+        lambda *shape, **own: SplineImageCoupling(checkerboard_mask(*shape), 3, bins=4, blocks=0, **own), BOARDS
+    ),
+    "ImageCoupling, shift": Row(
+        lambda C, H, W, **own: ImageCoupling(channel_mask(C), Shift(), hidden=2, blocks=0, **own), IMAGES
+    ),
+    "FactorOut, context": Row(lambda C, H, W, stack: FactorOut(C, context_features=2, stack=stack), IMAGES, context=2),
+    "FactorOut, image as context": Row(
+        lambda C, H, W, stack: FactorOut(C, context_features=1, context_dim=3, stack=stack), IMAGES, context=(1, 2, 2)
     ),
     "FactorOut": Row(lambda C, H, W, stack: FactorOut(C, stack=stack), IMAGES),
     "FactorOut, two scales": Row(two_scales, ((2, 2, 2), (3, 2, 2)), identity=False),

@@ -257,15 +257,17 @@ def test_numeric_inverses_say_so(name):
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.context])
 def test_context_is_used_and_asked_for(name):
-    (f, x, context), width = draw(name, Case()), TABLE[name].context
+    (f, x, context), shape = draw(name, Case()), TABLE[name].context
+    width, axis = (shape, -1) if isinstance(shape, int) else (shape[0], -len(shape))
+    assert f.context_features == width and f.context_dim == -axis
     for way, point in directions(TABLE[name], f, x, context):
         apply = getattr(f, way)
         assert not torch.allclose(apply(point, context)[0], apply(point, context + 1)[0])
         assert torch.equal(apply(point, context[0])[0][0], apply(point, context)[0][0])  # one context for all
         with pytest.raises(ValueError, match=rf"{width} context features, but got none"):
             apply(point)
-        with pytest.raises(ValueError, match=rf"{width} context features, but got {2 * width}"):
-            apply(point, torch.cat((context, context), -1))
+        with pytest.raises(ValueError, match=rf"built for .*{width}.*, but got .*{2 * width}"):
+            apply(point, torch.cat((context, context), axis))
 
 
 def test_context_that_nobody_asked_for_is_refused():

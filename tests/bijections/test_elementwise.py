@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
+from torch import Generator
 
-from flowlab.bijections import (
-    Inverse,
-    Logit,
-    Monotone,
-    PReLU,
-    SinhArcsinh,
-)
+from flowlab.bijections import Chain, Inverse, Logit, Monotone, PReLU, ScaleShift, SinhArcsinh
+from flowlab.densities import Flow, StandardNormal
 
 
 def test_prelu_counts_negative_coordinates():
@@ -26,10 +22,12 @@ def test_prelu_that_folds_is_refused(slope):
         PReLU(2, slope)
 
 
-def test_logit_refuses_what_lies_outside():
-    for bad in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=rf"in \[0, 1\], but got values from .*{bad}"):
-            Logit()(torch.tensor([[0.5, bad]]))
+def test_logit_gives_what_lies_outside_no_density():
+    x = torch.tensor([[0.5, -0.1], [1.5, 0.5], [0.5, 0.3]])
+    for lambda_ in (0.0, 1e-6):
+        z, log_det = Logit(lambda_)(x)
+        assert z.isfinite().all() and log_det.isneginf().tolist() == [True, True, False]
+        assert Flow(Logit(lambda_), StandardNormal(2)).log_prob(x).isneginf().tolist() == [True, True, False]
     for bad in (0.5, -0.01):
         with pytest.raises(ValueError, match=rf"λ in \[0, 0.5\), but got {bad}"):
             Logit(bad)
@@ -37,12 +35,25 @@ def test_logit_refuses_what_lies_outside():
 
 def test_logit_at_the_ends():
     ends = torch.tensor([[0.0], [1.0]])
-    assert Logit()(ends)[0].flatten().tolist() == [-math.inf, math.inf]
+    z, log_det = Logit()(ends)
+    assert z.isfinite().all() and log_det.isfinite().all() and z[0] < -15 and z[1] > 15
     z, log_det = Logit(0.05)(ends)
     torch.testing.assert_close(z.flatten(), torch.tensor([-1.0, 1.0]) * math.log(19))
     torch.testing.assert_close(log_det, torch.full((2,), math.log(0.9 / (0.05 * 0.95))))
     x, log_det = Logit().inverse(torch.tensor([[-80.0], [80.0]]))
-    assert x.flatten().tolist() == pytest.approx([0, 1]) and log_det.tolist() == pytest.approx([-80, -80])
+    assert x.flatten().tolist() == pytest.approx([0, 1], abs=1e-7) and log_det.tolist() == pytest.approx([-80, -80])
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("lambda_", (0.0, 1e-6, 1e-5, 0.05))
+def test_a_flow_that_begins_with_a_logit_scores_all_of_its_own_samples(lambda_, dtype):
+    """However wide its logits are: what rounds to an end of the interval is inside it."""
+    for width in (1.0, 9.0, 100.0):
+        scale = ScaleShift(3)
+        scale.log_scale.data.fill_(-math.log(width))
+        flow = Flow(Chain([Logit(lambda_), scale]), StandardNormal(3)).to(dtype)
+        x, log_p = flow.draw(20_000, Generator().manual_seed(0))
+        assert flow.log_prob(x).isfinite().all() and log_p.isfinite().all(), width
 
 
 def test_sinh_arcsinh_is_jones_and_pewseys():

@@ -107,7 +107,7 @@ class Mixture(DensityModule):
         labels: bool = False,
         temperature: float = 1.0,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """n samples ``(n, D)``, and with ``labels`` also the component of each, ``(n,)``. ``temperature`` as in a Flow."""
+        """n samples ``(n, D)``, with ``labels`` also the component of each, ``(n,)``; ``temperature`` as in a Flow."""
         self.accept_context(context)
         x, k = self.labelled(n, generator, temperature=temperature)
         return (x, k) if labels else x
