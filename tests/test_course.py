@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from notebook_format import GUIDE, REFERENCE, course, guide, stated_seconds, too_slow
@@ -71,7 +72,7 @@ def test_a_failure_while_writing_leaves_the_old_notes(kept, monkeypatch, capsys)
     def full(*_, **__):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(progress.json, "dump", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     lessons.check("start_here.2", right("start_here.2"))
     assert capsys.readouterr().out.startswith("✔")
     assert kept.read_text() == before and len(list(kept.parent.iterdir())) == 1

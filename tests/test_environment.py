@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # The layers, lowest first: a module imports only from layers below its own.
 LAYERS = [
-    ["tables"],
+    ["files", "tables"],
     ["networks", "datasets"],
     ["bijections"],
     ["densities"],

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from flowlab.course import base
+from flowlab.files import write_whole
 from flowlab.lessons.base import order
 
 RECORD = ".flowlab_copy.json"
@@ -82,17 +81,12 @@ def _record(folder: Path) -> dict[str, dict[str, str | None]]:
 
 def _write(folder: Path, record: dict[str, dict[str, str | None]]) -> None:
     """After each file, so that a copy that was broken off goes on where it was."""
-    temporary = folder / f"{RECORD}.new"
-    temporary.write_text(json.dumps(record, indent=1), encoding="utf-8")
-    os.replace(temporary, folder / RECORD)
+    write_whole(folder / RECORD, json.dumps(record, indent=1))
 
 
 def _bring(source: Path, target: Path) -> None:
-    """Copy by way of a temporary name: whoever stops it halfway finds the old file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.new")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    """Copy: whoever stops it halfway finds the old file."""
+    write_whole(target, source.read_bytes())
 
 
 def _free_name(own: Path, new: str) -> Path:

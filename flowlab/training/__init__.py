@@ -3,7 +3,7 @@
 Start with ``loop.py``: ``fit`` and ``train``, and the ``Run`` that they drive.
 """
 
-from flowlab.training.checkpoints import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
+from flowlab.training.checkpoints import Card, CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint
 from flowlab.training.compiling import CompilerMissing, compiled
 from flowlab.training.history import History, NonFiniteLoss, OutOfMemory
 from flowlab.training.loop import fit, train
@@ -12,6 +12,7 @@ from flowlab.training.progress import Progress
 from flowlab.training.settings import Settings
 
 __all__ = [
+    "Card",
     "CheckpointError",
     "CompilerMissing",
     "History",

@@ -7,18 +7,21 @@ is ever run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
-import re
+import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from flowlab import files
 from flowlab.models.registry import same_model
 from flowlab.training import distributed
 from flowlab.training.fingerprints import other_part, structure
@@ -30,13 +33,14 @@ class CheckpointError(ValueError):
     """A file is no checkpoint, or the checkpoint of another model or run."""
 
 
-def save_checkpoint(path: str | os.PathLike, model: nn.Module, card: dict[str, Any] | None = None) -> None:
+def save_checkpoint(path: str | os.PathLike, model: nn.Module, card: Mapping[str, Any] | None = None) -> None:
     """Write weights and card to one safetensors file, whole or not at all (a temporary name, then a rename).
 
-    Of several processes that train together only the first writes.
+    ``card`` is what there is to say of the model beside what is known of it: fields of ``Card``, and others. Of several
+    processes that train together only the first writes.
     """
     if distributed.rank() == 0:
-        write(place(path), copy_of(model), card_of(model) | (card or {}))
+        write(place(path), copy_of(model), Card.describing(model, card).content())
 
 
 def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]:
@@ -100,55 +104,20 @@ def training_file(checkpoint: str | os.PathLike) -> Path:
 # --- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, tensors: State, card: dict[str, Any]) -> None:
+def write(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
     """Write one file, whole or not at all; OSError, in a sentence, when it cannot be done."""
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    content = save(tensors, metadata={"card": json.dumps(card, default=plain)})
-    temporary = _part(path)
+    content = save(tensors, metadata={"card": json.dumps(dict(card), default=plain)})
     with _in_words(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        files.write_whole(path, content)
 
 
-def make_ready(checkpoint: str | os.PathLike) -> None:
+def make_ready(checkpoint: Path) -> None:
     """Fail now, and not after the first hundred steps, where nothing can be written; sweep up after killed writers."""
-    path = Path(checkpoint)
-    with _in_words(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for file in (path, training_file(path)):
-            for part in path.parent.iterdir():
-                named = re.fullmatch(rf"\.{re.escape(file.name)}\.(\d+)\.part", part.name)
-                if named and not _alive(int(named[1])):
-                    part.unlink(missing_ok=True)
-        _part(path).touch()
-        _part(path).unlink()
-
-
-def _part(path: Path) -> Path:
-    """The name of a file that is still being written, by which process."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _alive(process: int) -> bool:
-    """Whether another process of that number may still be writing."""
-    if process == os.getpid():
-        return False  # an earlier process of the same number, as is common in containers: this one is not writing yet
-    if os.name != "posix":
-        return True  # elsewhere the question itself would stop it
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is someone else's
-    return True
+    with _in_words(checkpoint):
+        files.make_ready(checkpoint, training_file(checkpoint))
 
 
 @contextlib.contextmanager
@@ -170,28 +139,106 @@ def copy_of(model: nn.Module) -> State:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def card_of(model: nn.Module) -> dict[str, Any]:
-    """Which model a file holds, how to build it again, and what it was made with."""
+@dataclass(kw_only=True)
+class Card:
+    """What a checkpoint says of itself. In the file it is one JSON object, without the fields that say nothing.
+
+    Attributes:
+        model: the class of the model.
+        recipe: how to build it again, as ``flowlab.models.build`` takes it; None where no recipe can say it.
+        structure: what tells it from others whose weights have the same shapes: see ``fingerprints.structure``.
+        hardware, versions, commit: what it was made with; the commit is flowlab's, where it runs from a checkout.
+        about: what it is, and whose.
+        plan: which named recipe, size and seed it was made by.
+        data: what it was trained on.
+        run: the settings of the loop that wrote the file, by which it knows its run.
+        training: the settings that a recipe asked for.
+        seed: of the training.
+        step, of: the step that the weights are of, of how many; steps: where a file holds those of several.
+        protocol: what the metrics are: which unit, which split, which weights.
+        metrics: numbers by name.
+        more: what else there is to say, by name.
+    """
+
+    model: str | None = None
+    recipe: dict[str, Any] | None = None
+    structure: dict[str, Any] | None = None
+    hardware: str | None = None
+    versions: dict[str, str] | None = None
+    commit: str | None = None
+    about: str | None = None
+    plan: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    run: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    seed: int | None = None
+    step: int | None = None
+    of: int | None = None
+    steps: list[Any] | None = None
+    protocol: str | None = None
+    metrics: dict[str, Any] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def describing(cls, model: nn.Module, said: Mapping[str, Any] | None = None) -> Card:
+        """The card of ``model`` as it is now, with what is ``said`` of it beside; its structure is always its own."""
+        device = next(model.parameters(), torch.zeros(())).device
+        found = {
+            "model": type(model).__name__,
+            "recipe": recipe_of(model),
+            "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "versions": {"flowlab": version(), "torch": torch.__version__, "python": platform.python_version()},
+            "commit": commit(),
+            **(said or {}),
+            "structure": as_json(structure(model)) or None,
+        }
+        known = {one.name for one in fields(cls)} - {"more"}
+        more = {name: what for name, what in found.items() if name not in known}
+        return cls(**{name: what for name, what in found.items() if name in known}, more=more)
+
+    def content(self) -> dict[str, Any]:
+        """The card as the file holds it. Its recipe is there even when it is None: then nobody need look for one."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "more"}
+        return {n: what for n, what in own.items() if what is not None or n == "recipe"} | self.more
+
+
+def version() -> str:
+    """The version of flowlab."""
     from flowlab import __version__
 
-    device = next(model.parameters(), torch.zeros(())).device
-    return {
-        "model": type(model).__name__,
-        **identity_of(model),
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "versions": {"flowlab": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    }
+    return __version__
 
 
-def identity_of(model: nn.Module) -> dict[str, Any]:
-    """What tells the model from others whose weights have the same shapes, as JSON will give it back."""
-    own = {"recipe": recipe_of(model), "structure": structure(model)}
-    return json.loads(json.dumps({name: what for name, what in own.items() if name == "recipe" or what}))
+@functools.cache
+def commit() -> str | None:
+    """The commit of flowlab that runs here; None where it is no checkout of flowlab's own."""
+    folder = Path(__file__).resolve().parent.parent
+
+    around = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10, env=around)
+        return done.stdout.strip()
+
+    try:
+        # The package may lie inside a repository that is somebody else's, installed or copied there.
+        top, project = Path(git("rev-parse", "--show-toplevel")).resolve(), folder.parent / "pyproject.toml"
+        if top != folder.parent or 'name = "flowlab"' not in project.read_text(encoding="utf-8"):
+            return None
+        return git("describe", "--always", "--dirty") if git("ls-files", __file__) else None
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def recipe_of(model: nn.Module) -> dict[str, Any] | None:
     """How to build the model again, as JSON will give it back: lists for tuples, plain numbers for numpy's."""
-    return json.loads(json.dumps(getattr(model, "recipe", None), default=plain))
+    return as_json(getattr(model, "recipe", None))
+
+
+def as_json(thing: Any) -> Any:
+    """What JSON gives back of a thing: lists for tuples, plain numbers for numpy's."""
+    return json.loads(json.dumps(thing, default=plain))
 
 
 def plain(value: Any) -> Any:
@@ -205,8 +252,6 @@ def check_same_model(model: nn.Module, tensors: State, card: dict[str, Any], pat
     A file from before there was a structure in its card is known by its shapes and its recipe. Where another version of
     flowlab wrote it, a structure that differs is a warning: what is called otherwise now may be the same.
     """
-    from flowlab import __version__
-
     newer = {f"{n}.{part}".lstrip(".") for n, m in model.named_modules() for part in getattr(m, "newer", ())}
     own = {n: tuple(v.shape) for n, v in model.state_dict().items() if n in tensors or n not in newer}
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -221,12 +266,12 @@ def check_same_model(model: nn.Module, tensors: State, card: dict[str, Any], pat
         raise CheckpointError(
             f"{path} holds another model: {recipe}, and this one is {mine}. Build it as the file says."
         )
-    if other := other_part(card.get("structure") or {}, identity_of(model)["structure"]):
+    if other := other_part(card.get("structure") or {}, as_json(structure(model))):
         what, there, here = other
         words = (
             f"{path} holds another model: {what} is {there} there and {here} in this {type(model).__name__}. Build it "
             f"as the file says; model.load_state_dict(read_checkpoint(path)[0]) loads the weights all the same."
         )
-        if card.get("versions", {}).get("flowlab") == __version__:
+        if (card.get("versions") or {}).get("flowlab") == version():
             raise CheckpointError(words)
         warnings.warn(words, stacklevel=3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlab.training import checkpoints, fingerprints
-from flowlab.training.checkpoints import CheckpointError, State, copy_of
+from flowlab.training.checkpoints import Card, CheckpointError, State, copy_of
 from flowlab.training.history import History
 from flowlab.training.settings import Settings
 
@@ -67,7 +67,7 @@ def record(
     }
     unusual = (("ema", settings.ema, None), ("shards", shards, 1))  # older files say nothing of what is usual
     run |= {name: value for name, value, usual in unusual if value != usual}
-    return json.loads(json.dumps(run, default=checkpoints.plain))
+    return checkpoints.as_json(run)
 
 
 def save(path: Path, now: Standing, run: dict[str, Any]) -> None:
@@ -83,18 +83,20 @@ def save(path: Path, now: Standing, run: dict[str, Any]) -> None:
     tensors["loss"] = torch.tensor(history.loss, dtype=torch.float64)
     kept: dict[str, Any] = {"seconds": history.seconds, "best_step": history.best_step}
     kept["validation"] = [[step, value] for step, value in history.validation.items()]
-    about = checkpoints.card_of(now.model)
-    checkpoints.write(checkpoints.training_file(path), tensors, about | {"run": run, **kept})
+    card = Card.describing(now.model, {"run": run, **kept})
+    checkpoints.write(checkpoints.training_file(path), tensors, card.content())
     which = "of the last step" if now.best is None else "best on validation"
     validation = None if history.best_step is None else history.validation.get(history.best_step)
-    card = {
-        "run": run,
-        "step": history.step if now.best is None else history.best_step,
-        "of": history.total,
-        "protocol": f"mean loss a sample, in nats; weights {which}{'' if now.average is None else ', averaged'}",
-        "metrics": {"loss": history.loss[-1], "validation_loss": validation},
-    }
-    checkpoints.write(path, now.best or now.average or copy_of(now.model), about | card)
+    card = dataclasses.replace(
+        card,
+        seed=run["seed"],
+        step=history.step if now.best is None else history.best_step,
+        of=history.total,
+        protocol=f"mean loss a sample, in nats; weights {which}{'' if now.average is None else ', averaged'}",
+        metrics={"loss": history.loss[-1], "validation_loss": validation},
+        more={},
+    )
+    checkpoints.write(path, now.best or now.average or copy_of(now.model), card.content())
 
 
 def resume(path: Path, now: Standing, run: dict[str, Any]) -> None:

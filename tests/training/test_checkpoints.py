@@ -1,7 +1,9 @@
 """Checkpoints: weights with their card, whole or absent, and nothing in them that is run."""
 
+import dataclasses
 import os
 import pickle
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,17 @@ import torch
 from runs import gaussian, quiet, same, small, state
 
 from flowlab import Flow, nice, realnvp
-from flowlab.bijections import AffineCoupling, BatchNorm, Chain
+from flowlab.bijections import ActNorm, AffineCoupling, BatchNorm, Chain
 from flowlab.densities import StandardNormal
-from flowlab.training import CheckpointError, load_checkpoint, read_checkpoint, save_checkpoint, train
+from flowlab.training import (
+    Card,
+    CheckpointError,
+    checkpoints,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    train,
+)
 
 
 def test_checkpoint_brings_weights_and_card(tmp_path):
@@ -26,6 +36,95 @@ def test_checkpoint_brings_weights_and_card(tmp_path):
     assert card["versions"]["torch"] == torch.__version__ and card["hardware"] == "cpu"
     save_checkpoint(file, other, card)  # a card goes into the next file as it is
     assert read_checkpoint(file)[1] == card
+
+
+def test_each_writer_of_a_card_says_what_all_cards_say(tmp_path):
+    flow, file = small(), tmp_path / "run.safetensors"
+    quiet(flow, gaussian(), steps=3, seed=5, checkpoint=file)
+    save_checkpoint(tmp_path / "saved.safetensors", flow, {"metrics": {"nats": 1.0}, "minutes": 2})
+    files = file, checkpoints.training_file(file), tmp_path / "saved.safetensors"
+    run, training, saved = (read_checkpoint(path)[1] for path in files)
+    for card in (run, training, saved):
+        assert {"model", "recipe", "structure", "hardware", "versions"} <= set(card)
+    assert (run["seed"], run["step"], run["of"], run["run"]) == (5, 3, 3, training["run"])
+    assert saved["minutes"] == 2 and saved["metrics"] == {"nats": 1.0} and "run" not in saved
+    known = {field.name for field in dataclasses.fields(Card)}
+    assert set(run) <= known, "a run says nothing that is no field of a card"
+
+
+def test_a_card_that_is_handed_on_says_nothing_of_the_other_models_structure(tmp_path):
+    save_checkpoint(tmp_path / "one.safetensors", small())
+    card = load_checkpoint(tmp_path / "one.safetensors", small())
+    other = Flow(Chain([ActNorm(2)]), StandardNormal(2))
+    save_checkpoint(tmp_path / "other.safetensors", other, card | {"recipe": None, "model": "Flow"})
+    load_checkpoint(tmp_path / "other.safetensors", other)
+
+
+# --- the commit -------------------------------------------------------------------------------------------------------
+
+
+def repository(folder: Path, *files: Path) -> str:
+    """A git repository with these files in it; its commit."""
+
+    def git(*words: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *who, "-C", folder, *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+        git("add", "-f", str(file))
+    git("commit", "-q", "--allow-empty", "-m", "their own")
+    return git("rev-parse", "HEAD")
+
+
+@pytest.fixture
+def commit_at(monkeypatch):
+    """What the card says where flowlab's folder is another."""
+
+    def at(package: Path) -> str | None:
+        monkeypatch.setattr(checkpoints, "__file__", str(package / "training" / "checkpoints.py"))
+        return checkpoints.commit.__wrapped__()
+
+    return at
+
+
+def test_a_card_names_the_commit_of_flowlabs_own_checkout(tmp_path, commit_at, monkeypatch):
+    own = tmp_path / "flowlab"
+    files = own / "flowlab" / "training" / "checkpoints.py", own / "pyproject.toml"
+    own.mkdir()
+    repository(own, *files)
+    (own / "pyproject.toml").write_text('[project]\nname = "flowlab"\n')
+    assert commit_at(own / "flowlab").endswith("-dirty")
+    subprocess.run(["git", "-C", own, "checkout", "-q", "-b", "x"], check=True)
+    (own / "pyproject.toml").write_text("")
+    assert commit_at(own / "flowlab") is None, "another project of that layout"
+    other = tmp_path / "other"
+    other.mkdir()
+    theirs = repository(other)
+    (own / "pyproject.toml").write_text('[project]\nname = "flowlab"\n')
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))  # as inside a hook of theirs
+    assert not theirs.startswith(commit_at(own / "flowlab").removesuffix("-dirty"))
+
+
+@pytest.mark.parametrize("place", ("venv/lib/python3.11/site-packages/flowlab", "vendored/flowlab", "flowlab"))
+@pytest.mark.parametrize("tracked", (True, False), ids=("tracked", "untracked"))
+def test_a_card_does_not_name_the_commit_of_a_project_around_flowlab(tmp_path, commit_at, place, tracked):
+    package = tmp_path / place
+    file = package / "training" / "checkpoints.py"
+    file.parent.mkdir(parents=True)
+    repository(tmp_path, *([file] if tracked else []))
+    assert commit_at(package) is None
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "their-thesis"\n')
+    assert commit_at(package) is None
+
+
+def test_a_card_names_no_commit_where_there_is_no_git(tmp_path, commit_at, monkeypatch):
+    assert commit_at(tmp_path / "flowlab") is None
+    monkeypatch.setenv("PATH", "")
+    assert checkpoints.commit.__wrapped__() is None
 
 
 def test_a_loaded_model_is_in_evaluation_mode(tmp_path):

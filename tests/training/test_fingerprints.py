@@ -17,6 +17,7 @@ from flowlab.bijections import AffineCoupling, Chain, Inverse, Logit, MonotoneSu
 from flowlab.bijections import SplineCoupling as Spline
 from flowlab.densities import Dequantized, StandardLogistic, StandardNormal, StandardUniform
 from flowlab.training import (
+    Card,
     CheckpointError,
     Step,
     checkpoints,
@@ -160,7 +161,7 @@ def test_what_changes_no_number_is_no_other_model(tmp_path):
 
 def test_files_from_before_models_had_a_structure_load(tmp_path):
     file, model = tmp_path / "model.safetensors", coupled()
-    card = {name: what for name, what in checkpoints.card_of(model).items() if name != "structure"}
+    card = {name: what for name, what in Card.describing(model).content().items() if name != "structure"}
     checkpoints.write(file, state(model), card)
     load_checkpoint(file, coupled())
     load_checkpoint(file, coupled(log_scale_bound=1.0))  # nothing is known of it
@@ -168,10 +169,10 @@ def test_files_from_before_models_had_a_structure_load(tmp_path):
 
 def test_what_another_version_calls_otherwise_is_a_warning(tmp_path):
     file, model = tmp_path / "model.safetensors", coupled()
-    checkpoints.write(file, state(model), checkpoints.card_of(model) | {"versions": {"flowlab": "0.0.1"}})
+    checkpoints.write(file, state(model), Card.describing(model, {"versions": {"flowlab": "0.0.1"}}).content())
     with pytest.warns(UserWarning, match="holds another model: .*bound"):
         load_checkpoint(file, coupled(log_scale_bound=1.0))
-    card = checkpoints.card_of(model)
+    card = Card.describing(model).content()
     for part in card["structure"].values():  # as a version may write it that says less, or more
         part.pop("log_scale_bound", None)
         part["temper"] = 3

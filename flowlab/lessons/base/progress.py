@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
+from flowlab.files import write_whole
 from flowlab.lessons.base import order
 
 
@@ -67,15 +67,6 @@ def _note(change: Any) -> None:
         change(kept)
         if json.dumps(kept) == before:
             return
-        path = path.resolve()  # a link to the file stays one
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as temporary:
-                json.dump(kept, temporary, indent=1)
-            os.replace(name, path)  # the file is the old one or the new one, never half of one
-        except OSError:
-            os.unlink(name)
-            raise
+        write_whole(path.resolve(), json.dumps(kept, indent=1))  # a link to the file stays one
     except (OSError, ValueError):
         pass
