@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = ["Flow", "__version__", "describe", "fit", "nice", "realnvp", "spline_flow"]
 
 # Loaded when first asked for: `flowlab.plotting` brings matplotlib only then, and Jupyter's server, which needs nothing
-# but `flowlab.jupyter`, goes without torch.
+# but `flowlab.commands.jupyter`, goes without torch.
 EXPORTS = {
     "Flow": "densities.flow",
     "describe": "tables",
@@ -36,15 +36,15 @@ MODULES = {
     "datasets",
     "densities",
     "evaluation",
-    "experiments",
     "lessons",
     "metrics",
     "models",
     "networks",
     "plotting",
     "pretrained",
-    "recipes",
     "restoration",
+    "studies",
+    "study",
     "tables",
     "training",
 }

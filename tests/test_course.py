@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from notebook_format import GUIDE, REFERENCE, course, guide, stated_seconds, too_slow
 
-from flowlab import cli, lessons
+from flowlab import lessons
+from flowlab.commands import main
 from flowlab.course import base, copying, inventory, release
 from flowlab.course.progress import exercises_for
 from flowlab.lessons import exercises
@@ -94,7 +95,7 @@ def test_broken_notes_are_named_and_not_written_over(kept, capsys, text):
     kept.write_text(text)
     lessons.check("start_here.1", right("start_here.1"))
     assert kept.read_text() == text
-    assert cli.main(["progress"]) == 1
+    assert main(["progress"]) == 1
     error = capsys.readouterr().err
     assert str(kept) in error and "Delete it to start anew" in error
 
@@ -122,7 +123,7 @@ def test_what_an_older_version_has_kept_by_numbers_is_still_solved(kept, capsys)
     kept.write_text(json.dumps(old))
     first = {f"{slug}.1": day for slug, day in zip(order.FORMER, days.values(), strict=True)}
     assert progress.read()["solved"] == {"nice.3": "2026-11-22", **first} and first.keys() < exercises().keys()
-    assert cli.main(["progress", "4"]) == 0
+    assert main(["progress", "4"]) == 0
     assert "04 Coupling layers: NICE: 2 of 4 exercises solved" in capsys.readouterr().out
     progress.solved("nice.2")
     solved = json.loads(kept.read_text())["solved"]
@@ -133,7 +134,7 @@ def test_progress_says_which_aims_are_shown(kept, capsys):
     progress.solved("nice.1")
     progress.solved("nice.3")
     inventory.mark("a" * 10)
-    assert cli.main(["progress", "4"]) == 0
+    assert main(["progress", "4"]) == 0
     out = capsys.readouterr().out
     assert "04 Coupling layers: NICE: 2 of 4 exercises solved" in out
     assert "✔ write a coupling layer" in out and "(shown by 04.1)" in out
@@ -182,7 +183,7 @@ def clone(tmp_path, monkeypatch):
 
 def test_a_copy_holds_the_course_and_a_second_one_changes_nothing(clone, tmp_path, capsys):
     mine = tmp_path / "mine"
-    assert cli.main(["copy", str(mine)]) == 0
+    assert main(["copy", str(mine)]) == 0
     assert {p.relative_to(mine).as_posix() for p in mine.rglob("*") if p.is_file()} == {
         "00_a.ipynb",
         "01_b.ipynb",
@@ -190,7 +191,7 @@ def test_a_copy_holds_the_course_and_a_second_one_changes_nothing(clone, tmp_pat
         copying.RECORD,
     }
     capsys.readouterr()
-    assert cli.main(["copy", str(mine)]) == 0
+    assert main(["copy", str(mine)]) == 0
     assert "has all that is new already" in capsys.readouterr().out
 
 
@@ -282,7 +283,7 @@ def test_a_link_that_the_student_made_is_left_as_it_is(clone, tmp_path, there):
 
 def test_a_copy_into_what_is_no_folder_says_so_in_a_sentence(clone, tmp_path, capsys):
     (tmp_path / "mine").write_text("a file")
-    assert cli.main(["copy", str(tmp_path / "mine")]) == 1
+    assert main(["copy", str(tmp_path / "mine")]) == 1
     error = capsys.readouterr().err
     assert "mine cannot be used: " in error and "Errno" not in error and error.endswith("name another place.\n")
 
@@ -296,13 +297,13 @@ def test_a_copy_beside_a_notebook_is_not_taken_for_it(clone, name):
 
 def test_marks_of_a_conflict_are_told_from_a_notebook(clone, capsys):
     (clone / "00_a.ipynb").write_text("<<<<<<< HEAD")
-    assert cli.main(["progress", "0"]) == 1
+    assert main(["progress", "0"]) == 1
     assert "00_a.ipynb is not a notebook" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", (".", "..", "solutions"))
 def test_the_course_is_not_copied_onto_itself(clone, capsys, place):
-    assert cli.main(["copy", str(clone / place)]) == 1
+    assert main(["copy", str(clone / place)]) == 1
     assert "holds the course itself" in capsys.readouterr().err
 
 
@@ -325,10 +326,10 @@ def test_the_longest_choice_is_no_way_to_pass():
 
 def test_marking_names_what_was_missed_and_where_to_look(kept, capsys):
     letters = "".join(question.right for question in inventory.QUESTIONS)
-    assert cli.main(["inventory", letters.upper()]) == 0
+    assert main(["inventory", letters.upper()]) == 0
     assert capsys.readouterr().out == "10 of 10 are right.\n"
     wrong = "d" if letters[3] != "d" else "a"
-    assert cli.main(["inventory", letters[:3] + wrong + letters[4:]]) == 0
+    assert main(["inventory", letters[:3] + wrong + letters[4:]]) == 0
     out = capsys.readouterr().out
     assert out.startswith("9 of 10 are right.") and "\n4. d) Nothing: any function" in out
     assert "Revisit notebook 04." in out and "Revisit notebook 01." not in out
@@ -337,14 +338,14 @@ def test_marking_names_what_was_missed_and_where_to_look(kept, capsys):
 
 @pytest.mark.parametrize("letters", ("abc", "abcdeabcde", "abcdabcdabc"))
 def test_what_is_not_ten_letters_is_told_so(kept, capsys, letters):
-    assert cli.main(["inventory", letters]) == 1
+    assert main(["inventory", letters]) == 1
     assert "Expected 10 letters from a to d" in capsys.readouterr().err and not kept.exists()
 
 
 def test_questions_tell_no_answer_and_answers_tell_all(capsys):
-    assert cli.main(["inventory"]) == 0
+    assert main(["inventory"]) == 0
     asked = capsys.readouterr().out
-    assert cli.main(["inventory", "--answers"]) == 0
+    assert main(["inventory", "--answers"]) == 0
     told = capsys.readouterr().out
     for question in inventory.QUESTIONS:
         assert question.text in asked and question.why not in asked
@@ -359,7 +360,7 @@ def markdown(notebook):
 
 
 def test_a_release_is_open_clear_and_complete(tmp_path, capsys):
-    assert cli.main(["release", "--out", str(tmp_path / "class")]) == 0
+    assert main(["release", "--out", str(tmp_path / "class")]) == 0
     written = {path.name for path in (tmp_path / "class").iterdir()}
     pages = {page.name for page in order.NOTEBOOKS.glob("*.md")} - {"README.md"}
     assert written == {*(path.name for path in COURSE), "concept_inventory.md", *pages}
@@ -388,7 +389,7 @@ def test_a_notebook_released_alone_has_no_links_to_others(tmp_path):
 
 def test_a_release_writes_over_nothing(tmp_path, capsys):
     (tmp_path / "04_nice.ipynb").write_text("marked by hand")
-    assert cli.main(["release", "4", "5", "--out", str(tmp_path)]) == 1
+    assert main(["release", "4", "5", "--out", str(tmp_path)]) == 1
     assert "04_nice.ipynb exists" in capsys.readouterr().err
     assert (tmp_path / "04_nice.ipynb").read_text() == "marked by hand"
     assert [path.name for path in tmp_path.iterdir()] == ["04_nice.ipynb"]
@@ -402,14 +403,14 @@ def test_a_later_release_leaves_what_the_teacher_changed(tmp_path):
 
 
 def test_a_release_of_what_is_not_there_says_what_is(tmp_path, capsys):
-    assert cli.main(["release", "77", "--out", str(tmp_path)]) == 1
+    assert main(["release", "77", "--out", str(tmp_path)]) == 1
     assert "There is no notebook 77. There are: 00, 01" in capsys.readouterr().err
 
 
 def test_grading_without_nbgrader_says_what_to_install(tmp_path, capsys, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nbgrader" else find(name))
-    assert cli.main(["release", "4", "--out", str(tmp_path / "class"), "--grading"]) == 1
+    assert main(["release", "4", "--out", str(tmp_path / "class"), "--grading"]) == 1
     assert 'pip install -e ".[grading]"' in capsys.readouterr().err and not (tmp_path / "class").exists()
 
 
@@ -515,7 +516,7 @@ def test_the_guide_states_what_the_notebooks_state():
     assert all(f"| {number} | [" in text for number in NUMBERS)
     for said in re.findall(r"`flowlab (\w+)", text):
         with pytest.raises(SystemExit, match="0"):
-            cli.main([said, "--help"])
+            main([said, "--help"])
 
 
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason='needs nbgrader: pip install -e ".[grading]"')

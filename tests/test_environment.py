@@ -33,14 +33,14 @@ LAYERS = [
     ["evaluation", "restoration"],
     ["models"],
     ["training"],
-    ["experiments", "recipes"],
+    ["study"],
+    ["studies"],
     ["pretrained"],
     ["plotting"],
     ["lessons"],
     ["course"],
     ["publish"],
-    ["model_commands", "jupyter"],
-    ["cli"],
+    ["commands"],
 ]
 HEIGHT = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 ALLOWED = {"README.md", "LICENSE", "pyproject.toml", "environment.yml", "flowlab", "notebooks", "tests"}
@@ -107,7 +107,7 @@ def test_import_loads_nothing_heavier_than_torch_and_numpy():
 
 
 def test_jupyters_server_goes_without_torch():
-    code = "import sys, flowlab.jupyter.prompt; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, flowlab.commands.jupyter.prompt; print('torch' in sys.modules, 'numpy' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["False", "False"]
 

@@ -9,17 +9,18 @@ import torch
 from flowlab import Flow, evaluation, models, pretrained
 from flowlab.densities import Dequantized
 from flowlab.densities.mixtures import FlowMixture
+from flowlab.models import Size
 from flowlab.pretrained import make, pack
-from flowlab.recipes import RECIPES, Digits, Recipe, Size, Splits, splits
-from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint
+from flowlab.studies import MNIST, Images, ImageStudy, Splits, fit_and_evaluate, splits
+from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint, train
 
-NAMES = list(make.PLANS)
+NAMES = list(make.VARIANTS)
 CARDS = pretrained.cards()
 OF_DIGITS = [name for name, card in CARDS.items() if card["data"]["name"] == "mnist"]
 MEGABYTES = 16  # that the folder may have
 
 
-def test_the_plans_and_the_files_are_the_same():
+def test_the_variants_and_the_files_are_the_same():
     assert sorted(CARDS) == sorted(NAMES + OF_DIGITS) and {"nice_mnist", "maf_mnist", "glow_mnist"} <= set(OF_DIGITS)
 
 
@@ -29,9 +30,10 @@ def test_all_of_it_is_small():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluates_to_its_card(name):
-    card, plan = pretrained.cards()[name], make.PLANS[name]
+    card = pretrained.cards()[name]
     assert {"model", "recipe", "data", "training", "steps", "protocol", "metrics", "hardware", "versions"} <= set(card)
-    flow, exact, x = pretrained.load(name), pretrained.density(name), make.held_out(plan)
+    flow, exact = pretrained.load(name), pretrained.density(name)
+    x = make.held_out(exact)
     assert isinstance(flow, Flow | FlowMixture) and type(flow).__name__ == card["model"] and not flow.training
     with torch.no_grad():
         log_p, log_q = exact.log_prob(x).mean().item(), flow.log_prob(x).mean().item()
@@ -43,18 +45,21 @@ def test_evaluates_to_its_card(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_says_how_it_was_made(name):
-    card, plan = pretrained.cards()[name], make.PLANS[name]
-    built = getattr(models, plan.recipe)(2, **plan.settings).recipe
-    assert card["recipe"]["name"] == built["name"]
-    assert torch.tensor(card["recipe"]["settings"]["hidden"]).tolist() == list(built["settings"]["hidden"])
-    assert card["data"]["name"] == plan.data and card["training"]["seed"] == plan.seed
+    card, seed = pretrained.cards()[name], make.SEEDS.get(name, 0)
+    trial = make.SHIPPED.trial(name, seed)
+    assert models.complete(card["recipe"]) == trial.model.recipe
+    told = json.loads(json.dumps(trial.card))
+    how = told["training"].pop("how")
+    assert {**card["training"], "how": None} == {**told["training"], "how": None} and how
+    assert card["data"] == told["data"] and card["training"]["seed"] == seed
     assert (pretrained.FOLDER / f"{name}.safetensors").stat().st_size < 1_000_000
 
 
 @pytest.mark.parametrize("name", ["ring_affine_4", "blobs_spline_2"])
 def test_its_command_makes_it(name):
     """The first steps of the training again, against what the file kept of them."""
-    flow, loop = make.training_run(make.PLANS[name])
+    trial = make.SHIPPED.trial(name)
+    flow, loop = trial.model, train(trial.model, trial.data, **trial.settings)
     (last,) = itertools.islice(loop, 9, 10)
     kept = pretrained.load(name, step=10)
     for (key, now), then in zip(flow.state_dict().items(), kept.state_dict().values(), strict=True):
@@ -77,12 +82,13 @@ def test_training_brought_it_closer(name):
 
 
 def test_replay_keeps_each_step_apart():
-    flow, loop = make.training_run(make.PLANS["ring_affine_1"])
+    trial = make.SHIPPED.trial("ring_affine_1")
+    flow, loop = trial.model, train(trial.model, trial.data, **trial.settings)
     history = list(itertools.islice(loop, 31))[-1]
     loop.close()
     flows = pretrained.replay(flow, history)
     assert list(flows) == [0, 10, 30, 31] and flows[31] is flow
-    x = make.held_out(make.PLANS["ring_affine_1"])[:200]
+    x = make.held_out(trial.truth)[:200]
     with torch.no_grad():
         assert len({round(float(past.log_prob(x).mean()), 4) for past in flows.values()}) == 4
 
@@ -120,7 +126,7 @@ def test_a_model_of_digits_evaluates_to_its_card(name):
 def test_a_card_of_digits_says_which_command_made_it(name):
     card, plan = CARDS[name], CARDS[name]["plan"]
     needed = {"commit", "data", "training", "protocol", "metrics", "rounding", "minutes", "hardware", "versions"}
-    assert needed <= set(card) and plan["size"] in RECIPES[plan["name"]].sizes
+    assert needed <= set(card) and plan["size"] in MNIST[plan["name"]].sizes
     assert pretrained.load(name, card["steps"][-1]).recipe["name"] == card["recipe"]["name"] == "dequantized"
     with pytest.raises(ValueError, match="images of digits, and nobody knows their density"):
         pretrained.density(name)
@@ -133,7 +139,7 @@ def test_a_model_that_is_left_out_has_a_card_and_a_command(name):
     assert needed <= set(card) and name not in CARDS and "10,000 test images" in card["protocol"]
     plan = card["plan"]
     assert card["command"] == f"flowlab train {plan['name']} --size {plan['size']} --out runs"
-    trained, size = card["training"], RECIPES[plan["name"]].sizes[plan["size"]]
+    trained, size = card["training"], MNIST[plan["name"]].sizes[plan["size"]]
     assert {key: trained[key] for key in size.training} == json.loads(json.dumps(size.training))
     assert card["recipe"]["settings"]["density"] == json.loads(json.dumps(size.model["settings"]["density"]))
     for ask in (pretrained.load, pretrained.find, pretrained.density):
@@ -144,7 +150,7 @@ def test_a_model_that_is_left_out_has_a_card_and_a_command(name):
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """A checkpoint of a tiny NICE, and few images in place of all."""
-    few = Digits(*(part[:200] for part in splits("bundled").test))
+    few = Images(*(part[:200] for part in splits("bundled").test))
     monkeypatch.setattr(pack, "splits", lambda data, digits: Splits(few, few, few))
     monkeypatch.setattr(pack, "FOLDER", tmp_path)
     size = Size(
@@ -156,7 +162,8 @@ def tiny(monkeypatch, tmp_path):
         "bundled",
     )
     path = tmp_path / "tiny.safetensors"
-    Recipe("tiny_mnist", "a test", {"quick": size}).train("quick", path, progress=False)
+    study = ImageStudy(name="tiny_mnist", about="a test", sizes={"quick": size})
+    fit_and_evaluate(study.trial(), path, progress=False)
     return path
 
 

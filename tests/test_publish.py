@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import http.server
+import importlib.util
 import itertools
 import re
 import threading
@@ -14,7 +15,7 @@ import pooch
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from flowlab import cli
+from flowlab.commands import lab, main
 from flowlab.course import base
 from flowlab.publish import book, scripts, slides
 from flowlab.publish.base import Words, plain
@@ -141,7 +142,7 @@ def test_the_opening_links_the_notation(path):
 
 def test_the_book_shows_stubs_and_links_answers_and_leads_nowhere_in_vain(tmp_path):
     fetch_scripts.need(scripts.KATEX)
-    assert cli.main(["book", "4", "5", "--out", str(tmp_path)]) == 0
+    assert main(["book", "4", "5", "--out", str(tmp_path)]) == 0
     page = (tmp_path / "04_nice.html").read_text()
     assert "def sinh_coupling" in plain(page)
     assert '<a href="solutions/04_nice.html#exercise-04-1">' in page
@@ -188,11 +189,11 @@ def test_a_heading_is_text_also_in_the_navigation(tmp_path):
 def test_a_book_is_not_written_over_another_site(tmp_path, capsys):
     fetch_scripts.need(scripts.KATEX)
     (tmp_path / "index.html").write_text("my page")
-    assert cli.main(["book", "4", "--out", str(tmp_path)]) == 1
+    assert main(["book", "4", "--out", str(tmp_path)]) == 1
     assert "holds another site" in capsys.readouterr().err and (tmp_path / "index.html").read_text() == "my page"
     (tmp_path / "index.html").unlink()
     for _ in range(2):  # the book itself may be made anew
-        assert cli.main(["book", "4", "--out", str(tmp_path)]) == 0
+        assert main(["book", "4", "--out", str(tmp_path)]) == 0
 
 
 def test_a_class_sees_one_notebook_alone(monkeypatch):
@@ -206,8 +207,8 @@ def test_a_class_sees_one_notebook_alone(monkeypatch):
         def wait(self):
             return 0
 
-    monkeypatch.setattr(cli.subprocess, "Popen", Server)
-    assert cli.main(["lab", "4", "--slides"]) == 0
+    monkeypatch.setattr(lab.subprocess, "Popen", Server)
+    assert main(["lab", "4", "--slides"]) == 0
     assert "--LabApp.default_url=/doc/tree/04_nice.ipynb" in started
 
 
@@ -267,6 +268,6 @@ def test_every_file_that_is_published_has_a_hash():
 
 
 def test_nbconvert_missing_is_said(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
-    assert cli.main(["slides", "4", "--out", str(tmp_path)]) == 1
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["slides", "4", "--out", str(tmp_path)]) == 1
     assert 'pip install -e ".[publish]"' in capsys.readouterr().err

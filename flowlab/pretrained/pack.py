@@ -19,7 +19,7 @@ from torch import nn
 
 from flowlab import evaluation, models
 from flowlab.pretrained import FOLDER
-from flowlab.recipes import named, splits
+from flowlab.studies import named, splits
 from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint
 
 

@@ -110,7 +110,7 @@ def start() -> dict[str, float]:
     """Seconds from `flowlab lab` to each station on the way to a first moved picture in notebook 00."""
     import lab
 
-    command = [sys.executable, "-c", "import sys; from flowlab.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command = [sys.executable, "-c", "import sys; from flowlab.commands import main; sys.exit(main(sys.argv[1:]))"]
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         root = Path(folder)
         settings = {"IdentityProvider": {"token": ""}, "LabApp": {"expose_app_in_browser": True}}

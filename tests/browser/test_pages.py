@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from engine import serious
 
-from flowlab import cli
+from flowlab.commands import main
 from flowlab.course import base
 from flowlab.lessons.base import order
 from flowlab.publish import scripts
@@ -25,8 +25,8 @@ def site(tmp_path_factory):
     """A deck and a book, made by the commands."""
     fetch_scripts.need(scripts.KATEX, scripts.REVEAL)
     folder = tmp_path_factory.mktemp("site")
-    assert cli.main(["slides", DECK, "--out", str(folder / "slides")]) == 0
-    assert cli.main(["book", *NUMBERS, "--out", str(folder / "book")]) == 0
+    assert main(["slides", DECK, "--out", str(folder / "slides")]) == 0
+    assert main(["book", *NUMBERS, "--out", str(folder / "book")]) == 0
     return folder
 
 

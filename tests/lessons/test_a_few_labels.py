@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from flowlab.densities.mixtures import LatentGaussianMixture, supervised
-from flowlab.experiments import CIRCLES, label_sets, pair
 from flowlab.lessons.a_few_labels import exercises as lesson
 from flowlab.lessons.a_few_labels.explorer import ClickLabels
 from flowlab.lessons.a_few_labels.figures import YOURS, regions
 from flowlab.models import flow_mixture
+from flowlab.studies.flow_mixtures import CIRCLES, label_sets, pair
 
 
 def pick(t, y):

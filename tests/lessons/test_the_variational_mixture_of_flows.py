@@ -9,12 +9,12 @@ import torch
 from torch import Generator
 
 from flowlab import pretrained
-from flowlab.experiments import CIRCLES, PINWHEEL
 from flowlab.lessons.the_variational_mixture_of_flows import figures as draw
 from flowlab.lessons.the_variational_mixture_of_flows import toys
 from flowlab.lessons.the_variational_mixture_of_flows.explorer import YOURS, MixtureTraining, ThreePartitions
 from flowlab.metrics import accuracy, bound_gap
 from flowlab.models import flow_mixture
+from flowlab.studies import CIRCLES, PINWHEEL
 
 # Pictures and explorers
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab import cli, evaluation, models, pretrained
+from flowlab import evaluation, models, pretrained
 from flowlab.bijections import Chain, Inverse, ScaleShift, SinhArcsinh
+from flowlab.commands import main
 from flowlab.densities import Flow, GaussianMixture, StandardNormal
 from flowlab.models import glow, made, maf, nice, realnvp, realnvp_image, registry, spline_flow
 from flowlab.pretrained import pack
@@ -126,8 +127,8 @@ def test_a_recipe_of_another_file_is_saved_found_evaluated_and_sampled(recipes, 
     assert card["recipe"] == json.loads(json.dumps(model.recipe)) and again.recipe == model.recipe
     v = torch.randint(256, (4, 784), generator=generator(1))
     assert torch.equal(evaluation.log_prob(again, v), evaluation.log_prob(model, v))
-    assert cli.main(["evaluate", str(file)]) == 0 and "bits per dimension" in capsys.readouterr().out
-    assert cli.main(["sample", str(file), "--grid", str(tmp_path / "a.png"), "--n", "2"]) == 0
+    assert main(["evaluate", str(file)]) == 0 and "bits per dimension" in capsys.readouterr().out
+    assert main(["sample", str(file), "--grid", str(tmp_path / "a.png"), "--n", "2"]) == 0
 
 
 def test_a_recipe_of_another_file_is_shipped(recipes, tmp_path, monkeypatch):

@@ -10,9 +10,10 @@ import ipywidgets as widgets
 import torch
 from torch import Generator
 
-from flowlab.experiments import Points, short
 from flowlab.lessons.a_few_labels.figures import YOURS, ClickedCircles
 from flowlab.lessons.base.explorer import Explorer, choice, slider
+from flowlab.studies.flow_mixtures import short
+from flowlab.studies.points import Points
 from flowlab.training import History, train
 
 NEAR = 0.06  # how far from a point a click may be
@@ -71,11 +72,11 @@ class ClickLabels(Explorer):
 
         def steps() -> Iterator[History | None]:
             yield None  # so that the buttons answer before q, which takes a moment, is trained
-            plan = short(Points(x, x[rows], labels), 2, Generator().manual_seed(0))
-            seen["look"] = copy.deepcopy(plan.model).eval()
+            trial = short(Points(x, x[rows], labels), 2, Generator().manual_seed(0))
+            seen["look"] = copy.deepcopy(trial.model).eval()
             self.picture.add(seen["look"], anew=True)
-            settings = {**plan.settings, "epochs": self.epochs, "snapshots": 16}
-            yield from train(plan.model, x, **settings)
+            settings = {**trial.settings, "epochs": self.epochs, "snapshots": 16}
+            yield from train(trial.model, x, **settings)
 
         def report(history: History | None) -> None:
             if history is None:

@@ -14,10 +14,10 @@ from torch import Generator, Tensor
 from flowlab import pretrained
 from flowlab.densities import evaluating
 from flowlab.densities.mixtures.variational import Mixture
-from flowlab.experiments import CIRCLES, label_sets
 from flowlab.lessons.base.picture import Picture
 from flowlab.plotting.plane import plane
 from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, tidy
+from flowlab.studies.flow_mixtures import CIRCLES, label_sets
 
 EXTENT = 1.15  # half the width of the frame
 HELD_OUT, SAMPLES, GRID = 2000, 400, 90

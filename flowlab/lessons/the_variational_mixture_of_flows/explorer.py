@@ -11,14 +11,14 @@ import torch
 from torch import Generator
 
 from flowlab.densities.mixtures import falling_temperature
-from flowlab.experiments import PINWHEEL, Points
 from flowlab.lessons.base.explorer import Explorer, choice, slider
 from flowlab.lessons.the_variational_mixture_of_flows.figures import BACKGROUNDS, Partitions, TrainingFilm
 from flowlab.models import flow_mixture
+from flowlab.studies import PINWHEEL, Points
 from flowlab.training import History, train
 
 YOURS = "yours, trained here"
-RECIPES = {"q first (recommended)": "consistent", "the ELBO alone": "elbo"}
+VARIANTS = {"q first (recommended)": "consistent", "the ELBO alone": "elbo"}
 TEMPERATURES = {
     "τ = 1 throughout": None,
     "τ falls to 0.1": falling_temperature(rate=5e-3),
@@ -51,7 +51,7 @@ class MixtureTraining(Explorer):
             caption="Colors: which component claims a place. Bars: how much it claims. Scrub, and watch who wins what.",
             rows=[["run", "snapshot"], ["temperature", "background"]],
         )
-        self.recipe = choice("train with", RECIPES.items())
+        self.recipe = choice("train with", VARIANTS.items())
         self.count = widgets.IntSlider(5, 2, 8, description="components K")
         self.heat = choice("temperature", TEMPERATURES)
         buttons = self.runner("Train a mixture", self._train)
@@ -71,12 +71,12 @@ class MixtureTraining(Explorer):
             generator = Generator().manual_seed(0)
             x = PINWHEEL.truth.sample(PINWHEEL.size, generator)
             nothing = Points(x, x[:0], torch.zeros(0, dtype=torch.long))
-            plan = PINWHEEL.recipes[self.recipe.value](nothing, K, generator)
-            settings = {**plan.settings, "epochs": self.epochs}
+            trial = PINWHEEL.variants[self.recipe.value](nothing, K, generator)
+            settings = {**trial.settings, "epochs": self.epochs}
             temperature = TEMPERATURES[self.heat.value]
             settings["objective"] = dataclasses.replace(settings["objective"], temperature=temperature)
-            self.picture.add(YOURS, 0, plan.model.eval())  # forgets an earlier training
-            yield from train(plan.model, x, snapshots=10, **settings)
+            self.picture.add(YOURS, 0, trial.model.eval())  # forgets an earlier training
+            yield from train(trial.model, x, snapshots=10, **settings)
 
         def report(history: History) -> None:
             self.progress.max, self.progress.value, self.progress.description = history.total, history.step, ""

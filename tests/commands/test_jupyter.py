@@ -7,19 +7,25 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import flowlab
-from flowlab.jupyter import prompt
+from flowlab.commands.jupyter import prompt
 
 
 def test_the_server_finds_the_extension(tmp_path):
     places = {f"JUPYTER_{what}": str(tmp_path / what) for what in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")}
-    environment = {**os.environ, **places, "JUPYTER_CONFIG_PATH": str(Path(flowlab.__file__).parent / "jupyter")}
+    environment = {
+        **os.environ,
+        **places,
+        "JUPYTER_CONFIG_PATH": str(Path(flowlab.__file__).parent / "commands" / "jupyter"),
+    }
     command = [sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.port=0"]
     command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={tmp_path}"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
         said = []
         for line in server.stderr:
             said.append(line)
-            if ("flowlab.jupyter.prompt | extension" in line and "link" not in line) or "is running at" in line:
+            if (
+                "flowlab.commands.jupyter.prompt | extension" in line and "link" not in line
+            ) or "is running at" in line:
                 break
         server.terminate()
     assert "successfully loaded" in said[-1], "".join(said)

@@ -1,7 +1,5 @@
-"""The command `flowlab`, as a person types it."""
+"""The commands about models of digits: `flowlab train`, `evaluate`, `sample`, `models` and `ablation`."""
 
-import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -11,146 +9,55 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from flowlab import cli, model_commands, models, pretrained, recipes
-from flowlab.course import copying
+from flowlab import models, pretrained, studies
+from flowlab.commands import main, sample
 from flowlab.datasets import mnist
-from flowlab.lessons.base import order
-from flowlab.recipes import Recipe, Size
-from flowlab.recipes.base import likelihood
-from flowlab.training import History, save_checkpoint
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """Catch the command that would start JupyterLab."""
-    calls = []
-
-    class Server(contextlib.nullcontext):
-        def __init__(self, command, **settings):
-            super().__init__(self)
-            calls.append((command, settings))
-            self.interrupts = 2
-
-        def wait(self):
-            """Two interrupts come while it runs; it asks, is answered, and ends by itself."""
-            self.interrupts -= 1
-            if self.interrupts >= 0:
-                raise KeyboardInterrupt
-            return 0
-
-    monkeypatch.setattr(cli.subprocess, "Popen", Server)
-    return calls
-
-
-def test_lab_opens_notebook_00(started):
-    assert cli.main(["lab"]) == 0
-    command, settings = started[0]
-    assert any(part.endswith("00_start_here.ipynb") for part in command)
-    assert "--no-browser" not in command
-    assert "JUPYTER_CONFIG_PATH" in settings["env"]
-
-
-def test_lab_takes_a_number_a_port_and_no_browser(started):
-    assert cli.main(["lab", "5", "--port", "9123", "--no-browser"]) == 0
-    command, _ = started[0]
-    assert any("05_" in part for part in command)
-    assert "--port=9123" in command and "--no-browser" in command
-
-
-def test_lab_in_a_folder_of_ones_own_works_on_a_copy(started, tmp_path, monkeypatch):
-    monkeypatch.setattr(copying, "_changed_in_clone", set)  # git cannot be asked while nothing really starts
-    mine = tmp_path / "my course"
-    assert cli.main(["lab", "4", "--in", str(mine)]) == 0
-    command, _ = started[0]
-    assert f"--ServerApp.root_dir={mine}" in command and any(part.endswith("04_nice.ipynb") for part in command)
-    (mine / "04_nice.ipynb").write_text("my work")
-    assert cli.main(["lab", "4", "--in", str(mine)]) == 0
-    assert (mine / "04_nice.ipynb").read_text() == "my work"
-
-
-@pytest.mark.parametrize("user", (0, 1000))
-def test_lab_starts_in_a_container_too(started, monkeypatch, user):
-    monkeypatch.setattr(cli.os, "geteuid", lambda: user, raising=False)
-    assert cli.main(["lab"]) == 0
-    assert ("--allow-root" in started[0][0]) == (user == 0)
-
-
-def test_lab_says_which_notebooks_there_are(started, capsys):
-    assert cli.main(["lab", "77"]) == 1
-    assert "There is no notebook 77. There are: 00, 01" in capsys.readouterr().err
-    assert not started
-
-
-def test_lab_outside_a_clone_says_so(started, capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(order, "NOTEBOOKS", tmp_path / "notebooks")
-    assert cli.main(["lab"]) == 1
-    assert "works from a clone" in capsys.readouterr().err
-    assert not started
-
-
-def test_lab_without_jupyterlab_says_what_to_install(started, capsys, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "jupyterlab" else find(name))
-    assert cli.main(["lab"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and 'pip install -e ".[lab]"' in error
-    assert not started
-
-
-def test_help_has_examples(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["--help"])
-    out = capsys.readouterr().out
-    assert "flowlab lab 5" in out
-    for name in re.findall(r"^  flowlab (\w+)", out, re.M):
-        with pytest.raises(SystemExit, match="0"):
-            cli.main([name, "--help"])
-        assert f"examples:\n  flowlab {name}" in capsys.readouterr().out
-
-
-# --- models of digits: train, evaluate, sample, models ---------------------------------------------------------------
+from flowlab.models import Size
+from flowlab.studies import ImageStudy
+from flowlab.studies.digits import likelihood
+from flowlab.training import History, distributed, save_checkpoint
 
 
 def tiny(name="nice", start=likelihood, **settings):
-    """A recipe that takes a second."""
+    """A study that takes a second."""
     density = {"name": name, "settings": {"features": 784, "hidden": [4], **settings}}
     model = {"name": "dequantized", "settings": {"density": density}}
     brief = {"epochs": 1, "batch_size": 900, "learning_rate": 0.05, "validate_every": 3, "checkpoint_every": 2}
     sizes = {"quick": Size(model, brief, "bundled", "a second"), "full": Size(model, brief, "full", "a GPU")}
-    return Recipe("tiny_mnist", "a test", sizes, start=start)
+    return ImageStudy(name="tiny_mnist", about="a test", sizes=sizes, start=start)
 
 
 @pytest.fixture
 def of_digits(monkeypatch):
-    monkeypatch.setitem(recipes.RECIPES, "tiny_mnist", tiny())
+    monkeypatch.setitem(studies.MNIST, "tiny_mnist", tiny())
 
 
 @pytest.fixture
 def trained(of_digits, tmp_path, capsys):
     """A checkpoint that `flowlab train` wrote."""
-    assert cli.main(["train", "tiny_mnist", "--out", str(tmp_path)]) == 0
+    assert main(["train", "tiny_mnist", "--out", str(tmp_path)]) == 0
     capsys.readouterr()
     return tmp_path / "tiny_mnist_quick.safetensors"
 
 
 def refused(capsys, *arguments):
     """What `flowlab ARGUMENTS` says when it refuses: one line, no traceback."""
-    assert cli.main([str(argument) for argument in arguments]) == 1
+    assert main([str(argument) for argument in arguments]) == 1
     *progress, error = capsys.readouterr().err.splitlines()
     assert error.startswith("flowlab: ") and all("step/s]" in line for line in progress if line)
     return error
 
 
-def test_train_alone_lists_recipes_sizes_and_what_they_take(capsys):
-    assert cli.main(["train"]) == 0
+def test_train_alone_lists_models_sizes_and_what_they_take(capsys):
+    assert main(["train"]) == 0
     out = capsys.readouterr().out
-    for name, recipe in recipes.RECIPES.items():
-        assert f"\n{name}\n  {recipe.about}\n" in out
-        assert all(re.search(rf"^  {size} .*{of.cost}$", out, re.M) for size, of in recipe.sizes.items())
+    for name, study in studies.MNIST.items():
+        assert f"\n{name}\n  {study.about}\n" in out
+        assert all(re.search(rf"^  {size} .*{of.cost}$", out, re.M) for size, of in study.sizes.items())
 
 
 def test_train_says_what_it_does_and_what_came_out(of_digits, tmp_path, capsys):
-    assert cli.main(["train", "tiny_mnist", "--out", str(tmp_path / "runs"), "--seed", "3"]) == 0
+    assert main(["train", "tiny_mnist", "--out", str(tmp_path / "runs"), "--seed", "3"]) == 0
     out = capsys.readouterr().out
     path = tmp_path / "runs" / "tiny_mnist_quick_3.safetensors"
     announced, result = out.split("The run finished 5 steps")
@@ -174,15 +81,13 @@ def test_train_does_not_overwrite_and_resumes(trained, capsys):
     there = refused(capsys, "train", "tiny_mnist", "--out", trained.parent)
     assert f"{trained} is there already" in there and "--resume" in there and "--out" in there
     before = trained.read_bytes()
-    assert cli.main(["train", "tiny_mnist", "--out", str(trained.parent), "--resume"]) == 0
+    assert main(["train", "tiny_mnist", "--out", str(trained.parent), "--resume"]) == 0
     out = capsys.readouterr().out
     assert f"Going on from {trained}" in out and "finished 5 steps" in out
     assert pretrained.find(trained)[1]["metrics"] and len(trained.read_bytes()) == pytest.approx(len(before), abs=200)
     changed = refused(capsys, "train", "tiny_mnist", "--out", trained.parent, "--resume", "--epochs", "2")
     assert "is from another run" in changed
-    assert (
-        cli.main(["train", "tiny_mnist", "--out", str(trained.parent / "new"), "--resume", "--batch-size", "4500"]) == 0
-    )
+    assert main(["train", "tiny_mnist", "--out", str(trained.parent / "new"), "--resume", "--batch-size", "4500"]) == 0
     out = capsys.readouterr().out
     assert "so this starts anew" in out and "1 epoch of 1 steps" in out
 
@@ -202,20 +107,20 @@ def test_ctrl_c_keeps_the_checkpoint_and_says_how_to_go_on(monkeypatch, tmp_path
 
         return model, images, settings | {"objective": objective}
 
-    monkeypatch.setitem(recipes.RECIPES, "tiny_mnist", tiny(start=start))
+    monkeypatch.setitem(studies.MNIST, "tiny_mnist", tiny(start=start))
     command = ["train", "tiny_mnist", "--out", str(tmp_path)]
-    assert cli.main(command) == 130
+    assert main(command) == 130
     out = capsys.readouterr().out
     assert "Stopped at step 3 of 5" in out and "--resume" in out and "bits per dimension" not in out
     assert refused(capsys, *command)
-    assert cli.main([*command, "--resume"]) == 0
+    assert main([*command, "--resume"]) == 0
     assert "The run finished 5 steps" in capsys.readouterr().out
 
 
 def test_train_refuses_in_words(of_digits, tmp_path, capsys, monkeypatch):
     error = refused(capsys, "train", "nice")
-    assert "'nice' was asked for" in error and "nice_mnist, " in error
-    assert "tiny_mnist comes in the sizes quick, full, but 'huge'" in refused(
+    assert "but got 'nice'" in error and "nice_mnist, " in error
+    assert "tiny_mnist comes in the sizes quick, full, but got 'huge'" in refused(
         capsys, "train", "tiny_mnist", "--size", "huge"
     )
     (tmp_path / "file").write_text("not a folder")
@@ -234,7 +139,7 @@ def test_train_refuses_in_words(of_digits, tmp_path, capsys, monkeypatch):
 
 def test_evaluate_a_model_that_ships(tmp_path, capsys):
     file = tmp_path / "nice.json"
-    assert cli.main(["evaluate", "nice_mnist", "--json", str(file)]) == 0
+    assert main(["evaluate", "nice_mnist", "--json", str(file)]) == 0
     out, said = capsys.readouterr().out, pretrained.cards()["nice_mnist"]["bundled"]["metrics"]
     bits, error = map(float, re.search(r"([\d.]+) ± ([\d.]+) bits per dimension", out).groups())
     assert bits == pytest.approx(said["bits_per_dim"], abs=1e-3) and error == pytest.approx(
@@ -251,7 +156,7 @@ def test_evaluate_a_model_that_ships(tmp_path, capsys):
 def test_evaluate_a_checkpoint_on_another_split_with_more_draws_and_strangers(trained, tmp_path, capsys):
     file = tmp_path / "tiny.json"
     command = ["evaluate", str(trained), "--split", "validation", "--draws", "2", "--seed", "5", "--ood"]
-    assert cli.main([*command, "--json", str(file)]) == 0
+    assert main([*command, "--json", str(file)]) == 0
     out, written = capsys.readouterr().out, json.loads(file.read_text())
     assert "2 draws an image, seed 5" in out and "500 bundled validation images" in out
     assert "The weights are the best of" in out
@@ -266,19 +171,19 @@ def test_evaluate_shows_the_clusters_of_a_mixture(tmp_path, capsys):
     density = {"name": "flow_mixture", "settings": {"features": 784, "components": 3, "layers": 1, "hidden": [4]}}
     mixture = models.dequantized(density, generator=torch.Generator().manual_seed(0))
     save_checkpoint(file, mixture, {"plan": {"digits": [0, 1, 2]}})
-    assert cli.main(["evaluate", str(file)]) == 0
+    assert main(["evaluate", str(file)]) == 0
     out = capsys.readouterr().out
     right, nmi = map(float, re.search(r"([\d.]+) % right after matching, NMI ([\d.]+)", out).groups())
     assert 100 / 3 <= right <= 100 and 0 <= nmi <= 1 and "300 bundled test images" in out
     table = torch.tensor([json.loads(row) for row in re.findall(r"digit \d by component: (.*)", out)])
     assert table.shape == (3, 3) and table.sum(1).tolist() == [100, 100, 100]
-    assert cli.main(["sample", str(file), "--grid", str(tmp_path / "a.png"), "--n", "2", "--temperature", "0.5"]) == 0
+    assert main(["sample", str(file), "--grid", str(tmp_path / "a.png"), "--n", "2", "--temperature", "0.5"]) == 0
 
 
 def test_sample_writes_a_grid(trained, tmp_path, capsys):
     def grid(*more):
         file = tmp_path / "grid.png"
-        assert cli.main(["sample", str(trained), "--grid", str(file), *more]) == 0
+        assert main(["sample", str(trained), "--grid", str(file), *more]) == 0
         assert str(file) in capsys.readouterr().out
         return 1 - imread(file)[::3, ::3, 0]  # each pixel of a digit is three, and ink is dark
 
@@ -313,15 +218,15 @@ def test_sample_and_evaluate_refuse_in_words(trained, tmp_path, capsys, monkeypa
     assert "name another place" in refused(capsys, "evaluate", trained, "--json", tmp_path / "none" / "a.json")
     assert "name another place" in refused(capsys, "evaluate", trained, "--json", tmp_path)
     assert "at least one draw" in refused(capsys, "evaluate", trained, "--draws", 0)
-    monkeypatch.setitem(recipes.RECIPES, "tiny_mnist", tiny("made"))
-    assert cli.main(["train", "tiny_mnist", "--out", str(tmp_path / "made")]) == 0
+    monkeypatch.setitem(studies.MNIST, "tiny_mnist", tiny("made"))
+    assert main(["train", "tiny_mnist", "--out", str(tmp_path / "made")]) == 0
     capsys.readouterr()
     made = tmp_path / "made" / "tiny_mnist_quick.safetensors"
     assert "Leave it at 1" in refused(capsys, "sample", made, "--grid", picture, "--temperature", 0.5)
 
 
 def test_models_lists_what_ships(capsys):
-    assert cli.main(["models"]) == 0
+    assert main(["models"]) == 0
     lines, cards = capsys.readouterr().out.splitlines(), pretrained.cards()
     for name, card in cards.items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
@@ -331,7 +236,7 @@ def test_models_lists_what_ships(capsys):
         number = f"{card['metrics']['bits_per_dim']:.3f} bits/dim" if digits else f"{card['metrics']['gap']:.3f} nats"
         assert number in line
     assert "a bound by dequantization" in "\n".join(lines)
-    assert cli.main(["models", "--json"]) == 0
+    assert main(["models", "--json"]) == 0
     left_out = pretrained.left_out()
     printed = json.loads(capsys.readouterr().out)
     assert {name for name, card in printed.items() if card.pop("inside")} == set(cards)
@@ -343,24 +248,25 @@ def test_models_lists_what_ships(capsys):
 
 
 def test_of_several_processes_one_speaks(of_digits, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(model_commands.distributed, "rank", lambda: 1)
-    monkeypatch.setattr(recipes, "train", lambda trial, path: (History(5), {}))
-    assert cli.main(["train", "tiny_mnist", "--out", str(tmp_path)]) == 130
+    monkeypatch.setattr(distributed, "rank", lambda: 1)
+    monkeypatch.setattr(studies, "fit_and_evaluate", lambda trial, path: (History(5), {}))
+    assert main(["train", "tiny_mnist", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().out == ""
 
 
 def test_ablation_prints_what_the_package_holds_and_refuses_what_it_does_not_know(capsys):
-    assert cli.main(["ablation", "--known"]) == 0
+    assert main(["ablation", "--known"]) == 0
     printed = capsys.readouterr().out
     assert "mixture_mnist" in printed and "without neighbors" in printed and "ELBO alone" in printed
-    assert cli.main(["ablation", "--variants", "without hope"]) == 1
-    assert "The variants are 'all', 'without neighbors'" in capsys.readouterr().err
+    assert main(["ablation", "--variants", "without hope"]) == 1
+    assert "The variants of mixture_mnist are 'all', 'without neighbors'" in capsys.readouterr().err
+    assert main(["ablation", "nice_mnist"]) == 1 and "The mixtures are mixture_mnist_five" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--batch-size", "--epochs", "--shards"])
 def test_counts_of_zero_are_refused_before_anything_is_announced(option, capsys):
     with pytest.raises(SystemExit):
-        cli.main(["train", "nice_mnist", option, "0"])
+        main(["train", "nice_mnist", option, "0"])
     heard = capsys.readouterr()
     assert "expected a whole number of at least 1, but got '0'" in heard.err and not heard.out
 
@@ -368,6 +274,6 @@ def test_counts_of_zero_are_refused_before_anything_is_announced(option, capsys)
 def test_a_draw_that_fails_leaves_no_picture(tmp_path, capsys):
     fail = lambda *_: (_ for _ in ()).throw(ValueError("no draw today"))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model_commands, "draw", fail)
-        assert cli.main(["sample", "nice_mnist", "--grid", str(tmp_path / "b.png")]) == 1
+        patch.setattr(sample, "draw", fail)
+        assert main(["sample", "nice_mnist", "--grid", str(tmp_path / "b.png")]) == 1
     assert "no draw today" in capsys.readouterr().err and not (tmp_path / "b.png").exists()

@@ -74,7 +74,7 @@ importlib.machinery.PathFinder.find_spec = find_spec
 for name in [name for name in sys.modules if name.partition(".")[0] in blocked]:
     del sys.modules[name]
 import flowlab
-from flowlab.cli import main
+from flowlab.commands import main
 for module in pkgutil.walk_packages(flowlab.__path__, "flowlab."):
     if module.name.split(".")[1] not in ("lessons", "publish"):
         importlib.import_module(module.name)

@@ -1,4 +1,4 @@
-"""Recipes for MNIST: each size is what it says, learns, stops and goes on, and its card says what came out."""
+"""Studies of MNIST: each size is what it says, learns, stops and goes on, and its card says what came out."""
 
 import os
 import signal
@@ -7,25 +7,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flowlab import evaluation, models, recipes
+from flowlab import evaluation, models, studies
 from flowlab.datasets import mnist
 from flowlab.densities import VariationalDequantized, negative_bound
-from flowlab.recipes import RECIPES, Recipe, Size
-from flowlab.recipes.base import likelihood
-from flowlab.recipes.densities import DENSITIES, NICE
+from flowlab.models import SIZES, Size
+from flowlab.studies import MNIST, ImageStudy, fit_and_evaluate
+from flowlab.studies.digits import DENSITIES, NICE, likelihood
 from flowlab.training import CheckpointError, fit, load_checkpoint, read_checkpoint
 
-NAMES = [recipe.name for recipe in DENSITIES]
+NAMES = [study.name for study in DENSITIES]
 SMALL = {"name": "dequantized", "settings": {"density": {"name": "nice", "settings": {"features": 784, "hidden": [4]}}}}
 BRIEF = {"epochs": 3, "batch_size": 1500, "learning_rate": 0.05, "validate_every": 3, "checkpoint_every": 2}
-TINY = Recipe("tiny_mnist", "a test", {"quick": Size(SMALL, BRIEF, "bundled", "a second")})
+TINY = ImageStudy(name="tiny_mnist", about="a test", sizes={"quick": Size(SMALL, BRIEF, "bundled", "a second")})
 
 
-def test_each_recipe_has_a_quick_size_inside_the_package_and_a_full_one():
-    assert set(NAMES) <= set(RECIPES) and all(RECIPES[name].name == name for name in RECIPES)
-    for recipe in RECIPES.values():
-        assert recipe.about and recipe.size("quick").data == "bundled" and recipe.size("full").data == "full"
-        assert all(size.cost for size in recipe.sizes.values())
+def train(study, path, **settings):
+    trial = study.trial(**settings)
+    return trial.model, *fit_and_evaluate(trial, path, progress=False)
+
+
+def test_each_study_has_a_quick_size_inside_the_package_and_a_full_one():
+    assert set(NAMES) <= set(MNIST) and all(MNIST[name].name == name for name in MNIST)
+    for study in MNIST.values():
+        assert study.about and study.size("quick").data == "bundled" and study.size("full").data == "full"
+        assert all(size.cost for size in study.sizes.values()) and study.sizes is SIZES[study.name]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,7 @@ def test_each_recipe_has_a_quick_size_inside_the_package_and_a_full_one():
     ],
 )
 def test_the_full_sizes_build(name, millions):
-    model = models.build(RECIPES[name].size("full").model)
+    model = models.build(MNIST[name].size("full").model)
     count = sum(p.numel() for p in model.parameters())
     assert count > 1e6 if millions is None else count == pytest.approx(millions * 1e6, rel=0.01)
     assert isinstance(model, VariationalDequantized) == ("variational" in name)
@@ -52,7 +57,7 @@ def test_the_papers_optimizers_are_stated_and_used():
     assert (training["betas"], training["eps"], training["learning_rate"]) == ((0.9, 0.99), 1e-4, 1e-3)
     assert (training["epochs"], training["batch_size"], training["schedule"]) == (1500, 200, "constant")
     for name in ("maf_mnist", "realnvp_dense_mnist", "made_mog_mnist"):  # an epoch of 50,000 in batches of 100
-        training = RECIPES[name].size("full").training
+        training = MNIST[name].size("full").training
         assert training["weight_decay"] == 1e-6 and training["patience"] * training["validate_every"] == 30 * 500
     trial = TINY.trial(betas=(0.5, 0.6), eps=1e-3, weight_decay=0.1)
     adam = trial.settings["optimizer"](trial.model.parameters())
@@ -65,7 +70,7 @@ def test_the_papers_optimizers_are_stated_and_used():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_few_steps_of_the_quick_size_help(name):
-    trial = RECIPES[name].trial()
+    trial = MNIST[name].trial()
     settings = {key: value for key, value in trial.settings.items() if key != "epochs"}
     settings |= {"steps": 8, "batch_size": 64, "validation": trial.settings["validation"][:64], "validate_every": 1}
     history = fit(trial.model, trial.data[:500], progress=False, **settings)
@@ -95,7 +100,7 @@ def test_a_trial_is_its_seed_and_its_images():
     assert TINY.trial().settings["epochs"] == 3
 
 
-def test_a_recipe_may_be_for_some_digits():
+def test_a_study_may_be_of_some_digits():
     few = replace(TINY, digits=(3, 7)).trial()
     assert all(part.labels.unique().tolist() == [3, 7] for part in few.splits)
     assert len(few.data) == len(few.splits.train.labels) < 1000 and few.card["plan"]["digits"] == [3, 7]
@@ -114,7 +119,7 @@ def test_nice_starts_with_its_diagonal_at_the_scale_of_the_pixels():
 
 def test_training_writes_weights_and_a_card_with_the_evaluation(tmp_path):
     path = tmp_path / "tiny.safetensors"
-    model, history, card = TINY.train("quick", path, seed=2, progress=False)
+    model, history, card = train(TINY, path, seed=2)
     tensors, written = read_checkpoint(path)
     assert written["metrics"] == {
         **card["metrics"],
@@ -126,7 +131,7 @@ def test_training_writes_weights_and_a_card_with_the_evaluation(tmp_path):
     assert written["training"] == {"schedule": "cosine", **BRIEF} and written["data"]["training"] == 4500
     again = models.build(written["recipe"])
     load_checkpoint(path, again)
-    test = recipes.splits("bundled").test
+    test = studies.splits("bundled").test
     assert evaluation.evaluate(again, *test)["metrics"] == card["metrics"]
     assert all(torch.equal(value, tensors[name]) for name, value in model.state_dict().items())
 
@@ -151,33 +156,33 @@ def interrupting(at):
 
 def test_a_stopped_run_keeps_its_checkpoint_and_goes_on_to_the_same_end(tmp_path):
     path, stopping = tmp_path / "stopped.safetensors", replace(TINY, start=interrupting(4))
-    _, history, card = stopping.train("quick", path, progress=False)
+    _, history, card = train(stopping, path)
     assert history.step == 5 and not history.ended and "metrics" not in card
-    model, history, card = stopping.train("quick", path, progress=False)
+    model, history, card = train(stopping, path)
     assert history.step == 9 and history.ended and read_checkpoint(path)[1]["metrics"]["bits_per_dim"] > 0
-    undisturbed, _, same = TINY.train("quick", tmp_path / "whole.safetensors", progress=False)
+    undisturbed, _, same = train(TINY, tmp_path / "whole.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), undisturbed.parameters(), strict=True))
     assert card["metrics"] == same["metrics"]
     with pytest.raises(CheckpointError, match="from another run"):
-        TINY.train("quick", path, seed=1, progress=False)
+        train(TINY, path, seed=1)
 
 
 def test_patience_ends_a_run(tmp_path):
     settings = BRIEF | {"epochs": 50, "learning_rate": 1e-12, "validate_every": 1, "patience": 2}
     impatient = replace(TINY, sizes={"quick": Size(SMALL, settings, "bundled")})
-    _, history, card = impatient.train("quick", tmp_path / "tiny.safetensors", progress=False)
+    _, history, card = train(impatient, tmp_path / "tiny.safetensors")
     assert history.step < 150 and history.ended and history.reason == "patience" and "metrics" in card
 
 
 def test_what_cannot_be_had_is_refused_in_words():
-    with pytest.raises(ValueError, match="nice_mnist comes in the sizes quick, compact, full, but 'huge' was asked"):
-        NICE.trial("huge")
-    with pytest.raises(ValueError, match=""""full" or "bundled", but 'half' was asked"""):
-        recipes.splits("half")
+    with pytest.raises(ValueError, match="nice_mnist comes in the sizes quick, compact, full, but got 'huge'"):
+        NICE.trial(size="huge")
+    with pytest.raises(ValueError, match=""""full" or "bundled", but got 'half'"""):
+        studies.splits("half")
 
 
 def test_the_full_size_needs_the_full_mnist(monkeypatch, tmp_path):
     monkeypatch.setenv("FLOWLAB_DATA", str(tmp_path))
     monkeypatch.setattr(mnist, "_cache_folder", lambda: tmp_path / "cache")
     with pytest.raises(mnist.MNISTError, match="Set FLOWLAB_DATA"):
-        NICE.trial("full")
+        NICE.trial(size="full")

@@ -1,0 +1,31 @@
+"""`flowlab book`: a site from notebooks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from flowlab.commands.base import needs
+
+ABOUT = "write notebooks as a static site that needs no network: to read, to search, to host anywhere"
+EXAMPLES = """\
+flowlab book --out book          all notebooks; open book/index.html
+flowlab book 04 05 --out book    these two
+
+The first time, KaTeX is downloaded, and checked."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number of a notebook (default: all)")
+    parser.add_argument("--out", dest="folder", type=Path, required=True, help="folder to write to")
+
+
+def run(options: argparse.Namespace) -> int:
+    from flowlab.course import base
+
+    paths = base.notebooks(options.notebooks)
+    needs("nbconvert", "publish", "What makes pages, nbconvert,")
+    from flowlab.publish import book
+
+    print(book.write(paths, options.folder))
+    return 0
