@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 
 from flowlab import densities
 from flowlab.densities.mixtures import GaussianMixture, Prior, SingularComponent
+from flowlab.metrics import accuracy
+from flowlab.tables import TableWarning, typical_deviation
 
 SETTINGS = {
     "no floor": {"floor": 0.0},
@@ -69,7 +71,9 @@ def test_what_em_raises_never_falls(name, seed, K, D, how):
         assert step.objective >= step.bound - 1e-9, "and the objective is above it"
         if "prior" not in settings:
             assert step.objective == step.log_likelihood >= last - 1e-9
-        assert torch.linalg.eigvalsh(step.covariances).min() >= settings["floor"] - 1e-9
+        e = torch.linalg.eigvalsh(step.covariances / torch.outer(mixture.unit, mixture.unit))
+        assert e.min() >= settings["floor"] - 1e-9
+        assert step.at_floor == (e[:, 0] < settings["floor"] + 1e-9).nonzero().flatten().tolist()
         last = step.objective
 
 
@@ -97,16 +101,20 @@ def test_no_other_parameters_lie_higher_on_the_bound(seed):
             pi = (mixture.weights.log() + scale * torch.randn(2, generator=g)).softmax(-1)
             mu = mixture.means + scale * torch.randn(2, 2, generator=g)
             # The constructor applies the constraints: the floor and the diagonal.
-            moved = GaussianMixture(mu, A @ mixture.covariances @ A.mT, weights=pi, **settings)
+            moved = GaussianMixture(mu, A @ mixture.covariances @ A.mT, weights=pi, unit=mixture.unit, **settings)
             assert moved.bound(x, r) < top, name
 
 
 def test_the_floor_raises_eigenvalues_and_no_more():
     x = points(0) @ torch.tensor([[1.0, 1.0], [0.9, 1.1]], dtype=torch.float64)
-    free, kept = (GaussianMixture.fit(x, 1, floor=floor) for floor in (0.0, 0.2))
-    e, V = torch.linalg.eigh(free.covariances[0])
-    assert e[0] < 0.2 < e[1]
-    torch.testing.assert_close(kept.covariances[0], V @ torch.diag(e.clamp_min(0.2)) @ V.T)
+    free = GaussianMixture.fit(x, 1, floor=0.0)
+    with pytest.warns(TableWarning, match="1 of 1 components lie on points .* at 0.2 of the variance"):
+        kept = GaussianMixture.fit(x, 1, floor=0.2)
+    u = typical_deviation(x)
+    e, V = torch.linalg.eigh(free.covariances[0] / torch.outer(u, u))
+    assert e[0] < 0.2 < e[1] and kept.at_floor == [0] and free.at_floor == []
+    raised = V @ torch.diag(e.clamp_min(0.2)) @ V.T
+    torch.testing.assert_close(kept.covariances[0], torch.outer(u, u) * raised)
 
 
 def test_hard_em_raises_its_own_bound():
@@ -307,7 +315,8 @@ def test_fit_skips_the_starts_that_collapse_and_raises_when_all_do():
     line = torch.arange(10.0).unsqueeze(-1) * torch.ones(2)
     with pytest.raises(SingularComponent):
         GaussianMixture.fit(line, 2, floor=0.0, restarts=3)
-    assert math.isfinite(GaussianMixture.fit(line, 2, restarts=3).objective(line))
+    with pytest.warns(TableWarning, match="2 of 2 components"):
+        assert math.isfinite(GaussianMixture.fit(line, 2, restarts=3).objective(line))
 
 
 def test_an_empty_component_keeps_its_place_and_does_no_harm():
@@ -329,7 +338,8 @@ def test_an_empty_component_keeps_its_place_and_does_no_harm():
 
 def test_far_points_are_handled_and_points_beyond_number_refused():
     x = torch.cat((points(0), torch.tensor([[1e8, -1e8]])))
-    fitted = GaussianMixture.fit(x, 3, restarts=2, generator=generator(0))
+    with pytest.warns(TableWarning, match="1 of 3 components"):
+        fitted = GaussianMixture.fit(x, 3, restarts=2, generator=generator(0))
     r = fitted.responsibilities(x)
     assert torch.isfinite(fitted.log_prob(x)).all()
     torch.testing.assert_close(r.sum(-1), torch.ones_like(r[:, 0]))
@@ -357,12 +367,54 @@ def test_duplicates_count_and_more_components_than_distinct_points_are_refused()
     torch.testing.assert_close(a.covariances, b.covariances)
     few = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]]).repeat(10, 1)
     for how in ("kmeans++", "random"):
-        fitted = GaussianMixture.fit(few, 3, how=how, generator=generator(0))
+        with pytest.warns(TableWarning, match="3 of 3 components"):
+            fitted = GaussianMixture.fit(few, 3, how=how, generator=generator(0))
         assert sorted(fitted.means.round(decimals=6).tolist()) == [[0.0, 0.0], [0.0, 2.0], [1.0, 0.0]]
         with pytest.raises(ValueError, match=r"from 1 to 3 components, as many as there are distinct .* but got 4"):
             GaussianMixture.fit(few, 4, how=how)
     with pytest.raises(ValueError, match=r"from 1 to 20 components.* but got 21"):
         GaussianMixture.fit(x, 21)
+
+
+@pytest.mark.parametrize("scale", (1e-12, 1e-6, 1e-3, 1.0, 1e6, (1.0, 1e-9), (1e6, 1e-6)), ids=str)
+def test_units_do_not_matter(scale):
+    """Meters for cells, teslas for hearts: the same clusters and, but for the Jacobian, the same likelihood."""
+    x, truth = blobs()
+    s = torch.as_tensor(scale, dtype=torch.float64).expand(2)
+    plain = GaussianMixture.fit(x, 3, restarts=3, generator=generator(0))
+    scaled = GaussianMixture.fit(x * s, 3, restarts=3, generator=generator(0))
+    assert scaled.objective(x * s) + float(s.log().sum()) == pytest.approx(plain.objective(x), abs=1e-6)
+    labels, found = truth.responsibilities(x).argmax(-1), scaled.responsibilities(x * s).argmax(-1)
+    assert accuracy(labels, found) > 0.99
+    with pytest.warns(TableWarning):
+        held, shrunk = (GaussianMixture.fit(y, 3, floor=0.5, generator=generator(0)) for y in (x, x * s))
+    torch.testing.assert_close(shrunk.covariances / torch.outer(s, s), held.covariances)
+
+
+DEGENERATE = {
+    "constant column": lambda x: torch.stack((x[:, 0], torch.full_like(x[:, 0], 3.0)), 1),
+    "constant column of 0": lambda x: torch.stack((x[:, 0], torch.zeros_like(x[:, 0])), 1),
+    "equal columns": lambda x: x[:, :1].repeat(1, 2),
+    "two values": lambda x: torch.stack((x[:, 0], (x[:, 1] > 0).double()), 1),
+    "copies": lambda x: torch.cat((x[:6], x[:1].repeat(54, 1))),
+    "as many points as components": lambda x: x[:3],
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_where_the_floor_holds_components_fit_says_so(name):
+    x = DEGENERATE[name](points(0))
+    with pytest.warns(TableWarning, match="components lie on points that do not span the space"):
+        mixture = GaussianMixture.fit(x, 3, restarts=3, generator=generator(0))
+    assert mixture.at_floor and math.isfinite(mixture.objective(x))
+    assert mixture.step(x).at_floor == mixture.at_floor
+
+
+def test_no_word_of_a_floor_that_holds_nothing(recwarn):
+    x, _ = blobs()
+    assert GaussianMixture.fit(x, 3, generator=generator(0)).at_floor == []
+    assert GaussianMixture.fit(x[:, 0].numpy(), 2, generator=generator(0)).means.shape == (2, 1), "one column"
+    assert not recwarn
 
 
 nan = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [math.inf, 0.0]])
@@ -371,10 +423,10 @@ nan = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [math.inf, 0.0]])
 @pytest.mark.parametrize(
     "call, words",
     (
-        (lambda: GaussianMixture.fit(nan, 1), r"2 of 3 have NaN or infinity, the first in row 1"),
+        (lambda: GaussianMixture.fit(nan, 1), r"NaN or infinity in 2 of 3 rows, the first in row 1, column 0"),
         (lambda: GaussianMixture(torch.zeros(2, 2)).step(nan), "NaN or infinity"),
         (lambda: GaussianMixture(torch.zeros(2, 2)).bic(nan), "NaN or infinity"),
-        (lambda: GaussianMixture.fit(torch.zeros(5), 1), r"shape \(N, D\), but got \(5,\)"),
+        (lambda: GaussianMixture.fit(torch.zeros(5, 1, 1), 1), r"a table \(N, D\) .* but got \(5, 1, 1\)"),
         (lambda: GaussianMixture.fit(torch.zeros(0, 2), 1), r"but got \(0, 2\)"),
         (lambda: GaussianMixture.fit(points(), 0), "from 1 to 60 components.* but got 0"),
         (lambda: GaussianMixture.fit(points(), 2, how="best"), "'kmeans\\+\\+' or 'random', but 'best'"),
@@ -386,6 +438,7 @@ nan = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [math.inf, 0.0]])
         ),
         (lambda: GaussianMixture(torch.zeros(2, 2), weights=torch.tensor([0.5, 0.6])), "weights that sum to one"),
         (lambda: GaussianMixture(torch.zeros(2, 2).long()), "floating-point means"),
+        (lambda: GaussianMixture(torch.zeros(2, 2), unit=torch.zeros(2)), "2 positive numbers as unit"),
         (lambda: GaussianMixture(torch.zeros(2, 2), prior=Prior(torch.eye(3), 5.0)), "prior in 2 dimensions"),
         (lambda: GaussianMixture(torch.zeros(2, 2)).maximization(points(), torch.ones(60, 3)), r"\(60, 2\), but got"),
         (lambda: Prior(-torch.eye(2), 5.0), "positive definite"),

@@ -1,7 +1,16 @@
 """One's own data: the door that takes it (``door.py``), and what in it is no density (``description.py``)."""
 
-from flowlab.tables.description import Column, Description, Finding, TableWarning, describe, spread, warn
-from flowlab.tables.door import Table, as_table, as_tensor, check_finite
+from flowlab.tables.description import (
+    Column,
+    Description,
+    Finding,
+    TableWarning,
+    describe,
+    spread,
+    typical_deviation,
+    warn,
+)
+from flowlab.tables.door import Table, as_rows, as_table, as_tensor, check_finite
 
 __all__ = [
     "Column",
@@ -9,10 +18,12 @@ __all__ = [
     "Finding",
     "Table",
     "TableWarning",
+    "as_rows",
     "as_table",
     "as_tensor",
     "check_finite",
     "describe",
     "spread",
+    "typical_deviation",
     "warn",
 ]

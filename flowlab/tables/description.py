@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from flowlab.tables.door import Table, as_table, as_tensor, check_finite
+from flowlab.tables.door import as_rows, as_tensor
 
 NUMBERS = 500_000  # that are looked at; of a larger table, evenly spaced rows
 MOST_COLUMNS = 200  # among which weighted sums are looked for
@@ -77,13 +77,8 @@ def describe(x: Any) -> Description:
     Raises:
         TypeError, ValueError: as ``as_table``; for numbers that are NaN or infinite, naming the first row; for no rows.
     """
-    values, names = as_table(x, "the table")
-    if values.ndim == 1:
-        values, names = values[:, None], None
-    if values.ndim != 2 or not values.numel():
-        raise ValueError(f"Expected a table (N, D) with at least one row and column, but got {tuple(values.shape)}.")
-    check_finite(Table(values, names), "the table")
-    values = values.detach().cpu()
+    values, names = as_rows(x, "the table")
+    values = values.cpu()
     look = _Look(values[:: -(-values.numel() // NUMBERS)], names, len(values))
     findings = [Finding(kind, *found) for kind, find in FINDERS.items() for found in find(look)]
     return Description(len(values), look.columns, tuple(findings))
@@ -97,6 +92,15 @@ def warn(x: Any, stacklevel: int = 1) -> None:
     sentences = [finding.sentence for finding in describe(x).findings if finding.kind != "heavy tails"]
     if sentences:
         warnings.warn("\n- ".join(["flowlab.describe(x) finds:", *sentences]), TableWarning, stacklevel + 1)
+
+
+def typical_deviation(x: Tensor) -> Tensor:
+    """The standard deviation that a Gaussian with the same quartiles has: ``(N, D)`` to ``(D,)``. No far value moves it.
+
+    The quartiles of N(0, 1) are 1.349 apart (1.349 = 2 Φ⁻¹(¾)).
+    """
+    s = x.sort(0).values
+    return (s[(3 * len(s)) // 4] - s[len(s) // 4]) / 1.349
 
 
 def spread(column: Any, *, generator: Generator | None = None) -> Tensor:
@@ -131,9 +135,8 @@ class _Look:
         self.sorted = s = x.sort(0).values
         self.distinct = (s.diff(dim=0) != 0).sum(0) + 1
         self.median, mean, std = s[self.N // 2], x.mean(0), x.std(0, correction=0)
-        # The standard deviation as a Gaussian has it between these quartiles, which far values do not move.
-        self.typical = (s[(3 * self.N) // 4] - s[self.N // 4]) / 1.349
-        off = (x - self.median).abs() / torch.where(self.typical > 0, self.typical, torch.inf)
+        typical = typical_deviation(x)
+        off = (x - self.median).abs() / torch.where(typical > 0, typical, torch.inf)
         self.farthest, self.far = off.max(0), (off > 10).sum(0)
         self.constant = (self.distinct == 1) | (std <= 1e-12 * mean.abs())  # but for rounding
         self.whole = (x == x.round()).all(0)

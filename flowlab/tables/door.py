@@ -66,6 +66,25 @@ def as_table(x: Any, what: str = "x") -> Table:
     return Table(_from_numpy(_numbers(x, what)), _labels(x))
 
 
+def as_rows(x: Any, what: str = "x") -> Table:
+    """A table of at least one row and column, ``(N, D)``, of finite numbers: one column ``(N,)`` is ``(N, 1)``.
+
+    Raises:
+        TypeError, ValueError: as ``as_table``; for another shape; for NaN or infinity, naming the first row and column.
+    """
+    values, names = as_table(x, what)
+    values = values.detach()
+    if values.ndim == 1:
+        values, names = values.unsqueeze(-1), None
+    if values.ndim != 2 or not values.numel():
+        raise ValueError(
+            f"Expected {what} as a table (N, D) of at least one row and column, but got {tuple(values.shape)}."
+        )
+    table = Table(values, names)
+    check_finite(table, what)
+    return table
+
+
 def check_finite(table: Table, what: str = "x") -> None:
     """Raise ValueError, naming the first row and column, where numbers ``(N, ...)`` are NaN or infinite."""
     values, names = table

@@ -10,14 +10,16 @@ log p(x; θ), and M moves θ to its top. So log p(x; θ) never falls.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from flowlab import densities
+from flowlab.tables import TableWarning, as_rows, typical_deviation
 
 
 class SingularComponent(ValueError):
@@ -40,6 +42,7 @@ class EMStep(NamedTuple):
     means: Tensor  # (K, D)
     covariances: Tensor  # (K, D, D)
     empty: list[int]  # components that no point chose: weight 0, mean and covariance as they were
+    at_floor: list[int]  # components whose covariance would be flatter, were it not for the floor
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,8 @@ class GaussianMixture(densities.GaussianMixture):
     ``GaussianMixture(means, covariances)`` is one as given, and ``step(x)`` takes it one step on.
 
     What never falls: mean log p(x) + log p(θ)/N, the ``objective``, log p(θ) being there with a ``prior`` only.
-    ``floor`` keeps that true, because it is a constraint: among all Σ ⪰ floor·I the best is the weighted covariance
-    with its eigenvalues raised to the floor. ``ridge`` adds a multiple of the identity *after* the M-step, as
+    ``floor`` keeps that true, because it is a constraint: with each column of x divided by its ``unit``, the best among
+    all Σ ⪰ floor·I is the weighted covariance with its eigenvalues raised to the floor. ``ridge`` adds a multiple of the identity *after* the M-step, as
     scikit-learn's ``reg_covar`` does: no step of anything, so the objective may fall.
 
     Args:
@@ -93,9 +96,13 @@ class GaussianMixture(densities.GaussianMixture):
         covariances: ``(K, D, D)``; the identity when left out.
         weights: ``(K,)``, positive and summing to one; equal when left out.
         diagonal: whether the M-step keeps the diagonal of each covariance only.
-        floor: least eigenvalue of a covariance (a variance, in squared units of x); 0 for none.
-        ridge: added to the diagonal of each covariance; 0 for none.
+        floor: least eigenvalue of a covariance, in squares of ``unit``: a share of the variance of x; 0 for none.
+        unit: ``(D,)``, the scale of each column. ``start`` and ``fit`` take ``typical_deviation`` of x; 1 if left out.
+        ridge: added to the diagonal of each covariance, in squared units of x; 0 for none.
         prior: log p(θ), for a maximum a posteriori fit.
+
+    Attributes:
+        at_floor: which components the floor holds: those on points that do not span the space.
 
     Raises:
         ValueError: for means, covariances or weights that make no mixture, and for points that are not finite.
@@ -110,6 +117,7 @@ class GaussianMixture(densities.GaussianMixture):
         weights: Tensor | None = None,
         diagonal: bool = False,
         floor: float = 1e-6,
+        unit: Tensor | None = None,
         ridge: float = 0.0,
         prior: Prior | None = None,
     ) -> None:
@@ -123,7 +131,14 @@ class GaussianMixture(densities.GaussianMixture):
             raise ValueError(
                 f"GaussianMixture expected a prior in {self.features} dimensions, but got {prior.scale.shape[-1]}."
             )
+        unit = torch.ones(self.features) if unit is None else unit
+        if unit.shape != (self.features,) or not bool((unit > 0).all()):
+            raise ValueError(
+                f"GaussianMixture expected {self.features} positive numbers as unit, but got {unit.tolist()}."
+            )
         self.diagonal, self.floor, self.ridge, self.prior = diagonal, floor, ridge, prior
+        self.register_buffer("unit", unit.to(self.means), persistent=False)
+        self.at_floor: list[int] = []
         # The start obeys the same constraints as all that follows.
         S = self.covariances
         self._set_covariances(torch.diag_embed(S.diagonal(dim1=-2, dim2=-1)) if diagonal else S)
@@ -131,23 +146,27 @@ class GaussianMixture(densities.GaussianMixture):
     @classmethod
     def start(
         cls,
-        x: Tensor,
+        x: Any,
         components: int,
         *,
         how: str = "kmeans++",
         generator: Generator | None = None,
-        **settings,
+        **settings: Any,
     ) -> GaussianMixture:
         """A mixture to begin EM with: K of the points as means, the spread around them as one covariance for all.
 
+        Distances are measured with each column divided by its standard deviation.
+
         Args:
-            x: ``(N, D)``.
+            x: ``(N, D)``, whatever ``flowlab.tables`` takes.
             components: K, no more than there are distinct points.
             how: "kmeans++" draws each mean with a chance in proportion to its squared distance from the nearest one
                 so far (Arthur and Vassilvitskii, 2007); "random" draws any distinct points.
             settings: of the mixture: ``diagonal``, ``floor``, ``ridge``, ``prior``.
         """
         x = _points(x)
+        std = x.std(0, correction=0)
+        scale = torch.where(std > 0, std, 1.0)
         distinct = x.unique(dim=0)
         if not 1 <= components <= len(distinct):
             raise ValueError(
@@ -155,22 +174,22 @@ class GaussianMixture(densities.GaussianMixture):
                 f"among the {len(x)} given, but got {components}."
             )
         if how == "kmeans++":
-            mu = _kmeans_plus_plus(x, components, generator)
+            mu = x[_kmeans_plus_plus(x / scale, components, generator)]
         elif how == "random":
             mu = distinct[torch.randperm(len(distinct), generator=generator, device=x.device)[:components]]
         else:
             raise ValueError(f"A start is 'kmeans++' or 'random', but {how!r} was given.")
-        e = x - mu[torch.cdist(x, mu).argmin(-1)]
+        e = x - mu[torch.cdist(x / scale, mu / scale).argmin(-1)]
         # Points that all are means have no spread around them; the floor, or the singular component, answers for that.
         S = e.T @ e / len(x)
-        mixture = cls(mu, **settings)
+        mixture = cls(mu, **{"unit": _unit(x), **settings})
         mixture._set_covariances((torch.diag(S.diagonal()) if mixture.diagonal else S).repeat(components, 1, 1))
         return mixture
 
     @classmethod
     def fit(
         cls,
-        x: Tensor,
+        x: Any,
         components: int,
         *,
         restarts: int = 1,
@@ -178,12 +197,12 @@ class GaussianMixture(densities.GaussianMixture):
         tolerance: float = 1e-7,
         how: str = "kmeans++",
         generator: Generator | None = None,
-        **settings,
+        **settings: Any,
     ) -> GaussianMixture:
-        """The best of several fits by EM: that of the highest objective on ``x``.
+        """The best of several fits by EM: that of the highest objective on ``x``. Warns when the floor holds some of it.
 
         Args:
-            x: ``(N, D)``.
+            x: ``(N, D)``, whatever ``flowlab.tables`` takes.
             components: K.
             restarts: how many starts are tried.
             steps: the most steps of each; one ends earlier when a step gains less than ``tolerance`` nats a point.
@@ -206,7 +225,17 @@ class GaussianMixture(densities.GaussianMixture):
                 best = value, mixture
         if best is None:
             raise failed
-        return best[1]
+        mixture = best[1]
+        if mixture.at_floor:
+            warnings.warn(
+                f"{len(mixture.at_floor)} of {components} components lie on points that do not span the space: a "
+                f"constant or a dependent column, copies of a row, or too few points. The floor holds them, at "
+                f"{mixture.floor:g} of the variance of x, and how likely they make these points says nothing. Take "
+                f"fewer components or a prior, or drop what flowlab.describe(x) names.",
+                TableWarning,
+                stacklevel=2,
+            )
+        return mixture
 
     def run(self, x: Tensor, steps: int = 500, tolerance: float = 1e-7) -> Iterator[float]:
         """Take steps until one gains less than ``tolerance``, and yield the objective after each (nats a point)."""
@@ -238,6 +267,7 @@ class GaussianMixture(densities.GaussianMixture):
             self.means.detach().clone(),
             self.covariances,
             empty,
+            self.at_floor,
         )
 
     @torch.no_grad()
@@ -344,7 +374,8 @@ class GaussianMixture(densities.GaussianMixture):
     @torch.no_grad()
     def _set_covariances(self, S: Tensor, counts: Tensor | None = None) -> None:
         """Keep Σ = L Lᵀ with eigenvalues raised to the floor, or name the component that is singular."""
-        e, V = torch.linalg.eigh((S + S.mT) / 2)  # (K, D), (K, D, D)
+        u = self.unit
+        e, V = torch.linalg.eigh((S + S.mT) / 2 / (u * u.unsqueeze(-1)))  # (K, D), (K, D, D)
         flat = e[:, 0] <= torch.finfo(e.dtype).eps * e[:, -1]
         if self.floor == 0 and bool(flat.any()):
             k = int(flat.nonzero()[0])
@@ -353,32 +384,30 @@ class GaussianMixture(densities.GaussianMixture):
                 f"Component {k} has collapsed: its covariance is singular, so its density is infinite.{held} Give a "
                 f"floor above 0 or a prior, fewer components, or another start."
             )
-        # Σ = (V √e)(V √e)ᵀ, and QR makes the factor triangular; unlike Cholesky it never fails.
-        R = torch.linalg.qr(e.clamp_min(self.floor).sqrt().unsqueeze(-1) * V.mT).R
+        self.at_floor = (e[:, 0] < self.floor).nonzero().flatten().tolist()
+        # Σ = (U V √e)(U V √e)ᵀ, and QR makes the factor triangular; unlike Cholesky it never fails.
+        R = torch.linalg.qr(e.clamp_min(self.floor).sqrt().unsqueeze(-1) * V.mT * u).R
         L = R.mT * R.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-2)
         self.lower.copy_(L.tril(-1))
         self.log_diagonal.copy_(L.diagonal(dim1=-2, dim2=-1).log())
 
 
-def _points(x: Tensor) -> Tensor:
+def _points(x: Any) -> Tensor:
     """``x`` as finite float64 points ``(N, D)``, or a sentence."""
-    x = torch.as_tensor(x).detach()
-    if x.ndim != 2 or not len(x) or not x.shape[1]:
-        raise ValueError(f"GaussianMixture expected points of shape (N, D), but got {tuple(x.shape)}.")
-    bad = ~x.isfinite().all(-1)
-    if bool(bad.any()):
-        n = int(bad.nonzero()[0])
-        raise ValueError(
-            f"GaussianMixture expected finite points, but {int(bad.sum())} of {len(x)} have NaN or infinity, the first "
-            f"in row {n}: {x[n].tolist()[:6]}. Remove or fill these rows."
-        )
-    return x.double()
+    return as_rows(x, "the points").values.double()
+
+
+def _unit(x: Tensor) -> Tensor:
+    """The spread of each column, ``(D,)``; for a constant one its size, since it has no other scale."""
+    spread, std, size = typical_deviation(x), x.std(0, correction=0), x.abs().amax(0)
+    spread = torch.where(spread > 0, spread, std)
+    return torch.where(std > 1e-12 * size, spread, torch.where(size > 0, size, 1.0))
 
 
 def _kmeans_plus_plus(x: Tensor, components: int, generator: Generator | None) -> Tensor:
-    """K of the points, spread out: ``(K, D)``."""
+    """The numbers of K points that are spread out: ``(K,)``."""
     chosen = torch.randint(len(x), (1,), generator=generator, device=x.device)
     for _ in range(1, components):
         d = ((x[:, None] - x[chosen]) ** 2).sum(-1).amin(-1)  # squared distance to the nearest so far
         chosen = torch.cat((chosen, torch.multinomial(d / d.max(), 1, generator=generator)))
-    return x[chosen]
+    return chosen

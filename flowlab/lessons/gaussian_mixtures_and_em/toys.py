@@ -81,10 +81,9 @@ class Run:
     def __init__(self, data: str, components: int, seed: int, how: str, hard: bool) -> None:
         self.x, self.held_out, _, self.log_p = data_of(data)
         self.hard = hard
-        # A floor of 1e-4 of the spread: the explorer is about the steps; collapse has an explorer of its own.
-        floor = 1e-4 * float(self.x.var(0).mean())
+        # A floor of 1e-4 of the variance: the explorer is about the steps; collapse has an explorer of its own.
         generator = Generator().manual_seed(seed)
-        self.mixture = GaussianMixture.start(self.x, components, how=how, generator=generator, floor=floor)
+        self.mixture = GaussianMixture.start(self.x, components, how=how, generator=generator, floor=1e-4)
         self.past = [self._look(None)]
 
     def __getitem__(self, half: int) -> HalfStep:
