@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -140,6 +141,56 @@ def test_data_folder_is_read_gzipped_or_not(small, tmp_path, monkeypatch, compre
     assert is_train(mnist.load(), small)
     assert mnist.load("test")[0].shape == (5, 28, 28)
     assert contents(tmp_path / "cache") == []
+
+
+def dotted(files):
+    return {name.replace("-idx", ".idx"): data for name, data in files.items()}
+
+
+PLACES = {
+    "mnist": lambda data, files: put(data / "mnist", files),
+    "the folder itself": lambda data, files: put(data, files),
+    "torchvision's": lambda data, files: put(data / "MNIST" / "raw", files, compress=False),
+    "torchvision's, packed too": lambda data, files: put(put(data / "MNIST" / "raw", files), files, compress=False),
+    "torchvision's root called mnist": lambda data, files: put(data / "mnist" / "MNIST" / "raw", files),
+    "dotted names": lambda data, files: put(data / "mnist", dotted(files), compress=False),
+    "dotted names, packed": lambda data, files: put(data / "mnist", dotted(files)),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_files_are_found_where_people_have_them(small, tmp_path, monkeypatch, place):
+    PLACES[place](tmp_path / "data", small)
+    monkeypatch.setenv("FLOWLAB_DATA", str(tmp_path / "data"))
+    assert mnist.full_is_here() and is_train(mnist.load(), small)
+    if (tmp_path / "data" / "mnist").is_dir():
+        assert is_train(mnist.load(source=tmp_path / "data" / "mnist"), small)
+    else:
+        assert is_train(mnist.load(source=tmp_path / "data"), small)
+
+
+@pytest.mark.parametrize("other", ("train-images-idx3-ubyte", "train-images.idx3-ubyte"))
+def test_a_broken_file_hides_no_good_one_beside_it(small, tmp_path, monkeypatch, other):
+    folder = put(tmp_path / "data" / "mnist", small)
+    broken = folder / "train-images-idx3-ubyte.gz"
+    broken.write_bytes(broken.read_bytes()[:-500])
+    (folder / other).write_bytes(small["train-images-idx3-ubyte"])
+    monkeypatch.setenv("FLOWLAB_DATA", str(tmp_path / "data"))
+    assert is_train(mnist.load(), small)
+    (folder / other).write_bytes(b"broken as well")
+    with pytest.raises(mnist.MNISTError, match=re.escape(str(broken))):
+        mnist.load()
+
+
+def test_a_broken_file_in_the_cache_hides_no_good_one_and_what_is_not_ours_stays(small, tmp_path):
+    cache = put(put(tmp_path / "cache" / "mnist", small), small, compress=False)
+    (cache / "train-images-idx3-ubyte.gz").write_bytes(HTML)
+    assert is_train(mnist.load(), small)
+    theirs = put(cache / "raw", {"train-images-idx3-ubyte": b"broken"}) / "train-images-idx3-ubyte.gz"
+    (cache / "train-images-idx3-ubyte").unlink()
+    with pytest.warns(UserWarning, match="again"), pytest.raises(mnist.MNISTError, match="cannot be downloaded"):
+        mnist.load()
+    assert theirs.exists() and not (cache / "train-images-idx3-ubyte.gz").exists()
 
 
 def test_source_is_read_and_nothing_else(small, tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """MNIST: 70,000 real handwritten digits of 28×28 pixels, and a sample of 6,000 of them that needs no network.
 
 ``digits`` reads the sample inside the package. ``load`` reads the four standard IDX files, from the folder
-``$FLOWLAB_DATA/mnist``, else the user's cache, else a public mirror. Wherever they come from, their uncompressed bytes
-must have the SHA-256 in ``FILES``.
+``$FLOWLAB_DATA/mnist``, else the user's cache, else a public mirror. The folder may also be torchvision's, with the
+files in ``MNIST/raw``, and their names may have a dot, as unpacked ones do: ``train-images.idx3-ubyte``. Wherever they
+come from, their uncompressed bytes must have the SHA-256 in ``FILES``.
 
 LeCun, Cortes, Burges: The MNIST database of handwritten digits; the sample's notice is in ``mnist_sample.txt``.
 """
@@ -62,8 +63,8 @@ def load(
     """All of a split: images (N, 28, 28) uint8 and labels (N,) int64, with N = 60,000 for "train", 10,000 for "test".
 
     The files (gzipped or not) are read from the folder ``source`` and nowhere else if it is given; else from
-    ``$FLOWLAB_DATA/mnist``, from the user's cache, or from a mirror into the cache. Raises MNISTError where a file
-    cannot be had or is broken, ValueError for another split.
+    ``$FLOWLAB_DATA``, from the user's cache, or from a mirror into the cache. Raises MNISTError where a file cannot be
+    had or is broken, ValueError for another split.
     """
     _check_split(split)
     images, labels = (
@@ -89,9 +90,9 @@ def fetch(
 
 
 def full_is_here() -> bool:
-    """Whether all four files lie in ``$FLOWLAB_DATA/mnist`` or the user's cache. Looks at names only, reads nothing."""
+    """Whether all four files lie in ``$FLOWLAB_DATA`` or the user's cache. Looks at names only, reads nothing."""
     folders = [folder for folder in (_data_folder(), _cache_folder()) if folder]
-    return all(any(_find(name, folder) for folder in folders) for name in FILES)
+    return all(any(_found(name, folder) for folder in folders) for name in FILES)
 
 
 def halve(images: Tensor) -> Tensor:
@@ -107,10 +108,10 @@ def _check_split(split: str) -> None:
 
 def _obtain(name: str, source: str | os.PathLike[str] | None, progress: bool) -> tuple[bytes, str]:
     """A file's verified bytes, and where they came from."""
-    folder = Path(source) if source is not None else _data_folder()
-    path = _find(name, folder) if folder else None
-    if path:
-        return _verified(path, name), str(path)
+    folder = Path(source).expanduser() if source is not None else _data_folder()
+    paths = _found(name, folder) if folder else []
+    if paths:
+        return _first_good(paths, name)
     if source is not None:
         raise MNISTError(
             f"Expected {name}.gz or {name} in {folder}, but neither is there; put one there, or leave out source."
@@ -120,13 +121,15 @@ def _obtain(name: str, source: str | os.PathLike[str] | None, progress: bool) ->
 
 def _kept(name: str, folder: Path, progress: bool) -> tuple[bytes, str]:
     """A file's verified bytes from a folder of ours, into which it is downloaded if it is not there or broken."""
-    path = _find(name, folder)
-    if path:
+    paths = _found(name, folder)
+    if paths:
         try:
-            return _verified(path, name), str(path)
+            return _first_good(paths, name)
         except MNISTError as broken:
             warnings.warn(f"{broken} Trying to fetch it again now.", stacklevel=2)
-            path.unlink()
+            for path in paths:
+                if path.parent == folder:
+                    path.unlink()
     return _downloaded(name, folder, progress)
 
 
@@ -168,21 +171,28 @@ def _cache_folder() -> Path:
 
 
 def _data_folder() -> Path | None:
+    """``$FLOWLAB_DATA``'s folder ``mnist``, or the folder itself where only that is there."""
     folder = os.environ.get("FLOWLAB_DATA")
-    return Path(folder).expanduser() / "mnist" if folder else None
+    if not folder:
+        return None
+    mnist = Path(folder).expanduser() / "mnist"
+    return mnist if mnist.is_dir() else mnist.parent
 
 
 def _what_to_do() -> str:
-    folder = _data_folder()
-    where = f" (now {folder.parent}, which has no such file)" if folder else ""
+    folder = os.environ.get("FLOWLAB_DATA")
+    where = f" (now {folder}, which has no such file)" if folder else ""
     return (
         f"Set FLOWLAB_DATA{where} to a folder whose subfolder mnist holds the four IDX files, or try again with a "
         "network; or use flowlab.datasets.mnist.digits(), 6,000 real digits that need neither."
     )
 
 
-def _find(name: str, folder: Path) -> Path | None:
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+def _found(name: str, folder: Path) -> list[Path]:
+    """All files in a folder, or in torchvision's below it, that go by a name: packed or not, with a dash or a dot."""
+    names = [f"{one}{end}" for one in (name, name.replace("-idx", ".idx")) for end in (".gz", "")]
+    folders = (folder, folder / "MNIST" / "raw", folder / "raw")
+    return [path for place in folders for one in names if (path := place / one).is_file()]
 
 
 class _Broken(Exception):
@@ -205,6 +215,18 @@ def _unpack(raw: bytes, name: str) -> bytes:
     if found != digest:
         raise _Broken(f"{len(data):,} uncompressed bytes with SHA-256 {found}" if data else "nothing")
     return data
+
+
+def _first_good(paths: list[Path], name: str) -> tuple[bytes, str]:
+    """The bytes of the first file that is the right one, and its path; of none, what is wrong with the first."""
+    wrong = None
+    for path in paths:
+        try:
+            return _verified(path, name), str(path)
+        except MNISTError as error:
+            wrong = wrong or error
+    assert wrong is not None
+    raise wrong
 
 
 def _verified(path: Path, name: str) -> bytes:

@@ -95,7 +95,7 @@ def warn(x: Any, stacklevel: int = 1) -> None:
 
 
 def typical_deviation(x: Tensor) -> Tensor:
-    """The standard deviation that a Gaussian with the same quartiles has: ``(N, D)`` to ``(D,)``. No far value moves it.
+    """The standard deviation of a Gaussian with the same quartiles, ``(N, D)`` to ``(D,)``: far values do not move it.
 
     The quartiles of N(0, 1) are 1.349 apart (1.349 = 2 Φ⁻¹(¾)).
     """

@@ -88,8 +88,9 @@ class GaussianMixture(densities.GaussianMixture):
 
     What never falls: mean log p(x) + log p(θ)/N, the ``objective``, log p(θ) being there with a ``prior`` only.
     ``floor`` keeps that true, because it is a constraint: with each column of x divided by its ``unit``, the best among
-    all Σ ⪰ floor·I is the weighted covariance with its eigenvalues raised to the floor. ``ridge`` adds a multiple of the identity *after* the M-step, as
-    scikit-learn's ``reg_covar`` does: no step of anything, so the objective may fall.
+    all Σ ⪰ floor·I is the weighted covariance with its eigenvalues raised to the floor. ``ridge`` adds a multiple of
+    the identity *after* the M-step, as scikit-learn's ``reg_covar`` does: no step of anything, so the objective may
+    fall.
 
     Args:
         means: ``(K, D)``.
@@ -199,7 +200,7 @@ class GaussianMixture(densities.GaussianMixture):
         generator: Generator | None = None,
         **settings: Any,
     ) -> GaussianMixture:
-        """The best of several fits by EM: that of the highest objective on ``x``. Warns when the floor holds some of it.
+        """The best of several fits by EM: that of the highest objective on ``x``. Warns where the floor holds it.
 
         Args:
             x: ``(N, D)``, whatever ``flowlab.tables`` takes.
