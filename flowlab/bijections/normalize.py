@@ -81,6 +81,7 @@ class Standardize(ActNorm):
         ValueError: when the batch that starts it holds fewer than two samples.
     """
 
+    centers_float64 = True
     newer = ("center", "center_rest", "scale")  # what files from before this layer existed do not hold
 
     def __init__(self, features: int, *, stack: int | None = None) -> None:

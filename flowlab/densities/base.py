@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlab.bijections.base import ShapeError
+from flowlab.tables import as_tensor
 
 
 class Density:
@@ -23,6 +24,8 @@ class Density:
         context_features: width of the context that the density is conditioned on, 0 for none.
         context_dim: how many trailing axes make one context: 1 for a vector ``(E,)``, 3 for an image ``(E, H, W)``.
         stack: K for a stack of K densities side by side, whose samples have a leading axis K; else None.
+        columns, context_columns: what the columns of x and of the context were called in the table that ``fit`` saw,
+            None where they had no names. A table with names is put in this order, or refused.
     """
 
     event_shape: tuple[int, ...]
@@ -31,6 +34,8 @@ class Density:
     context_features: int = 0
     context_dim: int = 1
     stack: int | None = None
+    columns: tuple[str, ...] | None = None
+    context_columns: tuple[str, ...] | None = None
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x), or log p(x | context), in nats: ``(..., *event)`` to ``(...)``. −∞ outside the support, never NaN.
@@ -91,12 +96,17 @@ class DensityModule(Density, nn.Module):
     def accept(self, x: Any) -> Tensor:
         """x as a tensor of this density's dtype, checked: every ``log_prob`` begins with it.
 
+        Takes what ``flowlab.tables`` takes: tensors, arrays, DataFrames, lists. Where a sample is one number, ``(N,)``
+        is N samples.
+
         Raises:
             ShapeError: when the last axes of x are not one sample, or the first is not the stack.
-            TypeError: for what cannot be read as numbers.
+            TypeError, ValueError: for what cannot be read as numbers, or has other columns.
         """
-        if not isinstance(x, Tensor) or x.dtype != self.anchor.dtype:
-            x = self._converted(x)
+        if not isinstance(x, Tensor) or x.dtype != self.anchor.dtype or x.layout != torch.strided:
+            x = self._rounded(self._at_the_door(x, "x", self.columns))
+        if self.event_shape == (1,):
+            x = self._as_column(x)
         self.check_shape(x)
         return x
 
@@ -115,8 +125,11 @@ class DensityModule(Density, nn.Module):
     def accept_context(self, context: Any) -> Tensor | None:
         """The context as a tensor of this density's dtype, or None, checked against what the density was built for.
 
+        Takes what ``flowlab.tables`` takes. Where a context is one number, ``(N,)`` is N of them.
+
         Raises:
             ValueError: when a context is missing, not expected, or of another width.
+            TypeError, ValueError: for what cannot be read as numbers, or has other columns.
         """
         if context is None and not self.context_features:
             return None
@@ -127,7 +140,9 @@ class DensityModule(Density, nn.Module):
         if not self.context_features:
             raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
         if not isinstance(context, Tensor) or context.dtype != self.anchor.dtype:
-            context = self._converted(context)
+            context = self._at_the_door(context, "the context", self.context_columns).to(self.anchor.dtype)
+        if self.context_features == self.context_dim == 1:
+            context = self._as_column(context)
         axis = context.ndim - self.context_dim
         if axis < 0 or context.shape[axis] != self.context_features:
             raise ValueError(
@@ -176,6 +191,7 @@ class DensityModule(Density, nn.Module):
         ``noise(m, generator)`` gives m samples of one axis. In a stack all have a leading axis K.
         """
         n = self.count(n)
+        check_generator(generator)
         if context is None:
             return noise(n, generator), None
         lead = 0 if self.stack is None else 1
@@ -184,8 +200,16 @@ class DensityModule(Density, nn.Module):
         z = z.unflatten(lead, (n, *batch))
         return z, context.unsqueeze(lead).expand(*context.shape[:lead], n, *context.shape[lead:])
 
-    def _converted(self, x: Any) -> Tensor:
-        x = torch.as_tensor(x, device=None if isinstance(x, Tensor) else self.anchor.device)
+    def _at_the_door(self, x: Any, what: str, names: Sequence[str] | None) -> Tensor:
+        values = as_tensor(x, what, names=names)
+        return values if isinstance(x, Tensor) else values.to(self.anchor.device)
+
+    def _as_column(self, x: Tensor) -> Tensor:
+        """One number ``()``, or N of them ``(N,)``, each as a vector of one number."""
+        return x.unsqueeze(-1) if self.stack is None and x.ndim < 2 and x.shape != (1,) else x
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        """x in the dtype in which this density takes it."""
         return x.to(self.anchor.dtype)
 
     def _shape(self, n: int) -> tuple[int, ...]:
@@ -193,12 +217,23 @@ class DensityModule(Density, nn.Module):
         return (*lead, self.count(n), *self.event_shape)
 
     def _uniform(self, n: int, generator: Generator | None) -> Tensor:
+        check_generator(generator)
         return torch.rand(self._shape(n), generator=generator, dtype=self.anchor.dtype, device=self.anchor.device)
 
     def _normal(self, n: int, generator: Generator | None) -> Tensor:
+        check_generator(generator)
         return torch.randn(self._shape(n), generator=generator, dtype=self.anchor.dtype, device=self.anchor.device)
 
     def extra_repr(self) -> str:
         stack = "" if self.stack is None else f", stack={self.stack}"
         shape = self.event_shape[0] if len(self.event_shape) == 1 else self.event_shape
         return f"{shape}{stack}"
+
+
+def check_generator(generator: Any) -> None:
+    """TypeError, in a sentence, for what is no generator: a context that came in its place."""
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(
+            f"Expected a torch.Generator after the number of samples, but got a {type(generator).__name__}: a context "
+            f"is given by name, sample(n, context=c)."
+        )

@@ -120,7 +120,7 @@ class Dequantized(Bound):
         Raises:
             TypeError, ValueError: for what are no whole numbers, or are outside 0 to ``levels`` − 1.
         """
-        v = x if isinstance(x, Tensor) else torch.as_tensor(x)
+        v = self._at_the_door(x, "x", self.columns)
         self.check_shape(v)
         if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool:
             raise TypeError(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from flowlab.bijections.base import Bijection, NotStackable, ShapeError
-from flowlab.densities.base import DensityModule
+from flowlab.densities.base import DensityModule, check_generator
 from flowlab.densities.simple import StandardLogistic, StandardNormal
 
 
@@ -77,7 +76,7 @@ class Flow(DensityModule):
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z), z ~ p_Z, and log p(x) = log p_Z(z) − log |det ∂f⁻¹/∂z|: ``(n, ..., *event)``, ``(n, ...)``."""
-        z, log_p, context = self._latents(n, generator, self.accept_context(context))
+        z, log_p, context = self._latents(n, generator, context)
         x, log_det = self.bijection.inverse(z, context)
         return x, log_p - log_det
 
@@ -95,15 +94,12 @@ class Flow(DensityModule):
                 f"A temperature is above 0 and scales a standard normal or logistic base, but got {temperature} for "
                 f"{type(self.base).__name__}. Leave it at 1."
             )
-        z, _, context = self._latents(n, generator, self.accept_context(context))
+        z, _, context = self._latents(n, generator, context)
         return self.bijection.inverse(temperature * z, context)[0]
 
-    def accept(self, x: Any) -> Tensor:
+    def _rounded(self, x: Tensor) -> Tensor:
         """As for any density; but float64 stays float64 where the first map centers it before it rounds."""
-        if isinstance(x, Tensor) and x.dtype == torch.float64 and self.bijection.centers_float64:
-            self.check_shape(x)
-            return x
-        return super().accept(x)
+        return x if x.dtype == torch.float64 and self.bijection.centers_float64 else super()._rounded(x)
 
     def without_tiny_gradients(self, log_p: Tensor) -> Tensor:
         """``log_p`` itself; of the gradient that comes back to a stack, what is smaller than 1e-30 becomes zero.
@@ -120,6 +116,8 @@ class Flow(DensityModule):
         self, n: int, generator: Generator | None, context: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """n draws of z for each context, their log p, and the contexts beside them."""
+        check_generator(generator)
+        context = self.accept_context(context)
         if self.base.context_features:
             z, log_p = self.base.draw(n, generator, context)
             lead = 0 if self.stack is None else 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -31,12 +30,9 @@ class Factorized(DensityModule):
         x, _ = self.accept_pair(x, context)
         return self.log_density(x).flatten(x.ndim - len(self.event_shape)).sum(-1)
 
-    def accept(self, x: Any) -> Tensor:
-        """As for any density; without parameters, it computes in the dtype that it is given."""
-        if isinstance(x, Tensor) and x.is_floating_point():
-            self.check_shape(x)
-            return x
-        return super().accept(x)
+    def _rounded(self, x: Tensor) -> Tensor:
+        """Without parameters, it computes in the dtype that it is given, if that is not coarser than its own."""
+        return x.to(torch.promote_types(x.dtype, self.anchor.dtype))
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """n samples and their log p, in nats: ``(n, *event)`` and ``(n,)``."""
