@@ -268,6 +268,11 @@ TABLE = {
     "FactorOut": Row(lambda C, H, W, stack: FactorOut(C, stack=stack), IMAGES),
     "FactorOut, two scales": Row(two_scales, ((2, 2, 2), (3, 2, 2)), identity=False),
     "AsImage": Row(lambda D, **own: AsImage((D, 1, 1), InvertibleConvolution(D, **own)), identity=False),
+    "AsImage, context": Row(
+        lambda D, **own: AsImage((D, 1, 1), Channelwise(AffineCoupling(odd_mask(D), (3,), context_features=2, **own))),
+        PAIRS,
+        context=2,
+    ),
     "Inverse": Row(lambda D, stack: Inverse(SinhArcsinh(D, stack=stack))),
     "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
     "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),
