@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from bijections.surfaces import Sphere, Surface, Torus
-from bijections.toys import ModularShift, NoisyLinear, OneWayPlanar, Projective, TorusShear
+from bijections.toys import ModularShift, NoisyLinear, OneWay, Projective, TorusShear
 from flowlab.bijections import (
     ActNorm,
     AdditiveCoupling,
@@ -277,9 +277,9 @@ TABLE = {
     "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
     "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),
     "Chain, empty": Row(lambda D: Chain([])),
-    "OneWayPlanar": Row(OneWayPlanar, kind="one way"),
-    "OneWayPlanar, in a chain": Row(
-        lambda D, stack: Chain([ScaleShift(D, stack=stack), OneWayPlanar(D, stack=stack)]), kind="one way"
+    "OneWay": Row(OneWay, kind="one way"),
+    "OneWay, in a chain": Row(
+        lambda D, stack: Chain([ScaleShift(D, stack=stack), OneWay(D, stack=stack)]), kind="one way"
     ),
     "Projective, circle": Row(Projective, ((2,),), kind="manifold", surface=Sphere(2)),
     "Projective, sphere": Row(Projective, ((3,),), kind="manifold", surface=Sphere(3)),

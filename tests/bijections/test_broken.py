@@ -11,7 +11,7 @@ from bijections import test_battery as checks
 from bijections.battery import SWEEP, Case
 from bijections.surfaces import Sphere
 from bijections.table import TABLE, Row
-from bijections.toys import ModularShift, NoisyLinear, OneWayPlanar, Projective
+from bijections.toys import ModularShift, NoisyLinear, OneWay, Projective
 from flowlab.bijections import Bijection, MonotoneSum, ScaleShift, SinhArcsinh
 
 
@@ -121,14 +121,14 @@ class OffTheSphere(Projective):
         return 1.001 * z, log_det
 
 
-class Pretends(OneWayPlanar):
+class Pretends(OneWay):
     """An inverse that is a wrong number."""
 
     def inverse(self, z, context=None):
         return z, z.new_zeros(z.shape[:-1])
 
 
-class Unweighed(OneWayPlanar):
+class Unweighed(OneWay):
     """Uses w · u of the weights before they are kept invertible."""
 
     def forward(self, x, context=None):

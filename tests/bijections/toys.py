@@ -89,7 +89,7 @@ class TorusShear(Bijection):
         return self.align(self.shift, x) + self.moves * self.align(self.amplitude, x) * torch.sin(x_0)
 
 
-class OneWayPlanar(Bijection):
+class OneWay(Bijection):
     """z = x + u tanh(w · x + b), kept invertible by w · u > −1, but with no inverse to compute.
 
     log |det| = log |1 + (u · w) (1 − tanh²)| (Rezende and Mohamed, arXiv:1505.05770, eq. 10 to 12).

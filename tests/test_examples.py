@@ -1,0 +1,30 @@
+"""Examples in docstrings are run: what a reader copies gives what the docstring says."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+import flowlab
+
+LIBRARY = ("networks", "bijections", "densities", "datasets", "models", "training", "metrics", "evaluation")
+
+
+def modules() -> list[str]:
+    """The modules of the library, by name."""
+    found = []
+    for name in LIBRARY:
+        module = importlib.import_module(f"flowlab.{name}")
+        found.append(module.__name__)
+        if hasattr(module, "__path__"):
+            found += [sub.name for sub in pkgutil.walk_packages(module.__path__, f"{module.__name__}.")]
+    return found
+
+
+@pytest.mark.parametrize("name", modules())
+def test_the_examples_of_a_module_run(name):
+    known = {"torch": torch, "flowlab": flowlab}
+    result = doctest.testmod(importlib.import_module(name), extraglobs=known, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0, "run: python -m doctest with this module"
