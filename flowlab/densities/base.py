@@ -173,6 +173,10 @@ class DensityModule(Density, nn.Module):
             context = context.expand(*batch, *context.shape[context.ndim - self.context_dim :])
         return x, context
 
+    def defined(self, log_p: Tensor, x: Tensor) -> Tensor:
+        """``log_p`` ``(...)`` with −∞ where it is NaN though x is not: where −∞ and ∞ meet, the density is 0."""
+        return torch.where(log_p.isnan() & ~x.isnan().flatten(log_p.ndim).any(-1), -math.inf, log_p)
+
     def count(self, n: int) -> int:
         """n as a plain int; ValueError, in a sentence, unless it is a whole number of at least 1."""
         if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:

@@ -70,9 +70,7 @@ class Flow(DensityModule):
         x, context = self.accept_pair(x, context)
         z, log_det = self.bijection(x, context)
         log_p = self.base.log_prob(z, context if self.base.context_features else None) + log_det
-        # At the edge of a support −∞ and ∞ can meet: the density there is 0.
-        log_p = torch.where(log_p.isnan() & ~x.isnan().flatten(log_p.ndim).any(-1), -math.inf, log_p)
-        return self.without_tiny_gradients(log_p.to(self.anchor.dtype))
+        return self.without_tiny_gradients(self.defined(log_p, x).to(self.anchor.dtype))
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """x = f⁻¹(z), z ~ p_Z, and log p(x) = log p_Z(z) − log |det ∂f⁻¹/∂z|: ``(n, ..., *event)``, ``(n, ...)``."""

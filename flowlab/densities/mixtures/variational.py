@@ -79,7 +79,7 @@ class Mixture(DensityModule):
     def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x) = logsumexp_k [log π_k + log p(x | k)], exact: ``(..., D)`` to ``(...)``."""
         x, _ = self.accept_pair(x, context)
-        return self.log_joint(x).logsumexp(-1)
+        return self.defined(self.log_joint(x).logsumexp(-1), x)
 
     def labelled(
         self, n: int, generator: Generator | None = None, *, temperature: float = 1.0
