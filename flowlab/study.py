@@ -24,7 +24,6 @@ A study of one's own is a name, some variants, and a score:
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from flowlab.densities import evaluating
+from flowlab.files import write_whole
 from flowlab.training import fit
 
 Scores = dict[str, Any]
@@ -197,12 +197,7 @@ def run(
 
 def write(path: Path, records: Sequence[Record]) -> None:
     """Write records to a JSON file, whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(json.dumps([_flat(record) for record in records], indent=1), encoding="utf-8")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, json.dumps([_flat(record) for record in records], indent=1))
 
 
 def read(path: Path) -> list[Record]:

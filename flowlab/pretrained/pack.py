@@ -18,6 +18,7 @@ from pathlib import Path
 from torch import nn
 
 from flowlab import evaluation, models
+from flowlab.files import write_whole
 from flowlab.pretrained import FOLDER
 from flowlab.studies import named, splits
 from flowlab.training import CheckpointError, read_checkpoint, save_checkpoint
@@ -66,7 +67,7 @@ def keep_card(checkpoint: str | Path, name: str) -> Path:
     changes = "".join(f" --{name.replace('_', '-')} {value}" for name, value in plan["changes"].items())
     card["command"] = f"flowlab train {plan['name']} --size {plan['size']}{seed}{changes} --out runs"
     path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(card, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

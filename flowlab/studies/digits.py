@@ -10,7 +10,6 @@ From the command line: `flowlab train nice_mnist --size quick`.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -144,7 +143,6 @@ def fit_and_evaluate(trial: ImageTrial, path: str | Path, *, progress: Any = Tru
     chosen = len(trial.splits.validation.images) if history.best_step else 0
     card = trial.card | {
         "recipe": trial.model.recipe,
-        "commit": commit(),
         "stopped": history.stopped,
         "steps_taken": history.step,
         "best_step": history.best_step,
@@ -202,15 +200,6 @@ def _only(digits: tuple[int, ...], images: Tensor, labels: Tensor) -> Images:
 
 def _to(data: Any, device: str) -> Any:
     return tuple(part.to(device) for part in data) if isinstance(data, tuple) else data.to(device)
-
-
-def commit() -> str | None:
-    """The commit that this package stands at, None where it is not a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 # --- the densities of all ten digits ----------------------------------------------------------------------------------

@@ -218,7 +218,9 @@ def test_sizes_may_be_whole_numbers_of_any_kind(build, kind):
     assert [p.shape for p in build(kind).parameters()] == [p.shape for p in build(int).parameters()]
 
 
-@pytest.mark.parametrize("kind", (float, np.float32, lambda n: -n, lambda n: True, str), ids=repr)
+@pytest.mark.parametrize(
+    "kind", (float, np.float32, lambda n: -n, lambda n: True, str), ids=("float", "float32", "negative", "bool", "str")
+)
 @pytest.mark.parametrize("build", SIZED.values(), ids=SIZED)
 def test_sizes_that_are_none_are_refused_in_a_sentence(build, kind):
     with pytest.raises(ValueError, match=r"expected \w+ in whole numbers of at least \d, but got"):
