@@ -87,8 +87,8 @@ class Autoregressive(Bijection):
         return x, log_slope.sum(-1)
 
     def theta(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """θ_i(x_<i) for all i at once, P numbers each: ``(..., D)`` to ``(..., D, P)``."""
-        return self.conditioner(self.law.seen(x), context).movedim(-2, -1)
+        """θ_i(x_<i) for all i at once, P numbers each: ``(..., D)`` to ``(..., P, D)``."""
+        return self.conditioner(self.law.seen(x), context)
 
     def extra_repr(self) -> str:
         order = [] if self.conditioner.place.is_meta else self.conditioner.place.argsort().tolist()

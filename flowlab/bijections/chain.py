@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from flowlab.bijections.base import Bijection, NotStackable, ShapeError
-from flowlab.bijections.coupling import Coupling
+from flowlab.bijections.coupling import Coupling, total
 
 
 class Chain(Bijection):
@@ -62,15 +62,15 @@ class Chain(Bijection):
 
     def _run(self, maps: list[Bijection], x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         self.check(x)
-        total = None
+        sum_of_log_dets = None
         for part, same in groupby(maps, key=_parts_that_alternate):
             for f in [list(same)] if part else [[f] for f in same]:
                 if len(f) > 1:
                     x, log_det = _alternate(f, x, context, inverse)
                 else:
                     x, log_det = (f[0].inverse if inverse else f[0])(x, context)
-                total = log_det if total is None else total + log_det
-        return x, x.new_zeros(x.shape[: x.ndim - self.event_dim]) if total is None else total
+                sum_of_log_dets = log_det if sum_of_log_dets is None else sum_of_log_dets + log_det
+        return x, x.new_zeros(x.shape[: x.ndim - self.event_dim]) if sum_of_log_dets is None else sum_of_log_dets
 
     def __len__(self) -> int:
         return len(self.bijections)
@@ -138,10 +138,10 @@ def _alternate(
     first = couplings[0]
     first.check(x)
     a, b = first.split(x)
-    parts, total = first.parts, None
+    parts, log_det = first.parts, None
     for f in couplings:
         if f.parts != parts:
             parts, a, b = f.parts, b, a
         b, log_slope = (f.law.inverse if inverse else f.law)(b, f.theta(a, context))
-        total = log_slope.sum(-1) if total is None else total + log_slope.sum(-1)
-    return couplings[-1].join(a, b), total
+        log_det = total(log_slope) if log_det is None else log_det + total(log_slope)
+    return couplings[-1].join(a, b), log_det

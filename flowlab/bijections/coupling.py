@@ -40,6 +40,11 @@ def channel_mask(channels: int, odd: bool = False) -> Tensor:
     return ((torch.arange(channels) >= channels // 2) == odd).reshape(channels, 1, 1)
 
 
+def total(log_slope: Tensor) -> Tensor:
+    """Σ over the last axis. One coordinate is its own sum: a small flow has so many of these that it is felt."""
+    return log_slope.squeeze(-1) if log_slope.shape[-1] == 1 else log_slope.sum(-1)
+
+
 class Coupling(Bijection):
     """z_a = x_a, z_b = h(x_b; θ(x_a)), with log |det| = Σ log ∂h/∂x_b over part b.
 
@@ -97,20 +102,20 @@ class Coupling(Bijection):
         self.check(x)
         x_a, x_b = self.split(x)
         z_b, log_slope = self.law(x_b, self.theta(x_a, context))
-        return self.join(x_a, z_b), log_slope.sum(-1)
+        return self.join(x_a, z_b), total(log_slope)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
         z_a, z_b = self.split(z)
         x_b, log_slope = self.law.inverse(z_b, self.theta(z_a, context))
-        return self.join(z_a, x_b), log_slope.sum(-1)
+        return self.join(z_a, x_b), total(log_slope)
 
     def theta(self, a: Tensor, context: Tensor | None = None) -> Tensor:
-        """θ(x_a), P numbers for each number of part b: ``(..., D_a)`` to ``(..., D_b, P)``."""
+        """θ(x_a), P numbers for each number of part b: ``(..., D_a)`` to ``(..., P, D_b)``."""
         theta, P = self.conditioner(self.law.seen(a), context), self.law.parameters_per_number
         if self.law.side_by_side:
-            return theta.unflatten(-1, (self.sizes[1], P))
-        return theta.unflatten(-1, (P, self.sizes[1])).movedim(-2, -1)
+            return theta.unflatten(-1, (self.sizes[1], P)).mT
+        return theta.unflatten(-1, (P, self.sizes[1]))
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x into the part that passes and the part that moves: ``(..., D_a)`` and ``(..., D_b)``."""
@@ -254,14 +259,14 @@ class ImageCoupling(ImageBijection):
 
     def _move(self, h: Apply, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         self.check(x)
-        moved, log_slope = h(x, self.theta(self.mask * x, context))
-        # θ is 0 where x passes, and every law is the identity there, but for rounding.
-        return torch.where(self.mask, x, moved), torch.where(self.mask, 0.0, log_slope).flatten(-3).sum(-1)
+        moved, log_slope = h(x.flatten(-3), self.theta(self.mask * x, context))
+        moved, log_slope = (part.unflatten(-1, x.shape[-3:]) for part in (moved, log_slope))
+        return torch.where(self.mask, x, moved), torch.where(self.mask, 0.0, log_slope).sum((-3, -2, -1))
 
     def theta(self, a: Tensor, context: Tensor | None = None) -> Tensor:
-        """θ(b ⊙ x), P numbers for each number: ``(..., C, H, W)`` to ``(..., C, H, W, P)``."""
+        """θ(b ⊙ x), P numbers for each number: ``(..., C, H, W)`` to ``(..., P, C·H·W)``."""
         theta = self.network(self.law.seen(a), context)
-        return theta.unflatten(-3, (self.law.parameters_per_number, self.channels)).movedim(-4, -1)
+        return theta.unflatten(-3, (self.law.parameters_per_number, self.channels)).flatten(-3)
 
     def check(self, x: Tensor) -> None:
         super().check(x)

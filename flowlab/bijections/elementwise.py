@@ -255,5 +255,5 @@ class Elementwise(Bijection):
         return x, log_slope.sum(-1)
 
     def _theta(self, x: Tensor) -> Tensor:
-        theta = self.align(self.theta, x.unsqueeze(-1))
-        return theta.expand(*x.shape, theta.shape[-1])
+        theta = self.align(self.theta.mT, x.unsqueeze(-2))  # (P, D), or (K, ..., P, D) in a stack
+        return theta.expand(*x.shape[:-1], *theta.shape[-2:])

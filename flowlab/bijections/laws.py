@@ -4,7 +4,8 @@
     ScaleAndShift   z = x · exp(s) + t
     Spline          z = a monotone rational-quadratic spline of x
 
-Each law works elementwise on x of any shape, with θ of shape ``(*x.shape, parameters)``, and is the identity at θ = 0.
+Each law works elementwise on x ``(..., n)``, with P parameters θ ``(..., P, n)`` for each number. At θ = 0 it is the
+identity.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Law(nn.Module):
 
     Attributes:
         parameters_per_number: P, how many numbers θ has for each x.
-        side_by_side: whether a network gives the P numbers of one x side by side, ``(n, P)``, or as ``(P, n)``. Files
-            of weights hold it so.
+        side_by_side: whether a network gives the P numbers of one x side by side, as ``(n, P)``, or as ``(P, n)``; files
+            of weights depend on it.
     """
 
     parameters_per_number: int = 1
@@ -45,10 +46,10 @@ class Shift(Law):
     """z = x + t, with log ∂z/∂x = 0 (NICE, arXiv:1410.8516, section 3.2)."""
 
     def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        return x + theta[..., 0], torch.zeros_like(x)
+        return x + theta[..., 0, :], torch.zeros_like(x)
 
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        return z - theta[..., 0], torch.zeros_like(z)
+        return z - theta[..., 0, :], torch.zeros_like(z)
 
 
 class ScaleAndShift(Law):
@@ -75,7 +76,7 @@ class ScaleAndShift(Law):
         return (z - t) * (-s).exp(), -s
 
     def _scale_and_shift(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        s, t = theta.unbind(-1)
+        s, t = theta.unbind(-2)
         return self.bound * torch.tanh(s), t
 
     def extra_repr(self) -> str:
@@ -145,7 +146,7 @@ class Spline(Law):
     def knots(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The knots x_k, y_k and the slopes d_k, each ``(..., K + 1)``; the slope at both ends is 1."""
         K = self.bins
-        sizes, d = theta.split((2 * K, K - 1), dim=-1)
+        sizes, d = theta.mT.split((2 * K, K - 1), dim=-1)  # (..., n, 2K) and (..., n, K − 1)
         share = self.smallest + (1 - self.smallest * K) * sizes.unflatten(-1, (2, K)).softmax(-1)
         inner = 2 * self.bound * share.cumsum(-1)[..., :-1] - self.bound  # (..., 2, K − 1): widths, heights
         X, Y = F.pad(F.pad(inner, (1, 0), value=-self.bound), (0, 1), value=self.bound).unbind(-2)
