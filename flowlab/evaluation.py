@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from flowlab.densities import VariationalDequantized, evaluating
+from flowlab.densities import DensityModule, VariationalDequantized, evaluating
 from flowlab.metrics import accuracy, contingency, logit_log_det, nmi
 
 LAMBDA = 1e-6  # of the logit scale that the MAF paper's numbers are on
 ACCEPTED = 0.95  # the share of test images that a detector by likelihood would let through
 
 
-def log_prob(model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0, batch_size: int = 1000) -> Tensor:
+def log_prob(model: DensityModule, images: Tensor, *, draws: int = 1, seed: int = 0, batch_size: int = 1000) -> Tensor:
     """log (1/S) Σ_s p(v, u_s)/q(u_s | v) of each image, in nats of the whole numbers: ``(N, D)`` ints to ``(N,)``.
 
     A bound on log P(v) for any S, importance weighted and so tighter for more (arXiv:1509.00519). S is ``draws`` times
@@ -40,7 +40,7 @@ def log_prob(model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0,
 
 
 def evaluate(
-    model: nn.Module,
+    model: DensityModule,
     images: Tensor,
     labels: Tensor | None = None,
     *,
@@ -68,7 +68,7 @@ def evaluate(
     N, D = images.shape
     mean, log_det = float(log_P.mean()), float(logit_log_det(images, LAMBDA, levels=L).mean())
     unit = mean + D * math.log(L)
-    metrics = {
+    metrics: dict[str, Any] = {
         "bits_per_dim": _bits(log_P, D),
         # The error of a mean is not known from one image.
         "standard_error": float(log_P.std()) / math.sqrt(N) / (D * math.log(2)) if N > 1 else None,
@@ -78,7 +78,7 @@ def evaluate(
     clusters = ""
     if labels is not None:
         metrics |= {"bits_per_dim_by_digit": {int(c): _bits(log_P[labels == c], D) for c in labels.unique()}}
-        if hasattr(getattr(model, "density", None), "posterior"):
+        if _posterior(model) is not None:
             metrics |= clustering(model, images, labels)
             clusters = (
                 "; accuracy after the best one-to-one matching of the K components, by argmax of q(k | x) at "
@@ -94,10 +94,13 @@ def evaluate(
 
 def clusters(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
     """argmax_k q(k | x) at the middle of each bin, x = (v + 1/2)/levels, of a mixture: ``(N, D)`` ints to ``(N,)``."""
+    posterior = _posterior(model)
+    if posterior is None:
+        raise TypeError(f"Expected a mixture of densities of pixels, but got {type(model).__name__}.")
     device, L = _like(model).device, _levels(model)
     blocks = ((v.to(device) + 0.5) / L for v in images.split(batch_size))
     with evaluating(model):
-        return torch.cat([model.density.posterior(x).argmax(-1).cpu() for x in blocks])
+        return torch.cat([posterior(x).argmax(-1).cpu() for x in blocks])
 
 
 def clustering(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def clustering(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, An
 
 
 def out_of_distribution(
-    model: nn.Module, images: Tensor, *, draws: int = 1, seed: int = 0, most: int = 500
+    model: DensityModule, images: Tensor, *, draws: int = 1, seed: int = 0, most: int = 500
 ) -> dict[str, dict[str, float]]:
     """Bits per dimension of what is no digit, and the share of it that a likelihood threshold would let through.
 
@@ -175,11 +178,17 @@ def _noise(model: nn.Module, draws: int, seed: int) -> str:
 
 def _levels(model: nn.Module) -> int:
     """How many values a pixel of the model can have; TypeError where it is no density of whole numbers."""
-    if not hasattr(model, "levels"):
+    levels: int | None = getattr(model, "levels", None)
+    if levels is None:
         raise TypeError(
             f"Expected a density of whole numbers, such as Dequantized(flow), but got {type(model).__name__}."
         )
-    return int(model.levels)
+    return int(levels)
+
+
+def _posterior(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """q(k | x) of the mixture that a density of whole numbers is of; None where it is of none."""
+    return getattr(getattr(model, "density", None), "posterior", None)
 
 
 def _like(model: nn.Module) -> Tensor:

@@ -20,9 +20,11 @@ class Calibration(NamedTuple):
 
     confidence: np.ndarray  # mean of the largest q in the bin
     accuracy: np.ndarray  # share of its points that are right
-    count: np.ndarray  # points in it
+    count: np.ndarray  # type: ignore[assignment]  # points in it; a tuple has a method of that name, not needed here
     error: float  # Σ count/N · |accuracy − confidence|, the expected calibration error
 
+
+Labels = Tensor | np.ndarray | Sequence[int]  # whole numbers from 0, (N,)
 
 SCALES = ("integers", "unit", "logit")
 
@@ -97,7 +99,7 @@ def _offset(dims: int, scale: str, log_det: float | Tensor | None, levels: int) 
     return {"integers": 0.0, "unit": 1.0, "logit": 1.0}[scale] * dims * math.log(levels) - (log_det or 0.0)
 
 
-def contingency(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> np.ndarray:
+def contingency(labels: Labels, clusters: Labels) -> np.ndarray:
     """How many points of class c (row) fell into cluster k (column): ``(C, K)`` counts, from labels ``(N,)`` each.
 
     Raises:
@@ -111,7 +113,7 @@ def contingency(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]
     return table
 
 
-def matching(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> dict[int, int]:
+def matching(labels: Labels, clusters: Labels) -> dict[int, int]:
     """Which cluster stands for which class, one to one, so that most points are right: {cluster: class}.
 
     The Hungarian algorithm (Kuhn, 1955) on the contingency table. Where there are more clusters than classes, some
@@ -120,13 +122,13 @@ def matching(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -
     return _matching(contingency(labels, clusters))
 
 
-def accuracy(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> float:
+def accuracy(labels: Labels, clusters: Labels) -> float:
     """The share of points whose cluster stands for their class, after the best ``matching``: 0 to 1."""
     table = contingency(labels, clusters)
     return float(sum(table[c, k] for k, c in _matching(table).items()) / table.sum())
 
 
-def nmi(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> float:
+def nmi(labels: Labels, clusters: Labels) -> float:
     """I(y; k) / ½[H(y) + H(k)], the normalized mutual information: 0 for independent, 1 for the same partition.
 
     Two partitions of one part each are the same one, so theirs is 1.
@@ -138,7 +140,7 @@ def nmi(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> flo
     return min(max((H_y + H_k - H_yk) / (0.5 * (H_y + H_k)), 0.0), 1.0)  # rounding must not lead outside
 
 
-def ari(labels: Tensor | Sequence[int], clusters: Tensor | Sequence[int]) -> float:
+def ari(labels: Labels, clusters: Labels) -> float:
     """The adjusted Rand index: agreement of two partitions on pairs of points, 0 in the mean by chance, 1 at most.
 
     With C(n) = n (n − 1)/2 pairs among n points and the contingency table n_ck (Hubert and Arabie, 1985, eq. 5):
@@ -162,7 +164,7 @@ def bound_gap(model: Any, x: Tensor, temperature: float = 1.0) -> Tensor:
     return model.log_prob(x) - model.elbo(x, temperature).total
 
 
-def calibration(probabilities: Tensor, labels: Tensor | Sequence[int], bins: int = 10) -> Calibration:
+def calibration(probabilities: Tensor, labels: Labels, bins: int = 10) -> Calibration:
     """The reliability of q ``(N, K)`` against labels ``(N,)``, in equal bins of its confidence (Guo et al., 2017).
 
     Clusters have no names, so each first stands for the class that ``matching`` gives it.
@@ -206,11 +208,11 @@ def _pairs(n: np.ndarray) -> float:
     return float((n * (n - 1) / 2).sum())
 
 
-def _whole(values: Tensor | Sequence[int], what: str) -> np.ndarray:
-    values = torch.as_tensor(values).detach().cpu().numpy()
-    if values.ndim != 1 or len(values) == 0 or values.dtype.kind not in "iu" or values.min() < 0:
+def _whole(values: Labels, what: str) -> np.ndarray:
+    numbers = torch.as_tensor(values).detach().cpu().numpy()
+    if numbers.ndim != 1 or len(numbers) == 0 or numbers.dtype.kind not in "iu" or numbers.min() < 0:
         raise ValueError(
-            f"Expected {what} as whole numbers from 0, of shape (N,) with N of at least 1, but got {values.dtype} of "
-            f"shape {values.shape}."
+            f"Expected {what} as whole numbers from 0, of shape (N,) with N of at least 1, but got {numbers.dtype} of "
+            f"shape {numbers.shape}."
         )
-    return values
+    return numbers

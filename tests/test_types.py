@@ -10,8 +10,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CLEAN: set[str] = {"tables"}  # of flowlab; add a package or a module once mypy finds nothing in it
-ELSEWHERE = 612  # errors in all others together; lower it when you mended some
+# Of flowlab; add a package or a module once mypy finds nothing in it.
+CLEAN: set[str] = {
+    "bijections",
+    "densities",
+    "evaluation",
+    "files",
+    "metrics",
+    "models",
+    "networks",
+    "restoration",
+    "study",
+    "tables",
+    "training",
+}
+ELSEWHERE = 428  # errors in all others together; lower it when you mended some
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ class Bijection(nn.Module):
     def __init__(self, event_shape: int | tuple[int, ...] | None = None, stack: int | None = None) -> None:
         super().__init__()
         if event_shape is not None:
-            shape = (event_shape,) if isinstance(event_shape, Integral) else event_shape
+            shape = (event_shape,) if isinstance(event_shape, (int, Integral)) else event_shape
             event_shape = tuple(int(d) for d in shape)
         if event_shape is not None and min(event_shape) < 1:
             raise ShapeError(f"{type(self).__name__} needs at least one dimension, but was given {event_shape}.")

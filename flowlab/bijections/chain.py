@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import groupby
-from typing import overload
+from typing import cast, overload
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
@@ -66,7 +68,7 @@ class Chain(Bijection):
         for part, same in groupby(maps, key=_parts_that_alternate):
             for f in [list(same)] if part else [[f] for f in same]:
                 if len(f) > 1:
-                    x, log_det = _alternate(f, x, context, inverse)
+                    x, log_det = _alternate(cast("list[Coupling]", f), x, context, inverse)
                 else:
                     x, log_det = (f[0].inverse if inverse else f[0])(x, context)
                 sum_of_log_dets = log_det if sum_of_log_dets is None else sum_of_log_dets + log_det
@@ -76,7 +78,7 @@ class Chain(Bijection):
         return len(self.bijections)
 
     def __iter__(self) -> Iterator[Bijection]:
-        return iter(self.bijections)
+        return iter(cast("Iterable[Bijection]", self.bijections))
 
     @overload
     def __getitem__(self, index: int) -> Bijection: ...
@@ -84,7 +86,7 @@ class Chain(Bijection):
     def __getitem__(self, index: slice) -> Chain: ...
     def __getitem__(self, index: int | slice) -> Bijection:
         if not isinstance(index, slice):
-            return self.bijections[index]
+            return list(self)[index]
         part = Chain(list(self)[index])
         part.event_dim = self.event_dim  # an empty part of a chain of images is one of images too
         return part
@@ -138,10 +140,10 @@ def _alternate(
     first = couplings[0]
     first.check(x)
     a, b = first.split(x)
-    parts, log_det = first.parts, None
+    parts, log_dets = first.parts, []
     for f in couplings:
         if f.parts != parts:
             parts, a, b = f.parts, b, a
         b, log_slope = (f.law.inverse if inverse else f.law)(b, f.theta(a, context))
-        log_det = total(log_slope) if log_det is None else log_det + total(log_slope)
-    return couplings[-1].join(a, b), log_det
+        log_dets.append(total(log_slope))
+    return couplings[-1].join(a, b), reduce(torch.add, log_dets)

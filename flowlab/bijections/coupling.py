@@ -63,6 +63,8 @@ class Coupling(Bijection):
         ShapeError: when the mask passes all or nothing, as it must for D = 1: there is then nothing to couple.
     """
 
+    order: Tensor  # the coordinates of part a, then those of part b
+
     def __init__(
         self,
         mask: Tensor | Sequence[bool],
@@ -216,6 +218,8 @@ class ImageCoupling(ImageBijection):
     Raises:
         ShapeError: when the mask has no three axes, or passes all or nothing; when called, for images of another size.
     """
+
+    mask: Tensor
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class ScaleAndShift(Law):
     """
 
     parameters_per_number = 2
+    bound: Tensor
 
     def __init__(self, log_scale_bound: float = 2.0) -> None:
         super().__init__()

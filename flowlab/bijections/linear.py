@@ -53,6 +53,9 @@ class LULinear(Bijection):
     A stack shares one P.
     """
 
+    permutation: Tensor
+    sign: Tensor
+
     def __init__(
         self, features: int, *, rotate: bool = True, stack: int | None = None, generator: Generator | None = None
     ) -> None:
@@ -111,6 +114,8 @@ class Permutation(Bijection):
     Raises:
         ValueError: when ``order`` does not name each coordinate once.
     """
+
+    order: Tensor
 
     def __init__(self, order: Sequence[int] | Tensor) -> None:
         order = torch.as_tensor(order, dtype=torch.long)

@@ -32,6 +32,8 @@ class ActNorm(Bijection):
         ValueError: when that batch holds fewer than two samples.
     """
 
+    initialized: Tensor
+
     def __init__(self, features: int, *, stack: int | None = None) -> None:
         super().__init__(features, stack)
         lead = () if stack is None else (stack,)
@@ -82,6 +84,9 @@ class Standardize(ActNorm):
     """
 
     centers_float64 = True
+    center: Tensor
+    center_rest: Tensor
+    scale: Tensor
     newer = ("center", "center_rest", "scale")  # what files from before this layer existed do not hold
 
     def __init__(self, features: int, *, stack: int | None = None) -> None:
@@ -163,6 +168,10 @@ class BatchNorm(Bijection):
     """
 
     uses_batch_statistics = True
+    running_mean: Tensor
+    running_variance: Tensor
+    mean: Tensor  # of the last batch
+    variance: Tensor
 
     def __init__(
         self, features: int, *, momentum: float = 0.1, epsilon: float = 1e-5, stack: int | None = None

@@ -82,7 +82,7 @@ class DensityModule(Density, nn.Module):
 
     def __init__(self, event_shape: int | Sequence[int], *, stack: int | None = None) -> None:
         super().__init__()
-        shape = (int(event_shape),) if isinstance(event_shape, Integral) else tuple(int(d) for d in event_shape)
+        shape = (int(event_shape),) if isinstance(event_shape, (int, Integral)) else tuple(int(d) for d in event_shape)
         if any(d < 1 for d in shape):
             raise ValueError(f"{type(self).__name__} expected dimensions of at least 1, but got {event_shape}.")
         self.event_shape, self.stack = shape, stack

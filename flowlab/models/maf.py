@@ -46,7 +46,6 @@ def maf(
         more_than_a_gaussian("maf", features, components)
     if components and base is not None:
         raise ValueError(f"maf expected components or a base, but got both: components={components} makes a base.")
-    own = {"stack": stack, "generator": generator}
     maps = first(features, logit=logit, standardize=standardize, stack=stack)
     for i in range(layers):
         maps.append(
@@ -57,13 +56,21 @@ def maf(
                 activation=activation,
                 context_features=context_features,
                 log_scale_bound=log_scale_bound,
-                **own,
+                stack=stack,
+                generator=generator,
             )
         )
         maps += _normalization(normalization, features, stack)
     if components:
-        order = _order(features, layers)
-        base = AutoregressiveMixture(features, components, hidden=hidden, order=order, activation=activation, **own)
+        base = AutoregressiveMixture(
+            features,
+            components,
+            hidden=hidden,
+            order=_order(features, layers),
+            activation=activation,
+            stack=stack,
+            generator=generator,
+        )
     return Flow(Chain(maps), base_or_prior(base, prior, features, stack))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Generator
 
@@ -69,7 +69,7 @@ def image_mixture(
     """
     first = build(shared, generator=generator).bijection
     own = realnvp(features, layers, hidden=hidden, standardize=False, stack=components, generator=generator)
-    flows = Flow(Chain([ScaleShift(features, stack=components), *own.bijection]), own.base)
+    flows = Flow(Chain([ScaleShift(features, stack=components), *cast(Chain, own.bijection)]), own.base)
     q = ConvClassifier(components, math.isqrt(features), channels=channels, generator=generator)
     return FlowMixture(flows, learn_weights=learn_weights, posterior=q, shared=first)
 

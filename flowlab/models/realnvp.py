@@ -95,12 +95,21 @@ def realnvp_image(
     Raises:
         ShapeError: when H and W cannot be halved that often.
     """
-    own = {"stack": stack, "generator": generator}
-    network = {"blocks": blocks, "log_scale_bound": log_scale_bound, "context_features": context_features}
 
     def couplings(channels: int, masks: list[Tensor]) -> list[Bijection]:
-        pairs = ((act_norm(channels, stack), AffineImageCoupling(b, hidden, **network, **own)) for b in masks)
-        return [one for pair in pairs for one in pair]
+        maps: list[Bijection] = []
+        for mask in masks:
+            coupling = AffineImageCoupling(
+                mask,
+                hidden,
+                blocks=blocks,
+                log_scale_bound=log_scale_bound,
+                context_features=context_features,
+                stack=stack,
+                generator=generator,
+            )
+            maps += [act_norm(channels, stack), coupling]
+        return maps
 
     def scale(C: int, H: int, W: int, levels: int) -> Chain:
         turns = range(layers if levels > 1 else layers + 1)

@@ -7,7 +7,7 @@ from typing import Any
 
 SHAPE = (1, 28, 28)
 D = 784
-LOGIT = {"logit": 1e-6}  # the MAF paper's λ
+LOGIT: dict[str, Any] = {"logit": 1e-6}  # the MAF paper's λ
 
 # How often a run is looked at and saved, in steps.
 QUICK = {"validate_every": 45, "checkpoint_every": 90}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -47,6 +48,10 @@ class Convolution(nn.Module):
         weight = self.weight.reshape(-1, *self.weight.shape[-3:])
         return F.conv2d(x, weight, self.bias.flatten(), padding=1, groups=self.stack or 1)
 
+    def extra_repr(self) -> str:
+        stack = "" if self.stack is None else f", stack={self.stack}"
+        return f"{self.weight.shape[-3]}, {self.weight.shape[-4]}{stack}"
+
 
 def side_by_side(x: Tensor, stack: int | None) -> Tensor:
     """``(K, ..., C, H, W)`` as ``(N, K·C, H, W)``: K convolutions at once are one, with K groups of channels."""
@@ -77,8 +82,9 @@ def beside(x: Tensor, context: Tensor | None, features: int, context_dim: int = 
                 f"{tuple(context.shape)}."
             )
         if context.shape[-2:] != x.shape[-2:]:
+            H, W = x.shape[-2:]
             flat = context.reshape(-1, *context.shape[-3:])
-            context = F.adaptive_avg_pool2d(flat, x.shape[-2:]).reshape(*context.shape[:-2], *x.shape[-2:])
+            context = F.adaptive_avg_pool2d(flat, (H, W)).reshape(*context.shape[:-2], H, W)
     return torch.cat((x, context.expand(*x.shape[:-3], features, *x.shape[-2:])), dim=-3)
 
 
@@ -109,20 +115,24 @@ class ResidualConvNet(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        own = {"stack": stack, "generator": generator}
-        self.first = Convolution(in_channels + context_features, hidden, **own)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(Convolution(hidden, hidden, **own) for _ in range(2)) for _ in range(blocks)
-        )
+
+        def convolution(channels: int) -> Convolution:
+            return Convolution(channels, hidden, stack=stack, generator=generator)
+
+        self.first = convolution(in_channels + context_features)
+        self.blocks = nn.ModuleList(nn.ModuleList(convolution(hidden) for _ in range(2)) for _ in range(blocks))
         self.last = Convolution(hidden, out_channels, zero=True, stack=stack)
         self.context_features, self.context_dim, self.stack = context_features, context_dim, stack
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = beside(x, context, self.context_features, self.context_dim)
         h = self.first.convolve(side_by_side(x, self.stack))
-        for one, two in self.blocks:
+        for one, two in cast("Iterable[tuple[Convolution, Convolution]]", self.blocks):
             h = h + two.convolve(one.convolve(h.relu()).relu())
         return apart(self.last.convolve(h.relu()), x, self.stack)
+
+    def extra_repr(self) -> str:
+        return f"context_features={self.context_features}, context_dim={self.context_dim}"
 
 
 class ConvClassifier(nn.Module):
@@ -162,6 +172,9 @@ class ConvClassifier(nn.Module):
         for W, b in zip(self.weights, self.biases, strict=True):
             h = F.conv2d(h, W, b, stride=2, padding=1).relu_()
         return self.last(h.flatten(1)).reshape(*x.shape[:-1], len(self.last.bias))
+
+    def extra_repr(self) -> str:
+        return f"{len(self.last.bias)}, side={self.side}, channels={[len(b) for b in self.biases]}"
 
 
 def _uniform(shape: Sequence[int], bound: float, generator: Generator | None) -> nn.Parameter:

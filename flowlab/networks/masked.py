@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +15,8 @@ from flowlab.networks.mlp import MLP, Linear
 
 class MaskedLinear(Linear):
     """y = x (M ⊙ W) + b: a layer with some of its connections cut, by a mask M ``(in, out)`` of zeros and ones."""
+
+    mask: Tensor
 
     def __init__(self, in_features: int, out_features: int, **settings) -> None:
         super().__init__(in_features, out_features, **settings)
@@ -48,6 +51,8 @@ class MaskedMLP(MLP):
     """
 
     linear = MaskedLinear
+    last: MaskedLinear
+    degrees: Tensor
 
     def __init__(
         self,
@@ -79,16 +84,25 @@ class MaskedMLP(MLP):
         self.register_load_state_dict_post_hook(type(self)._cut)  # the weights bring their degrees along
 
     @property
+    def layers(self) -> list[MaskedLinear]:
+        """The hidden layers and the last one."""
+        return [*cast("Iterable[MaskedLinear]", self.hidden), self.last]
+
+    @property
     def place(self) -> Tensor:
         """The place of each input in the order, 1 to D: ``(D,)``."""
         return self.degrees[: self.shape[1]]
 
     def _cut(self, *_: object) -> None:
         """Set the masks: ≤ between hidden layers, < into the outputs."""
-        degrees = self.degrees.split([len(layer.mask) for layer in (*self.hidden, self.last)])
-        for layer, (before, after) in zip(self.hidden, pairwise(degrees), strict=True):
+        degrees = self.degrees.split([len(layer.mask) for layer in self.layers])
+        for layer, (before, after) in zip(self.layers[:-1], pairwise(degrees), strict=True):
             layer.mask.copy_(before.unsqueeze(-1) <= after)
         self.last.mask.copy_(degrees[-1].unsqueeze(-1) < self.place.repeat(self.shape[0]))
+
+    def extra_repr(self) -> str:
+        order = [] if self.place.is_meta else self.place.argsort().tolist()
+        return f"order={order}, {super().extra_repr()}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return super().forward(x, context).unflatten(-1, self.shape)
@@ -99,11 +113,10 @@ class MaskedMLP(MLP):
 
         No other thread may train the network meanwhile: it would find these weights, and its gradients would be lost.
         """
-        layers = (*self.hidden, self.last)
         try:
-            for layer in layers:
+            for layer in self.layers:
                 layer.masked = layer.mask * layer.weight
             yield
         finally:
-            for layer in layers:
+            for layer in self.layers:
                 layer.masked = None

@@ -37,6 +37,10 @@ class Linear(nn.Module):
             return torch.addmm(self.bias, x, self.weight)
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
+    def extra_repr(self) -> str:
+        stack = "" if self.stack is None else f", stack={self.stack}"
+        return f"{self.weight.shape[-2]}, {self.weight.shape[-1]}{stack}"
+
 
 class MLP(nn.Module):
     """A multilayer perceptron whose last layer starts at zero, so that what it conditions starts at the identity.
@@ -47,7 +51,7 @@ class MLP(nn.Module):
         ValueError: when the activation is unknown, or a context is missing, not expected, or of another width.
     """
 
-    linear = Linear  # the kind of its layers
+    linear: type[Linear] = Linear  # the kind of its layers
 
     def __init__(
         self,
@@ -88,6 +92,10 @@ class MLP(nn.Module):
                 x = self.activation(layer(x))
             x = self.last(x)
         return x if flat else x.reshape(*batch, x.shape[-1])
+
+    def extra_repr(self) -> str:
+        activation = next(name for name, function in ACTIVATIONS.items() if function is self.activation)
+        return f"activation={activation!r}, context_features={self.context_features}"
 
 
 _func_is_at_work = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)  # without it: never by hand
@@ -151,7 +159,8 @@ class _StackedMLP(torch.autograd.Function):
             wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=True) if needed]
             found = iter(torch.autograd.grad(y, wanted, g, create_graph=True))
             return tuple(next(found) if needed else None for needed in ctx.needs_input_grad)
-        dW, db = [], []
+        dW: list[Tensor] = []
+        db: list[Tensor] = []
         for l in reversed(range(L)):
             dW.insert(0, _product(h[l].mT, g))
             db.insert(0, g.sum(1))

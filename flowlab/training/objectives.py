@@ -18,7 +18,7 @@ class Step(NamedTuple):
     generator: Generator
 
 
-LossFunction = Callable[[nn.Module, Any, Step], Tensor]
+LossFunction = Callable[[Any, Any, Step], Tensor]  # of a model and a batch of the kinds that it is for
 
 
 def negative_log_likelihood(model: nn.Module, batch: Any, step: Step) -> Tensor:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from flowlab.densities.bounds import Dequantized
 from flowlab.densities.mixtures.base import check_labels, check_pairs, divergence, mutual_information
+from flowlab.densities.mixtures.variational import FlowMixture
 
 Change = Callable[[Tensor, Generator], Tensor]
 
@@ -60,10 +62,10 @@ class Invariance:
         for pair in filter(None, (self.start, self.labelled)):
             check_pairs(*pair)
 
-    def __call__(self, model: nn.Module, v: Tensor, step: Any) -> Tensor:
+    def __call__(self, model: Dequantized, v: Tensor, step: Any) -> Tensor:
         if not model.training:
             return -model(v, generator=step.generator).mean()
-        t, mixture, D = step.index / step.total, model.density, v.shape[-1]
+        t, mixture, D = step.index / step.total, _mixture(model), v.shape[-1]
         x = self._pixels(model, v, step)
         log_q = mixture.log_posterior(x)
         if t < self.first and self.start is not None:
@@ -83,16 +85,23 @@ class Invariance:
             loss = loss - mixture.log_prob_of(x, k).mean() / D
         return loss
 
-    def _told(self, model: nn.Module, pairs: tuple[Tensor, Tensor], most: int, step: Any) -> Tensor:
+    def _told(self, model: Dequantized, pairs: tuple[Tensor, Tensor], most: int, step: Any) -> Tensor:
         """−mean Σ_k r_k log q(k | x′) over at most so many pairs, drawn anew: labels, or shares r."""
-        v, r = (part.to(model.density.logits.device) for part in pairs)
+        mixture = _mixture(model)
+        v, r = (part.to(mixture.logits.device) for part in pairs)
         if len(v) > most:
             rows = torch.randint(len(v), (most,), generator=step.generator, device=v.device)
             v, r = v[rows], r[rows]
-        log_q = model.density.log_posterior(self.change(self._pixels(model, v, step), step.generator))
+        log_q = mixture.log_posterior(self.change(self._pixels(model, v, step), step.generator))
         if not r.is_floating_point():
             return nn.functional.nll_loss(log_q, r)
         return -(r * log_q).sum(-1).mean()
 
-    def _pixels(self, model: nn.Module, v: Tensor, step: Any) -> Tensor:
+    def _pixels(self, model: Dequantized, v: Tensor, step: Any) -> Tensor:
         return model.dequantize(v, model.noise(v, step.generator)[0])
+
+
+def _mixture(model: Dequantized) -> FlowMixture:
+    if not isinstance(model.density, FlowMixture):
+        raise TypeError(f"Invariance expected Dequantized(FlowMixture), but got one of {type(model.density).__name__}.")
+    return model.density

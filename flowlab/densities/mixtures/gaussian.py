@@ -110,6 +110,8 @@ class GaussianMixture(densities.GaussianMixture):
         SingularComponent: without a floor, when a component collapses.
     """
 
+    unit: Tensor
+
     def __init__(
         self,
         means: Tensor,
@@ -122,10 +124,12 @@ class GaussianMixture(densities.GaussianMixture):
         ridge: float = 0.0,
         prior: Prior | None = None,
     ) -> None:
-        def double(value: Tensor | None) -> Tensor | None:
-            return value.double() if value is not None and value.is_floating_point() else value
+        def double(value: Tensor) -> Tensor:
+            return value.double() if value.is_floating_point() else value
 
-        super().__init__(double(means), double(covariances), weights=double(weights))
+        covariances = None if covariances is None else double(covariances)
+        weights = None if weights is None else double(weights)
+        super().__init__(double(means), covariances, weights=weights)
         if not (floor >= 0 and ridge >= 0):
             raise ValueError(f"GaussianMixture expected a floor and a ridge of at least 0, but got {floor}, {ridge}.")
         if prior is not None and prior.scale.shape[-1] != self.features:
@@ -214,18 +218,18 @@ class GaussianMixture(densities.GaussianMixture):
         """
         if restarts < 1 or steps < 1:
             raise ValueError(f"fit expected at least one restart and one step, but got {restarts} and {steps}.")
-        best, failed = None, None
+        best, failures = None, []
         for _ in range(restarts):
             try:
                 mixture = cls.start(x, components, how=how, generator=generator, **settings)
                 *_, value = mixture.run(x, steps, tolerance)
             except SingularComponent as error:
-                failed = error
+                failures.append(error)
                 continue
             if best is None or value > best[0]:
                 best = value, mixture
         if best is None:
-            raise failed
+            raise failures[-1]
         mixture = best[1]
         if mixture.at_floor:
             warnings.warn(

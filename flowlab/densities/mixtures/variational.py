@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast, overload
 
 import torch
 from torch import Generator, Tensor, nn
@@ -29,9 +29,13 @@ from flowlab.networks import MLP
 class Step(Protocol):
     """Where a training loop is: ``flowlab.training.Step``."""
 
-    index: int
-    total: int
-    generator: Generator
+    @property
+    def index(self) -> int: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def generator(self) -> Generator: ...
+    def _replace(self, *, index: int, total: int) -> Step: ...
 
 
 class Elbo(NamedTuple):
@@ -97,6 +101,26 @@ class Mixture(DensityModule):
         x, _ = self.labelled(n, generator)
         return x, self.log_prob(x)
 
+    @overload
+    def sample(
+        self,
+        n: int,
+        generator: Generator | None = None,
+        context: Tensor | None = None,
+        *,
+        labels: Literal[False] = False,
+        temperature: float = 1.0,
+    ) -> Tensor: ...
+    @overload
+    def sample(
+        self,
+        n: int,
+        generator: Generator | None = None,
+        context: Tensor | None = None,
+        *,
+        labels: Literal[True],
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, Tensor]: ...
     @torch.no_grad()
     def sample(
         self,
@@ -153,9 +177,11 @@ class FlowMixture(Mixture):
         ValueError: for fewer than two components, components of different dimensions, or weights that are no weights.
     """
 
+    flows: Flow | nn.ModuleList  # one stack of K flows, or a list of K
+
     def __init__(
         self,
-        components: nn.Module | Sequence[nn.Module],
+        components: Flow | Sequence[Flow],
         weights: Tensor | None = None,
         *,
         learn_weights: bool = False,
@@ -165,7 +191,7 @@ class FlowMixture(Mixture):
         generator: Generator | None = None,
     ) -> None:
         stacked = isinstance(components, DensityModule)
-        flows = [components] if stacked else list(components)
+        flows = [components] if isinstance(components, DensityModule) else list(components)
         K, sizes = (flows[0].stack or 1) if stacked else len(flows), {flow.event_shape for flow in flows}
         if not stacked and any(flow.stack is not None for flow in flows):
             raise ValueError("FlowMixture expected one stack or a list of single flows, but got a list of stacks.")
@@ -179,8 +205,7 @@ class FlowMixture(Mixture):
                 f"FlowMixture expected components of one dimension, but got {sorted(map(math.prod, sizes))}."
             )
         super().__init__(flows[0].event_shape)
-        self.stacked = stacked
-        self.flows = components if stacked else nn.ModuleList(flows)
+        self.flows = flows[0] if stacked else nn.ModuleList(flows)
         self.anchor = like = flows[0].anchor.clone()
         weights = like.new_full((K,), 1 / K) if weights is None else torch.as_tensor(weights).to(like)
         if weights.shape != (K,) or not bool((weights > 0).all()) or abs(float(weights.sum()) - 1) > 1e-4:
@@ -195,15 +220,20 @@ class FlowMixture(Mixture):
     def log_weights(self) -> Tensor:
         return self.logits.log_softmax(-1)
 
+    @property
+    def listed(self) -> list[Flow]:
+        """The K flows where they are a list; empty where they are one stack."""
+        return cast("list[Flow]", list(self.flows)) if isinstance(self.flows, nn.ModuleList) else []
+
     def log_prob_components(self, x: Tensor) -> Tensor:
         log_det = 0.0
         if self.shared is not None:
             x, log_det = self.shared(x)
             log_det = log_det.unsqueeze(-1)
-        if self.stacked:
-            log_p = self.flows.log_prob(x.expand(self.components, *x.shape)).movedim(0, -1)
+        if isinstance(self.flows, nn.ModuleList):
+            log_p = torch.stack([flow.log_prob(x) for flow in self.listed], dim=-1)
         else:
-            log_p = torch.stack([flow.log_prob(x) for flow in self.flows], dim=-1)
+            log_p = self.flows.log_prob(x.expand(self.components, *x.shape)).movedim(0, -1)
         return log_p + log_det  # (..., K)
 
     def log_prob_of(self, x: Tensor, k: Tensor) -> Tensor:
@@ -215,10 +245,10 @@ class FlowMixture(Mixture):
         log_det = torch.zeros((), device=x.device)
         if self.shared is not None:
             x, log_det = self.shared(x)
-        if not self.stacked:
+        if isinstance(self.flows, nn.ModuleList):
             log_p = x.new_zeros(len(x))
             for j in k.unique().tolist():
-                log_p = log_p.index_put((k == j,), self.flows[j].log_prob(x[k == j]))
+                log_p = log_p.index_put((k == j,), self.listed[j].log_prob(x[k == j]))
             return log_p + log_det
         counts = torch.bincount(k, minlength=self.components)
         order = k.argsort(stable=True)
@@ -243,28 +273,28 @@ class FlowMixture(Mixture):
         """k ~ π, then x ~ p(x | k): ``(n, D)`` and ``(n,)``."""
         n = self.count(n)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        if self.stacked:
-            x = self._component(self.flows, n, generator, temperature)[k, torch.arange(n, device=k.device)]
-        else:
-            x = self._component(self.flows[0], n, generator, temperature)
-            for j, flow in enumerate(self.flows):
+        if isinstance(self.flows, nn.ModuleList):
+            x = self._component(self.listed[0], n, generator, temperature)
+            for j, flow in enumerate(self.listed):
                 if bool((k == j).any()):
                     x = x.index_put((k == j,), self._component(flow, int((k == j).sum()), generator, temperature))
+        else:
+            x = self._component(self.flows, n, generator, temperature)[k, torch.arange(n, device=k.device)]
         if self.shared is not None:
             x = self.shared.inverse(x)[0]
         return x, k
 
     @staticmethod
-    def _component(flow: DensityModule, n: int, generator: Generator | None, temperature: float) -> Tensor:
+    def _component(flow: Flow, n: int, generator: Generator | None, temperature: float) -> Tensor:
         return flow.draw(n, generator)[0] if temperature == 1 else flow.sample(n, generator, temperature=temperature)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """x_k = f_k⁻¹(z), one latent point through each component: ``(..., D)`` to ``(..., K, D)``."""
-        if self.stacked:
-            x = self.flows.bijection.inverse(z.expand(self.components, *z.shape))[0]
+        if isinstance(self.flows, nn.ModuleList):
+            x = torch.stack([flow.bijection.inverse(z)[0] for flow in self.listed])
         else:
-            x = torch.stack([flow.bijection.inverse(z)[0] for flow in self.flows])
+            x = self.flows.bijection.inverse(z.expand(self.components, *z.shape))[0]
         if self.shared is not None:
             x = self.shared.inverse(x)[0]
         return x.movedim(0, -2)
@@ -274,10 +304,10 @@ class FlowMixture(Mixture):
         """z_k = f_k(x), one point as each component sees it: ``(..., D)`` to ``(..., K, D)``; ``decode`` undoes it."""
         if self.shared is not None:
             x = self.shared(x)[0]
-        if self.stacked:
-            z = self.flows.bijection(x.expand(self.components, *x.shape))[0]
+        if isinstance(self.flows, nn.ModuleList):
+            z = torch.stack([flow.bijection(x)[0] for flow in self.listed])
         else:
-            z = torch.stack([flow.bijection(x)[0] for flow in self.flows])
+            z = self.flows.bijection(x.expand(self.components, *x.shape))[0]
         return z.movedim(0, -2)
 
 
@@ -300,12 +330,17 @@ class LatentGaussianMixture(Mixture):
             raise ValueError("LatentGaussianMixture expected a base of at least two components, but got one.")
 
     @property
+    def base(self) -> GaussianMixture:
+        """The mixture of the latents."""
+        return cast(GaussianMixture, self.flow.base)
+
+    @property
     def log_weights(self) -> Tensor:
-        return self.flow.base.logits.log_softmax(-1)
+        return self.base.logits.log_softmax(-1)
 
     def log_joint(self, x: Tensor) -> Tensor:
         z, log_det = self.flow.bijection(x)
-        return self.flow.base.log_joint(z) + log_det.unsqueeze(-1)
+        return self.base.log_joint(z) + log_det.unsqueeze(-1)
 
     def log_prob_components(self, x: Tensor) -> Tensor:
         return self.log_joint(x) - self.log_weights
@@ -320,9 +355,9 @@ class LatentGaussianMixture(Mixture):
         """z ~ Σ_k π_k N(μ_k, Σ_k), x = f⁻¹(z), and k ~ p(k | z): ``(n, D)`` and ``(n,)``."""
         if temperature != 1:
             raise ValueError(f"LatentGaussianMixture has no temperature, but got {temperature}. Leave it at 1.")
-        z = self.flow.base.draw(n, generator)[0]
+        z = self.base.draw(n, generator)[0]
         # The joint law of (k, z) is the same whichever is drawn first.
-        k = torch.multinomial(self.flow.base.responsibilities(z).detach(), 1, generator=generator).squeeze(-1)
+        k = torch.multinomial(self.base.responsibilities(z).detach(), 1, generator=generator).squeeze(-1)
         return self.flow.bijection.inverse(z)[0], k
 
 
@@ -476,8 +511,8 @@ def consistent_posterior(
         )
     points, y = (x[:0], torch.zeros(0)) if labelled is None else labelled
     points, y = points.to(x), y.to(x.device, torch.long)
-    settings = {"hidden": hidden, "generator": generator}
-    networks = _guess(MLP(x.shape[-1], components, stack=starts, **settings), generator).to(x)
+    networks = MLP(x.shape[-1], components, hidden=hidden, stack=starts, generator=generator)
+    networks = _guess(networks, generator).to(x)
     adam = torch.optim.Adam(networks.parameters(), lr=learning_rate)
     ends = _walks(x, neighbors, walk, generator)  # (N, W)
 
@@ -497,7 +532,7 @@ def consistent_posterior(
         adam.step()
     with torch.no_grad():
         best = int(losses(torch.arange(len(x), device=x.device)).argmin())
-    network = MLP(x.shape[-1], components, **settings).to(x)
+    network = MLP(x.shape[-1], components, hidden=hidden, generator=generator).to(x)
     network.load_state_dict({name: value[best] for name, value in networks.state_dict().items()})
     return network
 
@@ -563,7 +598,7 @@ class Interleaved:
 
     points: Tensor
     labels: Tensor
-    unlabelled: Callable[[nn.Module, Any, Step], Tensor] = field(default_factory=Objective)
+    unlabelled: Callable[[Mixture, Tensor, Step], Tensor] = field(default_factory=Objective)
     first: int = 300
     every: int = 9
     classify: float = 1.0
