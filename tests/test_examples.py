@@ -28,3 +28,14 @@ def test_the_examples_of_a_module_run(name):
     known = {"torch": torch, "flowlab": flowlab}
     result = doctest.testmod(importlib.import_module(name), extraglobs=known, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0, "run: python -m doctest with this module"
+
+
+MAPS = ("Chain", "AffineCoupling", "SplineCoupling", "MaskedAutoregressive")
+DENSITIES = ("Flow", "StandardNormal", "GaussianMixture", "Dequantized", "FlowMixture")
+
+
+@pytest.mark.parametrize("name", MAPS + DENSITIES)
+def test_the_first_classes_that_one_meets_have_an_example(name):
+    homes = (flowlab.bijections, flowlab.densities, flowlab.densities.mixtures)
+    kind = next(getattr(home, name) for home in homes if hasattr(home, name))
+    assert doctest.DocTestParser().get_examples(kind.__doc__)

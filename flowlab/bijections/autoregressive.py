@@ -100,6 +100,12 @@ class MaskedAutoregressive(Autoregressive):
 
     An Autoregressive map by the law ScaleAndShift, with |s| at most ``log_scale_bound``; the other arguments, shapes
     and errors are those of Autoregressive. With the paper's letters, α = −s and μ = −t · exp(−s).
+
+    >>> f = MaskedAutoregressive(3)
+    >>> _ = torch.nn.init.normal_(f.conditioner.last.weight)  # any weights: z_i never sees what comes after x_i
+    >>> J = torch.autograd.functional.jacobian(lambda x: f(x)[0], torch.ones(3))
+    >>> torch.equal(J, J.tril()), torch.allclose(J.diagonal().log().sum(), f(torch.ones(3))[1])
+    (True, True)
     """
 
     def __init__(

@@ -141,6 +141,9 @@ class ImageBijection(Bijection):
         super().__init__(None, stack)
         self.channels = channels
 
+    def extra_repr(self) -> str:
+        return ", ".join(filter(None, (f"channels={self.channels}", super().extra_repr())))
+
     def check(self, x: Tensor) -> None:
         super().check(x)
         if x.shape[-3] != self.channels:

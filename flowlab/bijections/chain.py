@@ -24,6 +24,12 @@ class Chain(Bijection):
         NotStackable: when stacks of different K are chained.
         ShapeError: when maps of vectors and of images are, whose log-determinants have other shapes and do not add; or
             maps of vectors of different lengths.
+
+    >>> from flowlab.bijections import PReLU
+    >>> f = Chain([PReLU(1, slope=2.0), PReLU(1, slope=3.0)])
+    >>> z, log_det = f(torch.tensor([-1.0]))  # −1 · 2 · 3, and log 2 + log 3
+    >>> print(f"{z.item():.4f} {log_det.item():.4f}")
+    -6.0000 1.7918
     """
 
     def __init__(self, bijections: Iterable[Bijection]) -> None:

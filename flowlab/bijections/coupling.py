@@ -163,6 +163,12 @@ class AffineCoupling(Coupling):
 
     A Coupling by the law ScaleAndShift, with |s| at most ``log_scale_bound``; the other arguments, shapes and errors
     are those of Coupling.
+
+    >>> f = AffineCoupling([True, False], log_scale_bound=2.0)
+    >>> f.conditioner.last.bias.data = torch.tensor([0.5, 1.0])  # s = 2 tanh(0.5) and t = 1, for all x
+    >>> z, log_det = f(torch.tensor([[7.0, 2.0]]))  # 7 passes, and 2 becomes 2 exp(s) + 1
+    >>> print(f"{z[0, 0]:.4f} {z[0, 1]:.4f} {log_det[0]:.4f}")
+    7.0000 6.0399 0.9242
     """
 
     def __init__(
@@ -182,6 +188,12 @@ class SplineCoupling(Coupling):
     A Coupling by the law Spline with K = ``bins`` pieces on [−B, B], B = ``bound``, ``guarded`` or not; the other
     arguments, shapes and errors are those of Coupling. Much more flexible in one layer than scale and shift, with a
     closed inverse.
+
+    >>> f = SplineCoupling([True, False], bins=4, bound=3.0)
+    >>> f.conditioner.last.bias.data = torch.arange(11.0) / 10  # 4 widths, 4 heights and 3 slopes, the same for all x
+    >>> z, log_det = f(torch.tensor([[7.0, 1.0], [7.0, 4.0]]))
+    >>> print(f"{z[0, 1]:.4f} {z[1, 1]:.4f}")  # the spline bends 1, but not 4, which is outside [−3, 3]
+    0.9076 4.0000
     """
 
     def __init__(
@@ -279,7 +291,13 @@ class ImageCoupling(ImageBijection):
             raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but got {tuple(x.shape)}.")
 
     def extra_repr(self) -> str:
-        return f"mask of shape {tuple(self.mask.shape)}" + ("" if self.stack is None else f", stack={self.stack}")
+        if self.mask.is_meta:
+            passes = "?"
+        elif self.mask[0, 0].numel() == 1:
+            passes = f"channels {self.mask[:, 0, 0].nonzero().flatten().tolist()}"
+        else:  # its top left corner tells a checkerboard from its opposite
+            passes = f"{int(self.mask.sum())} numbers, at the top left {self.mask[0, :2, :2].int().tolist()}"
+        return f"{super().extra_repr()}, mask of shape {tuple(self.mask.shape)}, passes={passes}"
 
 
 class AdditiveImageCoupling(ImageCoupling):

@@ -41,6 +41,9 @@ class ScaleShift(Bijection):
         x = z if self.shift is None else z - self.align(self.shift, z)
         return x * (-self.align(self.log_scale, z)).exp(), self.batch_log_det(-self.log_scale.sum(-1), z)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, shift={self.shift is not None}"
+
 
 class PReLU(Bijection):
     """z = x where x ≥ 0, else α x with α > 0: log |det| = log α times the number of negative coordinates.
@@ -177,6 +180,9 @@ class MonotoneSum(Bijection):
         t = torch.tanh((u - self.align(self.center, u)) / c)
         return x + (w * t).sum(-1), 1 + (w / c * (1 - t * t)).sum(-1)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, terms={self.center.shape[-1]}"
+
 
 class Monotone(Bijection):
     """z = f(x), elementwise, for any increasing or decreasing function f: log |det| = Σ log |f′(x)| by autograd.
@@ -225,6 +231,12 @@ class Monotone(Bijection):
         if not bool(reached.all()):  # said so that a NaN at an end counts as not reached
             raise ValueError(f"Monotone: a value to invert is not reached by the function on {self.interval}.")
         return invert(self._value_and_slope, z, low, high)
+
+    def extra_repr(self) -> str:
+        functions = (self.function, self.inverse_function)
+        # A module is listed below; what has no name of its own says its class, and no address in memory.
+        names = [None if f is None else getattr(f, "__qualname__", type(f).__qualname__) for f in functions]
+        return f"{names[0]}, inverse={names[1]}, interval={self.interval}"
 
 
 class Elementwise(Bijection):

@@ -116,8 +116,8 @@ class FactorOut(ImageBijection):
         return self.log_scale_bound * torch.tanh(s), mean
 
     def extra_repr(self) -> str:
-        stack = "" if self.stack is None else f", stack={self.stack}"
-        return f"channels={self.channels}, log_scale_bound={self.log_scale_bound:g}{stack}"
+        context = f"context_features={self.own_context}, context_dim={self.context_dim}"
+        return f"{super().extra_repr()}, log_scale_bound={self.log_scale_bound:g}, {context}"
 
 
 class AsImage(Bijection):
@@ -152,6 +152,9 @@ class AsImage(Bijection):
         self.check(z)
         x, log_det = _in_shape(self, self.bijection.inverse, z.unflatten(-1, self.shape), context)
         return x.flatten(-3), log_det
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}"
 
 
 def levels(bijection: Bijection, shape: tuple[int, ...]) -> Tensor:

@@ -141,3 +141,6 @@ class Permutation(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
         return z[..., self.order.argsort()], z.new_zeros(z.shape[:-1])
+
+    def extra_repr(self) -> str:
+        return "order=" + ("?" if self.order.is_meta else str(self.order.tolist()))

@@ -206,3 +206,6 @@ class BatchNorm(Bijection):
         log_std = 0.5 * (variance + self.epsilon).log()
         x = z * self.align(log_std, z).exp() + self.align(mean, z)
         return x, self.batch_log_det(log_std.sum(-1), z)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, momentum={self.momentum:g}, epsilon={self.epsilon:g}"

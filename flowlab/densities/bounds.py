@@ -68,6 +68,14 @@ class Dequantized(Bound):
 
     Raises:
         TypeError, ValueError: for v that are no whole numbers, or outside 0 to ``levels`` − 1; for counts below 1.
+
+    >>> from flowlab.bijections import Logit
+    >>> from flowlab.densities import StandardLogistic
+    >>> P = Dequantized(Flow(Logit(), StandardLogistic(2)), levels=4)  # uniform on [0, 1]², since z = logit(x)
+    >>> print(f"{P.log_prob(torch.tensor([0, 3])):.4f}")  # log 1/4²
+    -2.7726
+    >>> P.sample(5, Generator().manual_seed(0)).dtype
+    torch.int64
     """
 
     domain = "whole"

@@ -22,6 +22,14 @@ class Flow(DensityModule):
 
     Raises:
         ShapeError, NotStackable: when bijection and base do not fit together.
+
+    >>> from flowlab.bijections import PReLU
+    >>> flow = Flow(PReLU(2, slope=2.0), StandardNormal(2))
+    >>> log_p = flow.log_prob(torch.tensor([[0.0, 0.0], [-1.0, 0.0]]))  # −log 2π, and that − ½ 2² + log 2
+    >>> print(*(f"{value:.4f}" for value in log_p))
+    -1.8379 -3.1447
+    >>> flow.sample(5).shape
+    torch.Size([5, 2])
     """
 
     recipe: dict | None = None  # how to build it again: a name in flowlab.models and its settings
@@ -109,6 +117,9 @@ class Flow(DensityModule):
         if slow and log_p.requires_grad and not torch.compiler.is_compiling():
             log_p.register_hook(lambda g: F.hardshrink(g, 1e-30))
         return log_p
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, context_features={self.context_features}"
 
     def _latents(
         self, n: int, generator: Generator | None, context: Tensor | None

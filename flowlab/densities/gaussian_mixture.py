@@ -21,6 +21,12 @@ class GaussianMixture(DensityModule):
 
     Raises:
         ValueError: when shapes disagree, a covariance is not symmetric positive definite, or weights do not sum to one.
+
+    >>> p = GaussianMixture(torch.tensor([[-3.0], [3.0]]))
+    >>> print(f"{p.log_prob(torch.tensor([3.0])):.4f}")  # log ½ − ½ log 2π, as the other mode is far away
+    -1.6121
+    >>> print(*(f"{value:.2f}" for value in p.responsibilities(torch.tensor([0.0]))))
+    0.50 0.50
     """
 
     def __init__(

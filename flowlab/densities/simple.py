@@ -42,7 +42,14 @@ class Factorized(DensityModule):
 
 
 class StandardNormal(Factorized):
-    """log p(z) = −½ Σ z² − ½ D log 2π: independent Gaussians of mean 0 and standard deviation 1."""
+    """log p(z) = −½ Σ z² − ½ D log 2π: independent Gaussians of mean 0 and standard deviation 1.
+
+    >>> p = StandardNormal(2)
+    >>> print(f"{p.log_prob(torch.zeros(2)):.4f}")  # −log 2π
+    -1.8379
+    >>> p.sample(5, Generator().manual_seed(0)).shape
+    torch.Size([5, 2])
+    """
 
     def log_density(self, z: Tensor) -> Tensor:
         return -0.5 * z * z - 0.5 * math.log(2 * math.pi)

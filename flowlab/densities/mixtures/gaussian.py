@@ -396,6 +396,12 @@ class GaussianMixture(densities.GaussianMixture):
         self.lower.copy_(L.tril(-1))
         self.log_diagonal.copy_(L.diagonal(dim1=-2, dim2=-1).log())
 
+    def extra_repr(self) -> str:
+        settings = (
+            f"diagonal={self.diagonal}, floor={self.floor:g}, ridge={self.ridge:g}, prior={self.prior is not None}"
+        )
+        return f"{super().extra_repr()}, {settings}"
+
 
 def _points(x: Any) -> Tensor:
     """``x`` as finite float64 points ``(N, D)``, or a sentence."""

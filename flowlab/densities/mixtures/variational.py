@@ -160,6 +160,9 @@ class Mixture(DensityModule):
             raise ValueError(f"Expected log q of shape {tuple(log_p.shape)}, but got {tuple(log_q.shape)}.")
         return _elbo(log_p, self.log_weights, log_q)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, components={self.components}"
+
 
 class FlowMixture(Mixture):
     """log p(x) = logsumexp_k [log π_k + log p_k(x)] for K flows, with an amortized posterior q(k | x; γ).
@@ -175,6 +178,14 @@ class FlowMixture(Mixture):
 
     Raises:
         ValueError: for fewer than two components, components of different dimensions, or weights that are no weights.
+
+    >>> from flowlab.models import realnvp
+    >>> mixture = FlowMixture(realnvp(2, stack=3), generator=Generator().manual_seed(0))
+    >>> x, k = mixture.sample(5, Generator().manual_seed(0), labels=True)
+    >>> x.shape, k.shape, mixture.posterior(x).shape
+    (torch.Size([5, 2]), torch.Size([5]), torch.Size([5, 3]))
+    >>> bool((mixture.elbo(x).total <= mixture.log_prob(x) + 1e-5).all())
+    True
     """
 
     flows: Flow | nn.ModuleList  # one stack of K flows, or a list of K
