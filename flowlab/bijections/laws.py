@@ -22,8 +22,8 @@ class Law(nn.Module):
 
     Attributes:
         parameters_per_number: P, how many numbers θ has for each x.
-        side_by_side: whether a network gives the P numbers of one x side by side, as ``(n, P)``, or as ``(P, n)``; files
-            of weights depend on it.
+        side_by_side: whether a network gives the P numbers of one x side by side, as ``(n, P)``, or as ``(P, n)``;
+            files of weights depend on it.
     """
 
     parameters_per_number: int = 1
