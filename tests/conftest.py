@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 # `pytest --hypothesis-profile=explore` draws anew on each run, and more; the default draws the same every time.
 common = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("fixed", derandomize=True, max_examples=10, **common)
+settings.register_profile("fixed", derandomize=True, max_examples=5, **common)
 settings.register_profile("explore", max_examples=200, **common)
 settings.load_profile("fixed")
 

@@ -13,6 +13,7 @@ sys.path.insert(0, str(SCRIPT.parent))
 import compare_peers  # noqa: E402
 
 
+@pytest.mark.slow
 def test_the_command_measures_prints_and_writes_records(tmp_path):
     path = tmp_path / "times.json"
     options = ["--only", "flowlab,plain_torch", "--jobs", "step_h8,mixture_5", "--rounds", "2", "--json", str(path)]
@@ -202,6 +203,7 @@ def test_training_as_recommended_is_timed_and_learns(one_thread):
     assert nats[-1] > nats[0] + 0.5, "a second of training shows"
 
 
+@pytest.mark.slow
 def test_growth_is_measured_along_each_axis():
     sizes = [1, 2, 5, 10]
     assert compare_peers.exponent(sizes, [3 * n**2 for n in sizes]) == pytest.approx(2)

@@ -470,6 +470,7 @@ COMMON_MISTAKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason='needs nbgrader: pip install -e ".[grading]"')
 def test_autograding_gives_each_student_what_check_says(tmp_path):
     """Release notebook 01, hand in one right submission and one with common mistakes, and let nbgrader mark both."""

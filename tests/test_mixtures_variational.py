@@ -466,6 +466,7 @@ def test_walks_stay_where_points_are_near():
     assert int(_walks(twins, 10, 3, generator(0)).max()) <= 3, "fewer points than neighbors, and all of them equal"
 
 
+@pytest.mark.slow
 def test_consistent_posterior_finds_rings_and_wings_without_labels():
     """Rings that no straight border divides, and wings that curve; and the network is the mixture's q as it is."""
     settings = {"hidden": (32, 32), "starts": 2, "steps": 200, "learning_rate": 1e-2}
@@ -542,6 +543,7 @@ def test_one_label_a_ring_names_it(swapped):
     assert right > 0.98, "no matching needed"
 
 
+@pytest.mark.slow
 def test_labels_show_the_rings():
     """Two circles: with labels the classes are the rings, which likelihood alone cannot know."""
     toy = TwoCircles(noise=0.05)
@@ -556,6 +558,7 @@ def test_labels_show_the_rings():
     assert right > 0.95, "and cluster k is class k: no matching needed"
 
 
+@pytest.mark.slow
 def test_latent_mixture_learns_with_and_without_labels():
     toy = TwoCircles(noise=0.05)
     x, y = toy.labelled(512, generator(0))

@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 import flowlab
 from flowlab.commands.jupyter import prompt
 
 
+@pytest.mark.slow
 def test_the_server_finds_the_extension(tmp_path):
     places = {f"JUPYTER_{what}": str(tmp_path / what) for what in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")}
     environment = {

@@ -9,6 +9,8 @@ import pytest
 
 from flowlab.lessons import explorers
 
+pytestmark = pytest.mark.slow
+
 
 def settings(control):
     """The values to try on a control: both ends of a range, all options, both states of a box; or none."""

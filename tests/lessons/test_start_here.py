@@ -63,6 +63,7 @@ def test_a_gripped_point_of_the_grid_follows_the_hand(explorer):
     assert explorer.values() == before and explorer.errors == []
 
 
+@pytest.mark.slow
 def test_training_lowers_the_gauge_and_can_be_scrubbed(explorer):
     assert "snapshot" not in explorer.controls
     start = explorer.numbers["trained flow"]

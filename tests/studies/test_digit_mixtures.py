@@ -32,6 +32,7 @@ def test_all_are_among_the_studies_of_mnist():
             assert settings["components"] == len(one.digits)
 
 
+@pytest.mark.slow
 def test_walks_between_neighbors_find_most_of_five_digits():
     points, shares = by_neighbors(DIGITS[SOME], 5, starts=8, steps=150, generator=generator())
     assert torch.equal(points, DIGITS[SOME]) and shares.shape == (len(points), 5)

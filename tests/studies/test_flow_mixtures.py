@@ -16,6 +16,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study, variant, labels", EVERY, ids=lambda v: v if isinstance(v, str) else "")
 def test_every_variant_runs_and_is_scored(study, variant, labels):
     record = study.record(variant, 0, labels=labels, effort=0.01)
@@ -24,6 +25,7 @@ def test_every_variant_runs_and_is_scored(study, variant, labels):
     assert record["log_prob"] < record["exact_log_prob"], "no fit of few steps beats the truth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study, labels", [(PINWHEEL, 0), (CIRCLES, 0), (CIRCLES, 2)])
 def test_recommended_variant_gets_nearly_all_right_with_half_of_its_steps(study, labels):
     record = study.record("consistent", 3, labels=labels, effort=0.5)
@@ -58,6 +60,7 @@ def test_labels_are_balanced_and_true(labels):
     assert torch.equal((points.labelled.norm(dim=-1) < 0.6).long(), points.labels), "0 is the outer ring"
 
 
+@pytest.mark.slow
 def test_a_shorter_run_keeps_the_phases_of_a_whole_one():
     for effort in (1.0, 0.2):
         settings = CIRCLES.trial("consistent", 0, effort=effort).settings

@@ -18,6 +18,7 @@ def can_compile() -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler on this machine")
 def test_compiled_training_is_eager_training_to_rounding(monkeypatch):
     x, calls, real = torch.randn(64, 2, generator=generator(1)), [], torch.compile
@@ -37,6 +38,7 @@ def test_compiled_training_is_eager_training_to_rounding(monkeypatch):
     assert len(calls) == 4, "the four steps were compiled, and validation was not"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile(), reason="no C++ compiler on this machine")
 def test_a_compiled_stack_drops_gradients_too_small_to_count_too(monkeypatch):
     real = torch.compile

@@ -172,6 +172,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ("actnorm", "pixels", "mixture", "patience", "resumed", "killed"))
 def test_two_processes_learn_what_one_does(runs, name):
     (one, record), (first, its), (second, others) = (
@@ -188,12 +189,14 @@ def test_two_processes_learn_what_one_does(runs, name):
     assert its["reports"] == len(its["loss"]) - (8 if name == "resumed" else 0)
 
 
+@pytest.mark.slow
 def test_patience_ends_all_processes_at_the_same_step(runs):
     records = [read_checkpoint(runs / f"patience/2/{rank}.safetensors")[1] for rank in (0, 1)]
     assert all(record["stopped"].startswith("stopped early at step") for record in records)
     assert len({len(record["loss"]) for record in records}) == 1 and len(records[0]["loss"]) < 20
 
 
+@pytest.mark.slow
 def test_an_interrupt_of_one_process_stops_all_and_a_checkpoint_is_there(runs):
     records = [read_checkpoint(runs / f"interrupt/2/{rank}.safetensors")[1] for rank in (0, 1)]
     for record in records:
@@ -201,12 +204,14 @@ def test_an_interrupt_of_one_process_stops_all_and_a_checkpoint_is_there(runs):
     assert records[0]["files"] == ["run.safetensors", "run.training.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_nan_in_one_process_is_an_error_in_all(runs):
     (weights, record), (others, its) = (read_checkpoint(runs / f"nan/2/{rank}.safetensors") for rank in (0, 1))
     assert record == its and "at step 7: the loss is nan, while all parameters are finite" in record["error"]
     assert same(weights, others)
 
 
+@pytest.mark.slow
 def test_a_launch_that_is_killed_and_launched_again(runs):
     """Two launches by torchrun: one process of the first is killed; the second ends as if nothing had been."""
     folder = runs / "killed" / "torchrun"

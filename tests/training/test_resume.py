@@ -172,6 +172,7 @@ def runs(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("how", ("at random", "at writes"))
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -188,6 +189,7 @@ def test_a_killed_run_gives_bit_for_bit_what_it_would_have_given(runs, name, how
     assert stopped.startswith("stopped early" if name == "early stopping" else "finished 60")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_killed_at_twenty_random_moments_ends_as_if_undisturbed(runs):
     killed_after = json.loads((runs / "twenty" / "killed_after.json").read_text())
