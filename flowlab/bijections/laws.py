@@ -141,6 +141,7 @@ class Spline(Law):
         root = (b * b - 4 * a * c).clamp_min(0).sqrt()
         # One root in its two forms: each time the one that adds numbers of one sign, since the other loses digits.
         xi = torch.where(b >= 0, -2 * c, root - b) / torch.where(b >= 0, b + root, 2 * a)
+        xi = xi.clamp(0, 1)  # rounded to beyond a knot, where the next bin begins, the formula of this one may not rise
         x = x0 + (x1 - x0) * xi
         return torch.where(inside, x, z), torch.where(inside, -self._log_slope(xi, s, d0, d1), 0.0)
 

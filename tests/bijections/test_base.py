@@ -1,11 +1,14 @@
 """Chain, Inverse, and the errors."""
 
 import math
+from collections import Counter
 
 import pytest
 import torch
+from torch import Generator
 
 from flowlab.bijections import (
+    AffineCoupling,
     Bijection,
     Chain,
     FullAffine,
@@ -19,6 +22,8 @@ from flowlab.bijections import (
     PReLU,
     ScaleShift,
     ShapeError,
+    SinhArcsinh,
+    alternating_mask,
 )
 
 
@@ -70,3 +75,21 @@ def test_no_dimension_and_no_stack_are_refused():
     for weightless in (lambda **k: Permutation([0], **k), Logit, lambda **k: Monotone(torch.sinh, **k)):
         with pytest.raises(TypeError, match="stack"):
             weightless(stack=2)
+
+
+def test_hooks_of_maps_in_a_chain_are_called():
+    """Profilers and debuggers wait beside a map by all of these; a chain must not pass one by, whatever it saves."""
+    masks = (alternating_mask(4), alternating_mask(4, odd=True), alternating_mask(4))
+    chain = Chain([AffineCoupling(mask, (5,)) for mask in masks] + [ScaleShift(4), SinhArcsinh(4)])
+    called = Counter()
+    ways = ("forward_pre_hook", "forward_hook", "full_backward_pre_hook", "full_backward_hook")
+    handles = [getattr(f, f"register_{way}")(lambda *_, way=way: called.update([way])) for f in chain for way in ways]
+    everywhere = lambda module, *_: called.update(["of all modules"] if module in list(chain) else [])  # noqa: E731
+    handles.append(torch.nn.modules.module.register_module_forward_hook(everywhere))
+    try:
+        z, log_det = chain(torch.randn(6, 4, generator=Generator().manual_seed(0), requires_grad=True))
+        (z.sum() + log_det.sum()).backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert called == dict.fromkeys((*ways, "of all modules"), len(chain))

@@ -18,6 +18,7 @@ from flowlab.bijections import (
     Chain,
     ScaleShift,
     ShapeError,
+    Spline,
     SplineCoupling,
     alternating_mask,
     channel_mask,
@@ -133,6 +134,19 @@ def test_spline_inverse_keeps_its_digits_where_bins_bend_hard():
     slope = exact.inverse(z.double())[1].exp()  # dx/dz: how much rounding of z and of the knots is magnified
     error = ((x - expected).abs() / (1 + slope)).max().item()
     assert error < 2e-6
+
+
+@pytest.mark.parametrize("bins", (3, 8, 30))
+@pytest.mark.parametrize("guarded", (True, False))
+def test_spline_is_inverted_at_its_knots_too(bins, guarded):
+    """Where a slope is steep, the discriminant of eq. 6 to 8 is 0 up to rounding, which may leave it below 0."""
+    law = Spline(bins=bins, guarded=guarded)
+    theta = 10 * torch.randn(3000, law.parameters_per_number, generator=Generator().manual_seed(bins))
+    _, knots, _ = law.knots(theta)
+    for z in knots[:, 1:-1].unbind(-1):
+        for at in (z, z.nextafter(torch.tensor(9.0)), z.nextafter(torch.tensor(-9.0))):
+            x, log_slope = law.inverse(at, theta)
+            assert torch.isfinite(x).all() and torch.isfinite(log_slope).all()
 
 
 def test_spline_settings_out_of_range_are_refused():
