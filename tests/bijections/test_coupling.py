@@ -141,7 +141,7 @@ def test_spline_inverse_keeps_its_digits_where_bins_bend_hard():
 def test_spline_is_inverted_at_its_knots_too(bins, guarded):
     """Where a slope is steep, the discriminant of eq. 6 to 8 is 0 up to rounding, which may leave it below 0."""
     law = Spline(bins=bins, guarded=guarded)
-    theta = 10 * torch.randn(3000, law.parameters_per_number, generator=Generator().manual_seed(bins))
+    theta = 10 * torch.randn(law.parameters_per_number, 3000, generator=Generator().manual_seed(bins))
     _, knots, _ = law.knots(theta)
     for z in knots[:, 1:-1].unbind(-1):
         for at in (z, z.nextafter(torch.tensor(9.0)), z.nextafter(torch.tensor(-9.0))):
