@@ -103,9 +103,14 @@ class Flow(DensityModule):
         z, _, context = self._latents(n, generator, context)
         return self.bijection.inverse(temperature * z, context)[0]
 
+    @property
+    def centers_float64(self) -> bool:
+        """Whether the first map centers float64 data before it rounds them."""
+        return self.bijection.centers_float64
+
     def _rounded(self, x: Tensor) -> Tensor:
         """As for any density; but float64 stays float64 where the first map centers it before it rounds."""
-        return x if x.dtype == torch.float64 and self.bijection.centers_float64 else super()._rounded(x)
+        return x if x.dtype == torch.float64 and self.centers_float64 else super()._rounded(x)
 
     def without_tiny_gradients(self, log_p: Tensor) -> Tensor:
         """``log_p`` itself; of the gradient that comes back to a stack, what is smaller than 1e-30 becomes zero.

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from flowlab.tables import Table, as_table, check_finite
+
 Parts = tuple[Tensor, ...]
 
 
@@ -59,31 +61,35 @@ def own_randomness(own: Generator) -> Iterator[None]:
 
 
 def prepare(data: Any, model: nn.Module, what: str) -> Parts:
-    """Arrays as tensors of the model's dtype and device, without gradients, and checked.
+    """What people keep numbers in, as tensors of the model's dtype and device, without gradients, and checked.
+
+    The first part is what a density is of. It stays float64 where the model centers it before it rounds, and whole
+    numbers stay whole where the model is a density of these. In further parts, such as labels, they always do.
 
     Raises:
-        ValueError: for empty data, for parts of different lengths, and for rows with NaN or infinity.
+        TypeError, ValueError: for what holds no numbers, for no rows, for parts of different lengths, and for rows with
+            NaN or infinity.
     """
-    parts = tuple(torch.as_tensor(d) for d in (data if isinstance(data, tuple) else (data,)))
-    like = next(model.parameters(), torch.zeros(()))
-    if not parts:
+    given = data if isinstance(data, tuple) else (data,)
+    if not given:
         raise ValueError(f"The {what} should be an array or a tuple of arrays, but got an empty tuple.")
-    ready = []
-    for part in parts:
-        if part.ndim == 0 or len(part) == 0 or len(part) != len(parts[0]):
-            shapes = [tuple(p.shape) for p in parts]
+    tables = [as_table(part, f"the {what}" if len(given) == 1 else f"part {i} of the {what}")
+              for i, part in enumerate(given)]  # fmt: skip
+    like = next(model.parameters(), torch.zeros(()))
+    ready: list[Tensor] = []
+    for i, (x, names) in enumerate(tables):
+        x = x.detach()
+        if i == 0 and x.ndim == 1 and getattr(model, "event_shape", None) == (1,):
+            x = x[:, None]  # one column: N samples of one number
+        if x.ndim == 0 or len(x) == 0 or len(x) != len(ready[0] if ready else x):
+            shapes = [tuple(table.values.shape) for table in tables]
             raise ValueError(f"The {what} should be (N, ...) with one N of at least 1, but got {shapes}.")
-        part = part.detach()
-        if part.is_inference():  # it cannot take part in a gradient
-            part = part.clone()
-        if part.is_floating_point():
-            part = part.to(like.dtype)
-            bad = ~torch.isfinite(part).flatten(1).all(1) if part.ndim > 1 else ~torch.isfinite(part)
-            if bool(bad.any()):
-                row = int(bad.nonzero()[0])
-                raise ValueError(
-                    f"The {what} has NaN or infinity in {int(bad.sum())} of {len(part)} rows, the first in row {row}: "
-                    f"{part[row].flatten()[:6].tolist()}. Remove or fill these rows."
-                )
-        ready.append(part.to(like.device))
+        if x.is_floating_point() or (i == 0 and getattr(model, "domain", "whole") == "real"):
+            check_finite(Table(x, names), f"the {what}")
+            rounded = x.to(like.dtype)
+            check_finite(Table(rounded, names), f"the {what} in {like.dtype}")
+            keeps = i == 0 and x.dtype == torch.float64 and getattr(model, "centers_float64", False)
+            x = x if keeps and like.device.type != "mps" else rounded
+        x = x.to(like.device)
+        ready.append(x.clone() if x.is_inference() else x)  # or it could take no part in a gradient
     return tuple(ready)

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from flowlab.bijections import starting
+from flowlab.densities import evaluating
+from flowlab.training import startup
 from flowlab.training.batches import Parts, own_randomness
 from flowlab.training.objectives import LossFunction, Step
 
@@ -138,21 +140,21 @@ class ShardedLoss:
         self.plain = Loss(model, objective)
         self.shared: nn.Module = self.plain
 
-    def start(self, batch: Parts | None, step: Step) -> None:
+    def start(self, batch: Parts | None, step: Step, anew: bool = False) -> None:
         """Let layers that start from data, such as ActNorm, see all of the first batch, and not one shard.
 
-        A run without data starts them where they are: another that has data would else undo what this one learns.
+        Those that have started before stay as they are, but with ``anew`` they start again.
         """
-        layers: list[Any] = [layer for layer in self.model.modules() if not getattr(layer, "started", True)]
-        if not layers:
-            return
+        layers = [layer for layer in self.model.modules() if hasattr(layer, "started")]
         if batch is None:
-            for layer in layers:
-                layer.initialized.fill_(True)
-            return
-        # Gradients, for objectives that take some themselves; in shards there is no room for those of a whole batch.
-        with torch.set_grad_enabled(self.shards == 1), starting(self.model):
-            self.plain(self._given(batch), step)
+            startup.stay(layers)
+        elif anew or not all(layer.started for layer in layers):
+            # Gradients, for objectives that take some themselves; in shards there is no room for a whole batch's.
+            with torch.set_grad_enabled(self.shards == 1), starting(self.model, anew=anew):
+                self.plain(self._given(batch), step)
+        elif layers:
+            with evaluating(self.model), torch.set_grad_enabled(self.shards == 1):
+                startup.compare(layers, lambda: self.plain(self._given(batch), step))
 
     def share(self) -> None:
         """From here on gradients are those of all processes, which start as the first."""

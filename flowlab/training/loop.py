@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flowlab import tables
 from flowlab.densities import evaluating
 from flowlab.training import checkpoints, distributed, resume
 from flowlab.training.averages import averaged, with_weights
@@ -28,7 +29,7 @@ from flowlab.training.distributed import ShardedLoss
 from flowlab.training.fingerprints import digest
 from flowlab.training.history import History, NonFiniteLoss, OutOfMemory
 from flowlab.training.lookahead import Losses
-from flowlab.training.objectives import Step
+from flowlab.training.objectives import Step, negative_log_likelihood
 from flowlab.training.progress import Bar, Progress, interruptible
 from flowlab.training.resume import Standing
 from flowlab.training.settings import STEPS, Settings
@@ -47,6 +48,8 @@ def fit(model: nn.Module, data: Any = None, *, progress: bool | Progress = True,
 
     Raises as ``train``.
     """
+    if distributed.rank() == 0 and settings.get("objective", negative_log_likelihood) is negative_log_likelihood:
+        _warn(model, data)
     with interruptible() as interrupted:
         bar = Bar() if progress is True and distributed.rank() == 0 else None
         report = bar or (progress if callable(progress) and distributed.rank() == 0 else None)
@@ -120,7 +123,7 @@ class Run(Standing):
         self.batches = None if self.data is None else Batches(self.data, self.batch_size, settings.seed)
         epochs = 0 if self.batches is None or settings.epochs is None else settings.epochs * self.batches.per_epoch
         history = History(settings.steps or epochs or STEPS, batch_size=self.batch_size)
-        if self.data is not None and not self.data[0].is_floating_point():
+        if self.data is not None and getattr(model, "domain", "real") == "whole":
             history.whole_numbers = self.data[0][0].numel()
         super().__init__(model, settings.optimizer_of(parameters), history)
 
@@ -168,7 +171,7 @@ class Run(Standing):
             return
         if self.history.step == 0:
             with products(self.settings.tf32):
-                self.loss.start(self.batch(0), self.at(0, 1)(0))
+                self.loss.start(self.batch(0), self.at(0, 1)(0), self.settings.restart)
         self.loss.share()
 
     def step(self) -> None:
@@ -295,12 +298,23 @@ class Run(Standing):
         )
 
 
+def _warn(model: nn.Module, data: Any) -> None:
+    """Say what in a table is no density; whether it can be trained on at all is for ``train`` to say."""
+    first = data[0] if isinstance(data, tuple) and data else data
+    if first is None or getattr(model, "domain", None) != "real" or len(getattr(model, "event_shape", ())) != 1:
+        return
+    with contextlib.suppress(TypeError, ValueError):
+        tables.warn(first, stacklevel=3)
+
+
 def _check(data: Parts | None, held_out: Parts | None, settings: Settings) -> None:
     """Refuse settings that do not go with the data, and held-out data of other shapes."""
     if data is None:
         for name in ("epochs", "validation"):
             if getattr(settings, name) is not None:
                 raise ValueError(f"{name} needs data, but got none. Give steps, and an objective that needs no data.")
+        if settings.objective is negative_log_likelihood:
+            raise ValueError("negative_log_likelihood needs data, but got none. Give data, or another objective.")
         return
     shapes = [[tuple(part.shape[1:]) for part in parts] for parts in (data, held_out or data)]
     if shapes[0] != shapes[1]:

@@ -50,6 +50,8 @@ class Settings:
         snapshots: how many copies of the weights to keep for scrubbing (denser at the start), or at which steps.
         seed: of the batches and of the noise.
         checkpoint: a file to write every ``checkpoint_every`` steps, and to go on from if its training file is there.
+        restart: start layers that start from data, such as ActNorm, anew from these data, in a model that others have
+            started. Without it they stay as they are, and a warning says so where these data are far from those.
         compile: translate the model's flows to machine code at the first step, which takes half a minute or so (torch
             2.6: one and a half) and is remembered; later steps are faster, and their numbers differ in rounding alone.
             On a CPU this needs a C++ compiler.
@@ -76,6 +78,7 @@ class Settings:
     seed: int = 0
     checkpoint: str | os.PathLike[str] | None = None
     checkpoint_every: int = 500
+    restart: bool = False
     compile: bool = False
     tf32: bool = False
 

@@ -342,10 +342,10 @@ def test_arrays_of_other_dtypes_are_taken():
 def test_a_bad_row_is_named(bad):
     x = gaussian(50).numpy()
     x[17, 1] = x[31, 0] = bad
-    words = rf"has NaN or infinity in 2 of 50 rows, the first in row 17: \[.*{bad}.*\]"
-    with pytest.raises(ValueError, match=f"The data {words}"):
+    words = rf"NaN or infinity in 2 of 50 rows, the first in row 17, column 1: \[.*{bad}.*\]"
+    with pytest.raises(ValueError, match=f"as the data, but got {words}"):
         quiet(small(), x)
-    with pytest.raises(ValueError, match=f"The validation data {words}"):
+    with pytest.raises(ValueError, match=f"as the validation data, but got {words}"):
         quiet(small(), gaussian(), validation=x)
     with pytest.raises(ValueError, match=r"1 of 3 rows, the first in row 2"):
         quiet(small(), (gaussian(3), torch.tensor([0.0, 0.0, bad])))

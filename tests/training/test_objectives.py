@@ -7,10 +7,10 @@ import torch
 from runs import gaussian, generator, quiet, same, small, state
 from torch import Tensor, nn
 
-from flowlab import Flow, realnvp
+from flowlab import Flow, fit, realnvp
 from flowlab.bijections import Chain, Logit, ScaleShift
 from flowlab.densities import Dequantized, StandardNormal, negative_bound
-from flowlab.training import Step, negative_log_likelihood
+from flowlab.training import CheckpointError, Step, batches, negative_log_likelihood, reverse_kl, train
 
 
 def pixels(n: int = 300) -> Tensor:
@@ -146,3 +146,100 @@ def test_the_step_says_where_the_run_is():
     flow = Flow(ScaleShift(2), StandardNormal(2))
     quiet(flow, gaussian(), steps=3, objective=objective)
     assert seen == [(0, 3), (1, 3), (2, 3)]
+
+
+# --- without data -----------------------------------------------------------------------------------------------------
+
+LOG_Z = 3.7
+
+
+def banana(x: Tensor) -> Tensor:
+    """log p̃ of x₁ ~ N(0, 1), x₂ | x₁ ~ N(x₁², ½²), times exp(3.7)."""
+    a, b = x.unbind(-1)
+    log_p = -0.5 * (a**2 + ((b - a**2) / 0.5) ** 2) - math.log(2 * math.pi * 0.5)
+    return log_p + LOG_Z
+
+
+def tilted(x: Tensor) -> Tensor:
+    """log p̃ of a correlated Gaussian far from 0, times exp(3.7)."""
+    z = (x - torch.tensor([3.0, -2.0])) @ torch.tensor([[1.0, 0.0], [-0.6, 0.8]]).inverse()
+    return -0.5 * z.square().sum(-1) - math.log(2 * math.pi) - math.log(0.8) + LOG_Z
+
+
+@pytest.mark.parametrize("log_target", (banana, tilted))
+def test_a_flow_is_trained_to_a_target_without_data_and_finds_its_normalizer(log_target):
+    flow = realnvp(2, layers=4, hidden=(16, 16), standardize=False, activation="tanh", generator=generator())
+    history = fit(
+        flow,
+        objective=reverse_kl(log_target, n=128),
+        steps=700,
+        learning_rate=0.01,
+        ema=0.98,
+        progress=False,
+    )
+    assert history.step == 700 and history.batch_size == 0 and history.ended
+    x, log_q = flow.draw(20_000, generator(1))
+    log_w = (log_target(x) - log_q).detach()
+    assert LOG_Z - 0.05 < log_w.mean().item() < LOG_Z + 0.01, "the bound is close, and from below"
+    assert log_w.logsumexp(0).item() - math.log(len(log_w)) == pytest.approx(LOG_Z, abs=0.05)
+    assert sum(history.loss[-50:]) / 50 == pytest.approx(-LOG_Z, abs=0.1), "the loss is -log Z at the target"
+
+
+def test_a_run_without_data_is_kept_stopped_resumed_averaged_and_cut_like_any_other(tmp_path):
+    settings = {"steps": 12, "objective": reverse_kl(banana, n=30), "ema": 0.9, "snapshots": (0, 5, 12), "shards": 3}
+    straight, resumed = small(), small()
+    undisturbed = fit(straight, progress=False, **settings)
+    kept = {"checkpoint": tmp_path / "run.safetensors", **settings}
+    for history in train(small(), **kept):
+        if history.step == 7:
+            break
+    history = fit(resumed, progress=False, **kept)
+    assert history.loss == undisturbed.loss and same(state(resumed), state(straight))
+    assert list(history.snapshots) == [0, 5, 12] and same(history.snapshots[5], undisturbed.snapshots[5])
+    other = reverse_kl(tilted, n=30)
+    for changed in ({"objective": other}, {"objective": reverse_kl(banana, n=31)}, {"seed": 1}):
+        with pytest.raises(CheckpointError, match="another run"):
+            fit(small(), progress=False, **{**kept, **changed})
+    with pytest.raises(CheckpointError, match="another run"):
+        fit(small(), gaussian(), progress=False, **kept)
+
+
+def test_shards_of_a_run_without_data_are_draws_of_their_own(monkeypatch):
+    def objective(model: nn.Module, batch: None, step: Step) -> Tensor:
+        assert batch is None
+        return model.bijection.shift.sum() * torch.randn((), generator=step.generator)
+
+    losses = []
+    for shards in (1, 4):
+        flow = Flow(ScaleShift(1), StandardNormal(1))
+        flow.bijection.shift.data.fill_(1.0)
+        losses.append(fit(flow, objective=objective, steps=1, shards=shards, progress=False).loss[0])
+    noise = [torch.randn((), generator=batches.generator(0, 1, shard=shard)).item() for shard in range(4)]
+    assert losses == pytest.approx([noise[0], sum(noise) / 4])
+
+
+def test_a_layer_that_starts_from_data_starts_where_it_is_in_a_run_without():
+    """Else a later run with data would move what this one has learned."""
+    flow = realnvp(2, layers=2, hidden=(8,), generator=generator())
+    fit(flow, objective=reverse_kl(tilted, n=64), steps=20, learning_rate=0.05, progress=False)
+    learned = state(flow)
+    assert flow.bijection[0].started
+    with pytest.warns(UserWarning, match="started on other data"):
+        quiet(flow, 50 + gaussian(), steps=1, learning_rate=0.0)
+    assert same(state(flow), learned)
+
+
+def test_the_bar_of_a_run_without_data_counts_no_samples(capfd):
+    fit(small(), objective=reverse_kl(banana, n=8), steps=20)
+    said = capfd.readouterr().err
+    assert "20/20" in said and "nats" in said and "samples/s" not in said
+
+
+def test_what_needs_data_says_so():
+    for settings in ({"epochs": 3}, {"validation": gaussian()}):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))} needs data, but got none"):
+            fit(small(), objective=reverse_kl(banana), progress=False, **settings)
+    with pytest.raises(ValueError, match="negative_log_likelihood needs data, but got none"):
+        fit(small(), steps=3, progress=False)
+    with pytest.raises(ValueError, match=r"one number a sample, \(8,\), but got \(8, 2\)"):
+        fit(small(), objective=reverse_kl(lambda x: -x.square(), n=8), steps=2, progress=False)
