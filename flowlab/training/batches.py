@@ -63,8 +63,8 @@ def own_randomness(own: Generator) -> Iterator[None]:
 def prepare(data: Any, model: nn.Module, what: str) -> Parts:
     """What people keep numbers in, as tensors of the model's dtype and device, without gradients, and checked.
 
-    The first part is what a density is of. It stays float64 where the model centers it before it rounds, and whole
-    numbers stay whole where the model is a density of these. In further parts, such as labels, they always do.
+    The first part is what a density is of. It stays float64 where rounding would lose something, and the model centers
+    before it rounds. Whole numbers stay whole in a density of these, and in further parts, such as labels.
 
     Raises:
         TypeError, ValueError: for what holds no numbers, for no rows, for parts of different lengths, and for rows with
@@ -89,7 +89,7 @@ def prepare(data: Any, model: nn.Module, what: str) -> Parts:
             rounded = x.to(like.dtype)
             check_finite(Table(rounded, names), f"the {what} in {like.dtype}")
             keeps = i == 0 and x.dtype == torch.float64 and getattr(model, "centers_float64", False)
-            x = x if keeps and like.device.type != "mps" else rounded
+            x = x if keeps and like.device.type != "mps" and not torch.equal(rounded.double(), x) else rounded
         x = x.to(like.device)
         ready.append(x.clone() if x.is_inference() else x)  # or it could take no part in a gradient
     return tuple(ready)
