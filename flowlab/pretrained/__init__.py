@@ -24,6 +24,7 @@ from flowlab.datasets import TOYS, Toy
 from flowlab.densities import Dequantized, Flow, GaussianMixture
 from flowlab.densities.mixtures import FlowMixture
 from flowlab.training import CheckpointError, History, read_checkpoint
+from flowlab.training.checkpoints import name_columns
 
 FOLDER = Path(__file__).parent
 
@@ -126,6 +127,7 @@ def _models(tensors: dict[str, torch.Tensor], card: dict[str, Any]) -> dict[Any,
         head = f"{step}." if step != "" else ""
         model = models.rebuild(card["recipe"])
         model.load_state_dict({key.removeprefix(head): value for key, value in tensors.items() if key.startswith(head)})
+        name_columns(model, card.get("columns"))
         kept[step] = model.eval()
     return kept
 

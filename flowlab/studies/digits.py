@@ -25,7 +25,6 @@ from flowlab.densities import negative_bound
 from flowlab.models import SIZES, Size
 from flowlab.study import Scores, Study, Trial
 from flowlab.training import History, distributed, fit, save_checkpoint
-from flowlab.training.checkpoints import commit
 
 
 class Images(NamedTuple):

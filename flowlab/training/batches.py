@@ -7,13 +7,13 @@ resumed gives, bit for bit, what it would have given undisturbed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.tables import Table, as_table, check_finite
+from flowlab.tables import Table, as_table, as_tensor, check_finite
 
 Parts = tuple[Tensor, ...]
 
@@ -60,36 +60,59 @@ def own_randomness(own: Generator) -> Iterator[None]:
             one.set_state(state)
 
 
-def prepare(data: Any, model: nn.Module, what: str) -> Parts:
+class Prepared(NamedTuple):
+    """Data as a run takes them, and the names of the columns of each part, where it has some."""
+
+    parts: Parts
+    names: tuple[tuple[str, ...] | None, ...]
+
+
+def prepare(data: Any, model: nn.Module, what: str, names: Sequence[tuple[str, ...] | None] = ()) -> Prepared:
     """What people keep numbers in, as tensors of the model's dtype and device, without gradients, and checked.
 
     The first part is what a density is of. It stays float64 where rounding would lose something, and the model centers
     before it rounds. Whole numbers stay whole in a density of these, and in further parts, such as labels.
 
+    Args:
+        names: the columns that each part must have; a table is put in this order. Without them it is put in the order
+            in which the model knows these columns, if it knows them.
+
     Raises:
-        TypeError, ValueError: for what holds no numbers, for no rows, for parts of different lengths, and for rows with
-            NaN or infinity.
+        TypeError, ValueError: for what holds no numbers or has other columns, for no rows, for parts of different
+            lengths, and for rows with NaN or infinity.
     """
     given = data if isinstance(data, tuple) else (data,)
     if not given:
         raise ValueError(f"The {what} should be an array or a tuple of arrays, but got an empty tuple.")
-    tables = [as_table(part, f"the {what}" if len(given) == 1 else f"part {i} of the {what}")
-              for i, part in enumerate(given)]  # fmt: skip
-    like = next(model.parameters(), torch.zeros(()))
+    known = (getattr(model, "columns", None), getattr(model, "context_columns", None))
+    tables = []
+    for i, part in enumerate(given):
+        called = f"the {what}" if len(given) == 1 else f"part {i} of the {what}"
+        table = as_table(part, called)
+        order = names[i] if i < len(names) else known[i] if i < len(known) else None
+        if order and table.names and (names or sorted(order) == sorted(table.names)):
+            table = Table(as_tensor(part, called, names=order), order)
+        tables.append(table)
     ready: list[Tensor] = []
-    for i, (x, names) in enumerate(tables):
-        x = x.detach()
+    for i, table in enumerate(tables):
+        x = table.values.detach()
         if i == 0 and x.ndim == 1 and getattr(model, "event_shape", None) == (1,):
             x = x[:, None]  # one column: N samples of one number
         if x.ndim == 0 or len(x) == 0 or len(x) != len(ready[0] if ready else x):
-            shapes = [tuple(table.values.shape) for table in tables]
+            shapes = [tuple(t.values.shape) for t in tables]
             raise ValueError(f"The {what} should be (N, ...) with one N of at least 1, but got {shapes}.")
-        if x.is_floating_point() or (i == 0 and getattr(model, "domain", "whole") == "real"):
-            check_finite(Table(x, names), f"the {what}")
-            rounded = x.to(like.dtype)
-            check_finite(Table(rounded, names), f"the {what} in {like.dtype}")
-            keeps = i == 0 and x.dtype == torch.float64 and getattr(model, "centers_float64", False)
-            x = x if keeps and like.device.type != "mps" and not torch.equal(rounded.double(), x) else rounded
-        x = x.to(like.device)
-        ready.append(x.clone() if x.is_inference() else x)  # or it could take no part in a gradient
-    return tuple(ready)
+        ready.append(_placed(table._replace(values=x), model, what, first=i == 0))
+    return Prepared(tuple(ready), tuple(table.names for table in tables))
+
+
+def _placed(table: Table, model: nn.Module, what: str, first: bool) -> Tensor:
+    """One part of the data in the dtype in which the model takes it, and on its device."""
+    x, like = table.values, next(model.parameters(), torch.zeros(()))
+    if x.is_floating_point() or (first and getattr(model, "domain", "whole") == "real"):
+        check_finite(table, f"the {what}")
+        rounded = x.to(like.dtype)
+        check_finite(table._replace(values=rounded), f"the {what} in {like.dtype}")
+        keeps = first and x.dtype == torch.float64 and getattr(model, "centers_float64", False)
+        x = x if keeps and like.device.type != "mps" and not torch.equal(rounded.double(), x) else rounded
+    x = x.to(like.device)
+    return x.clone() if x.is_inference() else x  # or it could take no part in a gradient

@@ -13,7 +13,7 @@ import os
 import platform
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def load_checkpoint(path: str | os.PathLike, model: nn.Module) -> dict[str, Any]
     tensors, card = read_checkpoint(path)
     check_same_model(model, tensors, card, path)
     model.load_state_dict(tensors)
+    name_columns(model, card.get("columns"))
     model.eval()
     return card
 
@@ -151,6 +152,7 @@ class Card:
         about: what it is, and whose.
         plan: which named recipe, size and seed it was made by.
         data: what it was trained on.
+        columns: what its columns were called, and those of the context, where they had names.
         run: the settings of the loop that wrote the file, by which it knows its run.
         training: the settings that a recipe asked for.
         seed: of the training.
@@ -169,6 +171,7 @@ class Card:
     about: str | None = None
     plan: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
+    columns: list[list[str] | None] | None = None
     run: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
     seed: int | None = None
@@ -191,6 +194,7 @@ class Card:
             "commit": commit(),
             **(said or {}),
             "structure": as_json(structure(model)) or None,
+            "columns": as_json(columns) if any(columns := _columns(model)) else (said or {}).get("columns"),
         }
         known = {one.name for one in fields(cls)} - {"more"}
         more = {name: what for name, what in found.items() if name not in known}
@@ -207,6 +211,19 @@ def version() -> str:
     from flowlab import __version__
 
     return __version__
+
+
+def _columns(model: Any) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    return getattr(model, "columns", None), getattr(model, "context_columns", None)
+
+
+def name_columns(model: Any, names: Sequence[Sequence[str] | None] | None) -> None:
+    """Tell a density what its columns and those of its context are called in the table that it is trained on."""
+    own, context = [*(names or ()), None, None][:2]
+    if own and hasattr(model, "columns"):
+        model.columns = tuple(own)
+    if context and bool(getattr(model, "context_features", None)):
+        model.context_columns = tuple(context)
 
 
 @functools.cache

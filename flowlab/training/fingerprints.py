@@ -21,6 +21,7 @@ from torch import Tensor, nn
 LIBRARIES = ("flowlab", "torch", "functools", "builtins")  # a function of these is known by its name
 POINTS = 33  # of its way from 0 to 1 at which a schedule is remembered
 FEW = 16  # numbers of a tensor that are written out
+NO_SETTINGS = ("training", "columns", "context_columns")  # attributes that change no number
 LONG = 80  # letters of a setting that are written out
 
 
@@ -109,7 +110,7 @@ def _settings(thing: Any, depth: int = 0) -> dict[str, Any]:
     """The class of an object, and the settings among its attributes."""
     own: dict[str, Any] = {"class": type(thing).__qualname__}  # a class may move between files
     for name, value in _attributes(thing).items():
-        if name == "training" or name.startswith("_"):
+        if name in NO_SETTINGS or name.startswith("_"):
             continue
         # A list of the library's holds a mask or an order; one of the user's may hold what was seen, and grow.
         if _plain(value) or (isinstance(value, list) and not _own(type(thing)) and _plain(tuple(value))):

@@ -22,8 +22,8 @@ from flowlab import tables
 from flowlab.densities import evaluating
 from flowlab.training import checkpoints, distributed, resume
 from flowlab.training.averages import averaged, with_weights
-from flowlab.training.batches import Batches, Parts, generator, prepare
-from flowlab.training.checkpoints import CheckpointError, copy_of
+from flowlab.training.batches import Batches, Parts, Prepared, generator, prepare
+from flowlab.training.checkpoints import CheckpointError, copy_of, name_columns
 from flowlab.training.compiling import compiled, products
 from flowlab.training.distributed import ShardedLoss
 from flowlab.training.fingerprints import digest
@@ -115,9 +115,13 @@ class Run(Standing):
                 "The model was built under torch.inference_mode, so it has no gradients. Build it outside."
             )
         self.settings, self.parameters, self.device = settings, parameters, parameters[0].device
-        self.data = None if data is None else prepare(data, model, "data")
-        self.held_out = None if settings.validation is None else prepare(settings.validation, model, "validation data")
+        prepared = Prepared((), ()) if data is None else prepare(data, model, "data")
+        held_out = None
+        if settings.validation is not None and data is not None:
+            held_out = prepare(settings.validation, model, "validation data", prepared.names).parts
+        self.data, self.held_out = prepared.parts or None, held_out
         _check(self.data, self.held_out, settings)
+        name_columns(model, prepared.names)
         N = 0 if self.data is None else len(self.data[0])
         self.batch_size = min(settings.batch_size, N)
         self.batches = None if self.data is None else Batches(self.data, self.batch_size, settings.seed)

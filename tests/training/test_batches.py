@@ -7,10 +7,11 @@ import torch
 from runs import gaussian, generator, quiet, same, small, state
 from torch import Tensor, nn
 
-from flowlab import Flow, evaluation, realnvp
+from flowlab import Flow, evaluation, pretrained, realnvp
 from flowlab.bijections import Chain, Logit, ScaleShift
 from flowlab.densities import Dequantized, StandardNormal
 from flowlab.tables import TableWarning
+from flowlab.training import load_checkpoint, save_checkpoint
 from flowlab.training.batches import Batches, prepare
 
 X = gaussian(300).double().numpy()
@@ -56,18 +57,21 @@ def test_what_holds_no_numbers_is_refused_by_name():
 
 def test_whole_numbers_are_real_for_a_real_density_and_whole_for_one_of_whole_numbers():
     v = torch.randint(0, 9, (200, 2), generator=generator())
-    assert prepare(v, small(), "data")[0].dtype == torch.float32 and prepare(v > 4, small(), "data")[0].sum() > 0
-    assert prepare((v, v[:, 0]), small(), "data")[1].dtype == torch.int64, "labels stay labels"
+    assert (
+        prepare(v, small(), "data").parts[0].dtype == torch.float32
+        and prepare(v > 4, small(), "data").parts[0].sum() > 0
+    )
+    assert prepare((v, v[:, 0]), small(), "data").parts[1].dtype == torch.int64, "labels stay labels"
     pixels = Dequantized(Flow(Chain([Logit(1e-3), ScaleShift(2)]), StandardNormal(2)), 16)
-    assert prepare(v.numpy().astype("u2"), pixels, "data")[0].dtype == torch.int64
-    assert prepare(v, nn.Linear(2, 1), "data")[0].dtype == torch.int64, "of another module nothing is known"
+    assert prepare(v.numpy().astype("u2"), pixels, "data").parts[0].dtype == torch.int64
+    assert prepare(v, nn.Linear(2, 1), "data").parts[0].dtype == torch.int64, "of another module nothing is known"
     assert quiet(pixels, v, steps=3).whole_numbers == 2 and evaluation.log_prob(pixels, v).isfinite().all()
 
 
 def test_a_column_is_as_many_samples_of_one_number():
     flow = Flow(ScaleShift(1), StandardNormal(1))
     assert quiet(flow, X[:, 0], steps=3, validation=X[:20, 0]).step == 3
-    assert prepare(X[:, 0], small(), "data")[0].shape == (300,), "for others it may be labels"
+    assert prepare(X[:, 0], small(), "data").parts[0].shape == (300,), "for others it may be labels"
 
 
 def test_float64_far_from_zero_is_centered_before_it_is_rounded():
@@ -77,10 +81,37 @@ def test_float64_far_from_zero_is_centered_before_it_is_rounded():
     near, away = (realnvp(2, layers=2, hidden=(8,), generator=generator()) for _ in range(2))
     losses = [quiet(flow, data, steps=60, learning_rate=0.01).loss for flow, data in ((near, x), (away, far))]
     assert losses[1][-1] - 2 * np.log(1e-5) == pytest.approx(losses[0][-1], abs=0.02)
-    assert prepare(far, away, "data")[0].dtype == torch.float64
+    assert prepare(far, away, "data").parts[0].dtype == torch.float64
     plain = Flow(ScaleShift(2), StandardNormal(2))
-    assert prepare(far, plain, "data")[0].dtype == torch.float32
-    assert prepare((far, far), away, "data")[1].dtype == torch.float32, "a context is of the model's dtype"
+    assert prepare(far, plain, "data").parts[0].dtype == torch.float32
+    assert prepare((far, far), away, "data").parts[1].dtype == torch.float32, "a context is of the model's dtype"
+
+
+def test_columns_are_put_in_the_order_of_the_data_and_the_model_keeps_their_names(tmp_path):
+    frame, c = pd.DataFrame(X, columns=["year", "pressure"]), pd.DataFrame({"wind": X[:, 0], "rain": X[:, 1]})
+    flow, straight = (realnvp(2, layers=2, hidden=(8,), context_features=2, generator=generator()) for _ in range(2))
+    swapped = frame[["pressure", "year"]][:50], c[["rain", "wind"]][:50]
+    settings = {"steps": 6, "validate_every": 2}
+    history = quiet(flow, (frame, c), validation=swapped, **settings)
+    assert history.validation == quiet(straight, (frame, c), validation=(frame[:50], c[:50]), **settings).validation
+    assert flow.columns == ("year", "pressure") and flow.context_columns == ("wind", "rain")
+    quiet(flow, (frame[["pressure", "year"]], c), steps=3)
+    quiet(straight, (frame, c), steps=3)
+    assert same(state(flow), state(straight)) and flow.columns == ("year", "pressure"), "as it has learned them"
+    with pytest.raises(ValueError, match=r"part 0 of the validation data with the columns 'year', 'pressure', but got"):
+        quiet(flow, (frame, c), steps=3, validation=(frame.rename(columns={"year": "day"}), c))
+    quiet(flow, (frame.rename(columns={"year": "day"}), c), steps=3)
+    assert flow.columns == ("day", "pressure"), "it was trained on another table"
+
+    save_checkpoint(tmp_path / "flow.safetensors", flow)
+    again = realnvp(2, layers=2, hidden=(8,), context_features=2)
+    load_checkpoint(tmp_path / "flow.safetensors", again)
+    assert again.columns == flow.columns and again.context_columns == flow.context_columns
+    x = frame.rename(columns={"year": "day"})[["pressure", "day"]]
+    assert torch.equal(again.log_prob(x, c), flow.log_prob(x[["day", "pressure"]], c))
+    assert pretrained.find(tmp_path / "flow.safetensors")[0].columns == flow.columns
+    load_checkpoint(tmp_path / "flow.safetensors", straight)
+    assert straight.columns == flow.columns, "as they are in the file"
 
 
 def test_batches_come_in_an_order_of_their_own_each_epoch_and_depend_on_nothing_else():
