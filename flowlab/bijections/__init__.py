@@ -37,10 +37,11 @@ from flowlab.bijections.elementwise import (
     ScaleShift,
     SinhArcsinh,
 )
+from flowlab.bijections.gaussianize import GaussianizeMargins, Whiten
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze, levels
 from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
-from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, starting
+from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, starting
 
 __all__ = [
     "ActNorm",
@@ -58,6 +59,7 @@ __all__ = [
     "Elementwise",
     "FactorOut",
     "FullAffine",
+    "GaussianizeMargins",
     "ImageCoupling",
     "Inverse",
     "InverseAutoregressive",
@@ -83,6 +85,8 @@ __all__ = [
     "SplineImageCoupling",
     "Squeeze",
     "Standardize",
+    "StandardizeContext",
+    "Whiten",
     "alternating_mask",
     "channel_mask",
     "checkerboard_mask",

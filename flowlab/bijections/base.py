@@ -42,6 +42,7 @@ class Bijection(nn.Module):
         stack: K for a stack of K maps side by side, else None.
         inverse_is_numeric: True when ``inverse`` is found by iteration and not by a formula.
         centers_float64: True when the map takes float64 data and centers them before it rounds to its own dtype.
+        centers_context: the same of contexts.
     """
 
     event_dim: int = 1
@@ -50,6 +51,7 @@ class Bijection(nn.Module):
     context_dim: int = 1
     inverse_is_numeric: bool = False
     centers_float64: bool = False
+    centers_context: bool = False
 
     def __init__(self, event_shape: int | tuple[int, ...] | None = None, stack: int | None = None) -> None:
         super().__init__()

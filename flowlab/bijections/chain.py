@@ -56,6 +56,8 @@ class Chain(Bijection):
         # A map without parameters, such as a Logit, computes in the dtype that it is given.
         first = next((b for b in maps if any(True for _ in b.parameters())), None)
         self.centers_float64 = first is not None and first.centers_float64
+        seeing = [b for b in maps if b.context_features]
+        self.centers_context = bool(seeing) and all(b.centers_context for b in seeing)
 
     @property
     def latent_shape(self) -> tuple[int, ...] | None:

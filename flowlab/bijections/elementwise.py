@@ -129,16 +129,16 @@ class SinhArcsinh(Bijection):
         self.check(x)
         log_delta = self.align(self.log_tail, x)
         u = log_delta.exp() * torch.asinh(x) - self.align(self.skew, x)
-        return torch.sinh(u), (log_delta + _log_cosh(u) - _log_cosh(torch.asinh(x))).sum(-1)
+        return torch.sinh(u), (log_delta + log_cosh(u) - log_cosh(torch.asinh(x))).sum(-1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(z)
         log_delta = self.align(self.log_tail, z)
         u = (torch.asinh(z) + self.align(self.skew, z)) / log_delta.exp()
-        return torch.sinh(u), (_log_cosh(u) - log_delta - _log_cosh(torch.asinh(z))).sum(-1)
+        return torch.sinh(u), (log_cosh(u) - log_delta - log_cosh(torch.asinh(z))).sum(-1)
 
 
-def _log_cosh(u: Tensor) -> Tensor:
+def log_cosh(u: Tensor) -> Tensor:
     """log cosh u without overflow."""
     return u.abs() + F.softplus(-2 * u.abs()) - math.log(2)
 

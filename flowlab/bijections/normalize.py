@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowlab.bijections.base import Bijection
+from flowlab.bijections.base import Bijection, ShapeError
 
 
-def _batch(x: Tensor, stack: int | None, who: str) -> Tensor:
+def rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
     """All samples of a batch in one axis, ``(N, D)`` or ``(K, N, D)``; refuse a batch of one, which has no spread."""
     lead = () if stack is None else (stack,)
     rows = x.reshape(*lead, -1, x.shape[-1])
@@ -21,7 +21,23 @@ def _batch(x: Tensor, stack: int | None, who: str) -> Tensor:
     return rows
 
 
-class ActNorm(Bijection):
+class StartsFromData(Bijection):
+    """A map whose parameters one batch sets, the first that passes it inside ``starting``; until then the identity."""
+
+    initialized: Tensor
+
+    def __init__(self, event_shape: int | tuple[int, ...] | None, *, stack: int | None = None) -> None:
+        super().__init__(event_shape, stack)
+        self.register_buffer("initialized", torch.tensor(False))
+        self.starting = False  # set by ``starting``
+
+    @property
+    def started(self) -> bool:
+        """Whether the layer has been started from data."""
+        return bool(self.initialized)
+
+
+class ActNorm(StartsFromData):
     """z = x · exp(log_scale) + shift, started so that one batch comes out with mean 0 and standard deviation 1.
 
     log |det| = Σ log_scale (Glow, arXiv:1807.03039, section 3.1). Shapes ``(..., D)`` and ``(...)``. The map is the
@@ -32,20 +48,11 @@ class ActNorm(Bijection):
         ValueError: when that batch holds fewer than two samples.
     """
 
-    initialized: Tensor
-
     def __init__(self, features: int, *, stack: int | None = None) -> None:
-        super().__init__(features, stack)
+        super().__init__(features, stack=stack)
         lead = () if stack is None else (stack,)
         self.log_scale = nn.Parameter(torch.zeros(*lead, features))
         self.shift = nn.Parameter(torch.zeros(*lead, features))
-        self.register_buffer("initialized", torch.tensor(False))
-        self.starting = False  # set by ``starting``
-
-    @property
-    def started(self) -> bool:
-        """Whether the layer has been started from data."""
-        return bool(self.initialized)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
@@ -62,7 +69,7 @@ class ActNorm(Bijection):
     @torch.no_grad()
     def start(self, x: Tensor) -> None:
         """Set scale and shift so that this batch comes out with mean 0 and standard deviation 1."""
-        rows = _batch(x, self.stack, "ActNorm's first batch")
+        rows = rows_of(x, self.stack, "ActNorm's first batch")
         std = rows.std(-2, correction=0)
         log_scale = -torch.where(std > 0, std, 1.0).log()  # a coordinate that never varies keeps its scale
         self.log_scale.copy_(log_scale)
@@ -113,7 +120,7 @@ class Standardize(ActNorm):
     @torch.no_grad()
     def measure(self, x: Tensor) -> None:
         """Set the center and the scale from the mean and the standard deviation of this batch."""
-        rows = _batch(x, self.stack, "Standardize")
+        rows = rows_of(x, self.stack, "Standardize")
         rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)  # Apple's GPUs have no float64
         mean, std = rows.mean(-2), rows.std(-2, correction=0)
         flat = std <= 1e-12 * mean.abs()  # constant but for rounding: it has no scale of its own
@@ -134,6 +141,67 @@ class Standardize(ActNorm):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+class StandardizeContext(StartsFromData):
+    """z = f(x; (c − center)/scale) for a bijection f with a context c, such as a year, that may be far from 0.
+
+    log |det| is that of f. Shapes ``(..., D)``, a context ``(..., C)`` and ``(...)``. The contexts of the batch that
+    starts it set center and scale, which are not trained. c may be float64 where f is float32.
+
+    Raises:
+        ShapeError: for an f without context, or with images as context.
+        ValueError: when the batch that starts it holds fewer than two samples.
+    """
+
+    centers_context = True
+    center: Tensor
+    center_rest: Tensor
+    scale: Tensor
+
+    def __init__(self, bijection: Bijection) -> None:
+        if not bijection.context_features or bijection.context_dim != 1:
+            raise ShapeError(
+                f"StandardizeContext expected a bijection with vectors as context, but got {type(bijection).__name__} "
+                f"with context_features={bijection.context_features}."
+            )
+        super().__init__(bijection.event_shape, stack=bijection.stack)
+        self.bijection, self.context_features = bijection, bijection.context_features
+        self.event_dim, self.centers_float64 = bijection.event_dim, bijection.centers_float64
+        self.inverse_is_numeric = bijection.inverse_is_numeric
+        lead = () if self.stack is None else (self.stack,)
+        self.register_buffer("center", torch.zeros(*lead, self.context_features))
+        self.register_buffer("center_rest", torch.zeros(*lead, self.context_features))
+        self.register_buffer("scale", torch.ones(*lead, self.context_features))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...] | None:
+        return self.bijection.latent_shape
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if self.starting and context is not None:
+            self.measure(context)
+        return self.bijection(x, self._standardized(context))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse(z, self._standardized(context))
+
+    @torch.no_grad()
+    def measure(self, context: Tensor) -> None:
+        """Set center and scale to mean and standard deviation of these contexts."""
+        rows = rows_of(context, self.stack, "StandardizeContext")
+        rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+        mean, std = rows.mean(-2), rows.std(-2, correction=0)
+        self.center.copy_(mean)
+        self.center_rest.copy_(mean - self.center)
+        self.scale.copy_(torch.where(std > 1e-12 * mean.abs(), std, 1.0))
+        self.initialized.fill_(True)
+
+    def _standardized(self, context: Tensor | None) -> Tensor | None:
+        if context is None or context.shape[-1] != self.context_features:
+            return context  # for the map within to refuse
+        difference = (context - self.align(self.center, context)) - self.align(self.center_rest, context)
+        return difference.to(self.scale.dtype) / self.align(self.scale, context)
+
+
 @contextmanager
 def starting(model: nn.Module, *, anew: bool = False) -> Iterator[None]:
     """While it lasts, the next batch through ``model`` starts the layers that start from data, such as ActNorm.
@@ -144,7 +212,7 @@ def starting(model: nn.Module, *, anew: bool = False) -> Iterator[None]:
         with starting(flow), torch.no_grad():
             flow.log_prob(batch)
     """
-    layers = [layer for layer in model.modules() if isinstance(layer, ActNorm) and (anew or not layer.started)]
+    layers = [layer for layer in model.modules() if isinstance(layer, StartsFromData) and (anew or not layer.started)]
     for layer in layers:
         layer.starting = True
     try:
@@ -185,7 +253,7 @@ class BatchNorm(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.check(x)
         if self.training:
-            rows = _batch(x, self.stack, "BatchNorm in training")
+            rows = rows_of(x, self.stack, "BatchNorm in training")
             mean, variance = rows.mean(-2), rows.var(-2, correction=0)
             with torch.no_grad():
                 self.running_mean.lerp_(mean, self.momentum)

@@ -140,7 +140,7 @@ class DensityModule(Density, nn.Module):
         if not self.context_features:
             raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
         if not isinstance(context, Tensor) or context.dtype != self.anchor.dtype:
-            context = self._at_the_door(context, "the context", self.context_columns).to(self.anchor.dtype)
+            context = self._rounded_context(self._at_the_door(context, "the context", self.context_columns))
         if self.context_features == self.context_dim == 1:
             context = self._as_column(context)
         axis = context.ndim - self.context_dim
@@ -215,6 +215,10 @@ class DensityModule(Density, nn.Module):
     def _rounded(self, x: Tensor) -> Tensor:
         """x in the dtype in which this density takes it."""
         return x.to(self.anchor.dtype)
+
+    def _rounded_context(self, context: Tensor) -> Tensor:
+        """A context in the dtype in which this density takes it."""
+        return context.to(self.anchor.dtype)
 
     def _shape(self, n: int) -> tuple[int, ...]:
         lead = () if self.stack is None else (self.stack,)

@@ -112,6 +112,11 @@ class Flow(DensityModule):
         """As for any density; but float64 stays float64 where the first map centers it before it rounds."""
         return x if x.dtype == torch.float64 and self.centers_float64 else super()._rounded(x)
 
+    def _rounded_context(self, context: Tensor) -> Tensor:
+        """The same of contexts."""
+        keeps = context.dtype == torch.float64 and self.bijection.centers_context
+        return context if keeps else super()._rounded_context(context)
+
     def without_tiny_gradients(self, log_p: Tensor) -> Tensor:
         """``log_p`` itself; of the gradient that comes back to a stack, what is smaller than 1e-30 becomes zero.
 

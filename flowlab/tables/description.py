@@ -95,12 +95,12 @@ def warn(x: Any, stacklevel: int = 1) -> None:
 
 
 def typical_deviation(x: Tensor) -> Tensor:
-    """The standard deviation of a Gaussian with the same quartiles, ``(N, D)`` to ``(D,)``: far values do not move it.
+    """The standard deviation of a Gaussian with the same quartiles, ``(..., N, D)`` to ``(..., D)``.
 
-    The quartiles of N(0, 1) are 1.349 apart (1.349 = 2 Φ⁻¹(¾)).
+    Far values do not move it. The quartiles of N(0, 1) are 1.349 = 2 Φ⁻¹(¾) apart.
     """
-    s = x.sort(0).values
-    return (s[(3 * len(s)) // 4] - s[len(s) // 4]) / 1.349
+    s, N = x.sort(-2).values, x.shape[-2]
+    return (s[..., (3 * N) // 4, :] - s[..., N // 4, :]) / 1.349
 
 
 def spread(column: Any, *, generator: Generator | None = None) -> Tensor:

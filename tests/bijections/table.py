@@ -26,6 +26,7 @@ from flowlab.bijections import (
     Elementwise,
     FactorOut,
     FullAffine,
+    GaussianizeMargins,
     ImageCoupling,
     Inverse,
     InverseAutoregressive,
@@ -46,6 +47,8 @@ from flowlab.bijections import (
     SplineImageCoupling,
     Squeeze,
     Standardize,
+    StandardizeContext,
+    Whiten,
     alternating_mask,
     channel_mask,
     checkerboard_mask,
@@ -182,6 +185,14 @@ TABLE = {
     "ActNorm": Row(ActNorm),
     "Standardize": Row(Standardize),
     "BatchNorm": Row(BatchNorm, identity=False),
+    "GaussianizeMargins": Row(GaussianizeMargins),
+    "Whiten": Row(Whiten),
+    "Whiten, context": Row(lambda D, stack: Whiten(D, context_features=2, stack=stack), context=2),
+    "StandardizeContext": Row(
+        lambda D, **own: StandardizeContext(AffineCoupling(odd_mask(D), (4,), context_features=2, **own)),
+        PAIRS,
+        context=2,
+    ),
     "AdditiveCoupling": Row(lambda D, **own: AdditiveCoupling(odd_mask(D), (5, 4), **own), PAIRS),
     "AdditiveCoupling, context": Row(
         lambda D, **own: AdditiveCoupling(uneven_mask(D), (5,), context_features=1, **own), PAIRS, context=1
