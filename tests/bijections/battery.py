@@ -18,7 +18,8 @@ from bijections.table import TABLE, VECTORS, Row
 from flowlab.bijections import Bijection, numeric
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-STACKS, BATCHES, DTYPES = (None, 3), ((), (7,), (3, 4)), (torch.float32, torch.float64)
+# The last axis is as long as the stack: parameters that meet the wrong axis give wrong numbers, not errors of shape.
+STACKS, BATCHES, DTYPES = (None, 3), ((), (7,), (4, 3)), (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
