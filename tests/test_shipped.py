@@ -48,6 +48,15 @@ def test_a_shipped_model_gives_the_numbers_that_it_gave(name):
     assert log_probs(name) == pytest.approx(KNOWN[name]["log_probs"], rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if "mnist" in n else ()) for n in KNOWN])
+def test_a_shipped_model_scores_its_own_samples(name):
+    model = pretrained.load(name)
+    n = 100 if "mnist" in name else 1000
+    for density in (model, getattr(model, "density", model)):
+        x = density.sample(n, torch.Generator().manual_seed(0))
+        assert torch.isfinite(density.log_prob(x, generator=torch.Generator().manual_seed(0))).all()
+
+
 if __name__ == "__main__":
     new = pretrained.cards().keys() - KNOWN.keys()
     KNOWN.update({name: {"sha256": digest(name), "log_probs": log_probs(name)} for name in sorted(new)})
