@@ -325,7 +325,8 @@ def test_n_draws_for_each_context(name):
     assert log_prob(density, x, c).shape == (6, 4, 3)
     if density.domain == "real":
         torch.testing.assert_close(log_prob(density, x, c), log_p, rtol=1e-6, atol=1e-6)
-    many = density.sample(4000, generator(), 3 * contexts(density, 2)).double()
+    opposite = 3 * torch.cat((contexts(density, 1), -contexts(density, 1)))
+    many = density.sample(4000, generator(), opposite).double()
     error = 6 * many.std(0).amax() / 4000**0.5
     assert (many.mean(0).diff(dim=0).abs() > error).any(), "another context is another density"
     one = density.draw(6, generator(), c[0, 0])[0]
