@@ -23,6 +23,7 @@ COMMANDS = (
     "release",
     "slides",
     "book",
+    "new-lesson",
     "experiment",
     "train",
     "evaluate",
@@ -103,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
 
 def command(name: str) -> ModuleType:
     """The file of a command."""
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
 def _greet(options: argparse.Namespace) -> int:

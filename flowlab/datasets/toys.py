@@ -33,7 +33,7 @@ class Toy:
     _chunk: ClassVar[int] = 8192  # points that the density takes at a time, which bounds its memory
 
     def labelled(self, n: int | None = None, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """n points and the part each came from: (n, 2) float32 and (n,) int64, in random order.
+        """n points and the part each came from: (n, 2) in torch's default dtype and (n,) int64, in random order.
 
         The labels are as balanced as n allows; which parts get one more is random too, so that each single point has
         the density of ``log_prob``. Randomness is the generator's (torch's own if None) and so is the device.
@@ -48,7 +48,7 @@ class Toy:
         return self._draw(labels, generator), labels
 
     def sample(self, n: int | None = None, generator: Generator | None = None) -> Tensor:
-        """n points of p(x), (n, 2) float32: ``labelled`` without the labels."""
+        """n points of p(x), (n, 2) in torch's default dtype: ``labelled`` without the labels."""
         return self.labelled(n, generator)[0]
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -420,11 +420,11 @@ TOYS: dict[str, type[Toy]] = {
 
 
 def _normal(labels: Tensor, generator: Generator | None) -> Tensor:
-    return torch.randn(len(labels), 2, generator=generator, dtype=torch.float32, device=labels.device)
+    return torch.randn(len(labels), 2, generator=generator, device=labels.device)
 
 
 def _uniform(labels: Tensor, generator: Generator | None, *event: int) -> Tensor:
-    return torch.rand(len(labels), *event, generator=generator, dtype=torch.float32, device=labels.device)
+    return torch.rand(len(labels), *event, generator=generator, device=labels.device)
 
 
 def _check_positive(toy: Toy, *names: str) -> None:

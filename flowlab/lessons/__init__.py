@@ -38,7 +38,10 @@ def explorers() -> dict[str, type]:
 
     for slug in slugs():
         _module(slug, "explorer")
-    found = (cls for cls in Explorer.__subclasses__() if cls.__module__.startswith(__name__))
+    found, below = [], [Explorer]
+    while below:
+        below = [cls for parent in below for cls in parent.__subclasses__()]
+        found += [cls for cls in below if cls.__module__.endswith(".explorer") and cls.__module__.startswith(__name__)]
     return {cls.__name__: cls for cls in sorted(found, key=lambda cls: (cls.__module__, cls.__name__))}
 
 

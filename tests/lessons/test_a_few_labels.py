@@ -131,9 +131,10 @@ def test_a_click_labels_a_point_and_training_uses_the_labels():
     assert "press Train" in explorer.numbers["state"]
     explorer.start_button.click()
     assert explorer.errors == [] and explorer.numbers["accuracy"] > 0.98  # q finds the rings before the flows do
-    assert len(explorer.picture.snapshots) > 2 and explorer.controls["moment"].value == explorer.controls["moment"].max
+    scrub = explorer.controls["snapshot"]
+    assert scrub.value == scrub.max == len(explorer.picture.snapshots) - 1 > 1
     last = explorer.picture.png()
-    explorer.set(moment=0)
+    explorer.set(snapshot=0)
     assert explorer.picture.png() != last
     click(explorer, next(iter(explorer.picture.clicked)))  # A becomes B
     assert list(explorer.picture.clicked.values()).count(1) == 2 and "press Train" in explorer.numbers["state"]

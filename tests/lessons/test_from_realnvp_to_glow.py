@@ -11,7 +11,7 @@ from flowlab.datasets import TwoMoons
 from flowlab.lessons.from_realnvp_to_glow import exercises as lesson
 from flowlab.lessons.from_realnvp_to_glow import figures as mixing
 from flowlab.lessons.from_realnvp_to_glow import toys
-from flowlab.lessons.from_realnvp_to_glow.explorer import ShuffleReverseRotate, TurnAxes
+from flowlab.lessons.from_realnvp_to_glow.explorer import ShuffleReverseRotate, TurnAxes, race
 from flowlab.lessons.from_realnvp_to_glow.toys import (
     PLANE,
     Bananas,
@@ -96,9 +96,9 @@ def test_hand_and_training_agree():
     assert explorer.numbers["at"] == "50°"
     explorer.start_button.click()
     assert explorer.errors == [] and explorer.numbers["step"] == "150"
-    last = explorer.picture.fits[-1]
+    last = explorer.picture.snapshots[-1]
     assert -0.05 < last.gauge < 0.4 and abs(last.angle - 50) < 12
-    assert explorer.picture.fits[0].angle == pytest.approx(20, abs=0.1)
+    assert explorer.picture.snapshots[0].angle == pytest.approx(20, abs=0.1)
     explorer.set(snapshot=0)
     assert explorer.numbers["step"] == "0" and explorer.numbers["trained flow"] > last.gauge
     explorer.set(turn=0)  # other data: what was trained is not shown
@@ -144,15 +144,14 @@ def test_the_race_can_be_run_scrubbed_and_left():
     explorer.start_button.click()
     assert explorer.errors == [] and explorer.numbers["after step"] == "20" != short["after step"]
     assert explorer.controls["banana"].max == 4 and not explorer.start_button.disabled
-    explorer.set(lap=0, banana=4)
-    first = {kind: laps[0].gauge for kind, laps in explorer.picture.laps.items()}
-    assert {kind: explorer.numbers[kind] for kind in first} == first
-    for kind, laps in explorer.picture.laps.items():
-        assert laps[-1].gauge < laps[0].gauge, kind
-    race = explorer.picture.run(steps=20)
-    next(race)
-    race.close()  # as the Stop button does
-    assert explorer.picture.laps["rotate"][0].step == 1
+    explorer.set(snapshot=0, banana=4)
+    first, *_, last = explorer.picture.snapshots
+    assert {kind: explorer.numbers[kind] for kind in first} == {kind: lap.gauge for kind, lap in first.items()}
+    assert all(last[kind].gauge < first[kind].gauge for kind in toys.MIXINGS)
+    broken_off = race(explorer.picture, 4, 2, steps=20)
+    next(broken_off)
+    broken_off.close()  # as the Stop button does
+    assert explorer.picture.snapshots[0]["rotate"].step == 1
 
 
 def test_patches_have_ink_and_lie_in_their_bins():

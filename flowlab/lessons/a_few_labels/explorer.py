@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import ipywidgets as widgets
@@ -11,15 +9,15 @@ import torch
 from torch import Generator
 
 from flowlab.lessons.a_few_labels.figures import YOURS, ClickedCircles
-from flowlab.lessons.base.explorer import Explorer, choice, slider
+from flowlab.lessons.base.explorer import choice, slider
+from flowlab.lessons.base.training_explorer import Progress, TrainingExplorer
 from flowlab.studies.flow_mixtures import short
 from flowlab.studies.points import Points
-from flowlab.training import History, train
 
 NEAR = 0.06  # how far from a point a click may be
 
 
-class ClickLabels(Explorer):
+class ClickLabels(TrainingExplorer):
     """Choose which points are labelled, or click them; then train a mixture of two flows and scrub through it.
 
     A click turns a point from unlabelled to A, to B, and back. ``start_button`` and ``stop_button`` do what they say.
@@ -28,6 +26,8 @@ class ClickLabels(Explorer):
     def __init__(self, epochs: int = 200) -> None:
         self.epochs = epochs
         picture = ClickedCircles()
+        self.clear_button = widgets.Button(description="Clear labels")
+        self.clear_button.on_click(lambda _: self.guard(self._take, {}))
         super().__init__(
             picture,
             {
@@ -36,11 +36,9 @@ class ClickLabels(Explorer):
             },
             caption="Color: the class that q gives a place. Large marks: labelled points, A a circle, B a triangle.",
             draggable=True,
+            start="Train",
+            beside=(self.clear_button,),
         )
-        self.scrub = self.scrubber()
-        self.clear_button = widgets.Button(description="Clear labels")
-        self.clear_button.on_click(lambda _: self.guard(self._take, {}))
-        self.insert(self.runner("Train", self._train, 1, self.clear_button))
 
     def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
         """A click on a point gives it the next class: none, A, B, none. Labels of a set are yours from then on."""
@@ -62,40 +60,11 @@ class ClickLabels(Explorer):
         self.picture.clicked, self.picture.trained = labels, False
         self.set(labels=YOURS)
 
-    def _train(self) -> None:
+    def training(self) -> Progress:
         if self.controls["labels"].value != YOURS:
             self._take(dict(self.picture.labels_of(self.controls["labels"].value)))
-        self.clear_button.disabled = True
         given, x = self.picture.clicked, self.picture.x
         rows, labels = torch.tensor(list(given), dtype=torch.long), torch.tensor(list(given.values()), dtype=torch.long)
-        seen = {"look": None, "shown": 0}
-
-        def steps() -> Iterator[History | None]:
-            yield None  # so that the buttons answer before q, which takes a moment, is trained
-            trial = short(Points(x, x[rows], labels), 2, Generator().manual_seed(0))
-            seen["look"] = copy.deepcopy(trial.model).eval()
-            self.picture.add(seen["look"], anew=True)
-            settings = {**trial.settings, "epochs": self.epochs, "snapshots": 16}
-            yield from train(trial.model, x, **settings)
-
-        def report(history: History | None) -> None:
-            if history is None:
-                return
-            for step in (s for s in history.snapshots if s > seen["shown"]):
-                seen["look"].load_state_dict(history.snapshots[step])
-                self.picture.add(seen["look"])
-                seen["shown"] = step
-            self.progress.max, self.progress.value = history.total, history.step
-            self._show_last()
-
-        def finished() -> None:
-            self.clear_button.disabled = False
-
-        self.run(steps(), report, finished)
-
-    def _show_last(self) -> None:
-        """Put the scrubber, which is there from now on, at the newest snapshot, and draw."""
-        if "moment" not in self.controls:
-            self.controls["moment"] = self.scrub
-            self.insert(self.scrub)
-        self.show_last("moment", len(self.picture.snapshots))
+        trial = short(Points(x, x[rows], labels), 2, Generator().manual_seed(0))  # trains q, which takes a moment
+        how = {**trial.settings, "epochs": self.epochs, "snapshots": 16}
+        yield from self.watch(trial.model, x, self.picture.add, **how)

@@ -71,21 +71,22 @@ class ClickedCircles(Picture):
             self.clouds.append(self.right.plot([], [], marker, ms=3, color=color, alpha=0.6, mew=0)[0])
         self.moves(self.regions_image, dots, *self.marks, *self.clouds)
 
-    def add(self, mixture: Mixture, *, anew: bool = False) -> None:
-        """Keep what the mixture, trained on ``clicked``, looks like now; ``anew`` forgets an earlier training."""
-        self.snapshots = [*([] if anew else self.snapshots), look(mixture, self.test, self.test_labels, self.log_p)]
+    def add(self, step: int, mixture: Mixture) -> None:
+        """Keep what the mixture, trained on ``clicked``, looks like after this step; step 0 starts anew."""
+        kept = [] if step == 0 else self.snapshots
+        self.snapshots = [*kept, look(mixture, self.test, self.test_labels, self.log_p)]
         self.trained = True
 
     def labels_of(self, labels: str) -> dict[int, int]:
         """Row to class: the labels that are given."""
         return self.clicked if labels == YOURS else self.sets[labels]
 
-    def update(self, labels: str, sure: float = 0.5, moment: int = -1, **_: Any) -> dict[str, float | str]:
+    def update(self, labels: str, sure: float = 0.5, snapshot: int = -1, **_: Any) -> dict[str, float | str]:
         given = self.labels_of(labels)
         if labels != YOURS:
             shown = self._fitted(labels)
         else:
-            shown = self.snapshots[min(moment, len(self.snapshots) - 1)] if self.snapshots else self._fitted("none")
+            shown = self.snapshots[min(snapshot, len(self.snapshots) - 1)] if self.snapshots else self._fitted("none")
         self.regions_image.set_data(regions(shown.q, sure))
         for k in (0, 1):
             rows = [row for row, label in given.items() if label == k]

@@ -292,6 +292,7 @@ class Filling(Picture):
 
     @property
     def total(self) -> int:
+        """How many passes of a network the samples take."""
         return len(self.sweeps) * self.D
 
     def update(self, passes: int, sample: int) -> dict[str, float | str]:

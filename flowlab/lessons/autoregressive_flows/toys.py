@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from flowlab.bijections import Bijection, Chain, Inverse, MaskedAutoregressive
 from flowlab.datasets import mnist
+from flowlab.densities import Density
 from flowlab.networks import MaskedMLP
 
 # The processor's time, since the clock runs on while other programs have the core, and that hits a long run more often
@@ -107,17 +108,20 @@ def sweeps(maps: Sequence[Bijection], z: Tensor) -> tuple[list[Sweep], Tensor]:
     return found, h
 
 
-class Moon:
+class Moon(Density):
     """x₂ ~ N(0, 2²), x₁ | x₂ ~ N(x₂²/4, 1): in one order Gaussian conditionals, in the other not (arXiv:1705.07057).
 
-    ``sample(n)`` draws ``(n, 2)``; ``log_prob`` is exact, in nats, ``(..., 2)`` to ``(...)``.
+    ``log_prob`` is exact, in nats, ``(..., 2)`` to ``(...)``.
     """
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        x2 = 2 * torch.randn(n, generator=generator)
-        return torch.stack((x2**2 / 4 + torch.randn(n, generator=generator), x2), -1)
+    event_shape = (2,)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def draw(self, n: int, generator: Generator | None = None, context: None = None) -> tuple[Tensor, Tensor]:
+        x2 = 2 * torch.randn(n, generator=generator)
+        x = torch.stack((x2**2 / 4 + torch.randn(n, generator=generator), x2), -1)
+        return x, self.log_prob(x)
+
+    def log_prob(self, x: Tensor, context: None = None, *, generator: Generator | None = None) -> Tensor:
         x1, x2 = x.unbind(-1)
         return Normal(0.0, 2.0).log_prob(x2) + Normal(x2**2 / 4, 1.0).log_prob(x1)
 

@@ -1,22 +1,26 @@
-"""What every explorer shares: controls, a picture, numbers beside it, errors that show, a way to run and to stop."""
+"""What explorers share: controls, a picture, numbers beside it, errors that show, a way to run, to stop, to close."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import anywidget
+import IPython
 import ipywidgets as widgets
 import traitlets
 
 from flowlab.lessons.base.picture import Picture
 
 SLICE = 0.08  # seconds of a long run between two looks at the buttons
+_made: dict[str, tuple[str, weakref.WeakSet[Explorer]]] = {}  # by cell: which run of it, and what that run has made
 
 
 class PictureView(anywidget.AnyWidget):
@@ -217,8 +221,11 @@ class Explorer(widgets.VBox):
         rows: names of controls, a list for each row; all in rows of three when left out.
         draggable: whether the picture takes the pointer; override ``on_pointer`` then.
 
-    An exception in a callback is shown under the picture, and kept in ``errors``, where the tests look.
+    An exception in a callback is shown under the picture, and kept in ``errors``, where the tests look. ``close`` frees
+    all of it, and is called when the cell that has made the explorer runs again.
     """
+
+    closed = True  # until it is made
 
     def __init__(
         self,
@@ -232,6 +239,7 @@ class Explorer(widgets.VBox):
         self.picture, self.controls, self.numbers = picture, controls, {}
         self.errors: list[BaseException] = []
         self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
+        self._task: asyncio.Task | None = None
         self.view = PictureView(draggable=draggable)
         self.trouble = widgets.HTML()
         self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
@@ -248,21 +256,46 @@ class Explorer(widgets.VBox):
         boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
         super().__init__([*boxes, self.view, self.caption, self.trouble])
         self.add_class("flowlab-explorer").add_class(type(self).__name__)
+        self.closed = False
+        _close_what_this_cell_made_before(self)
         self.refresh()
 
     def values(self) -> dict[str, Any]:
         """What the controls say now."""
         return {name: control.value for name, control in self.controls.items()}
 
+    def close(self) -> None:
+        """Stop the run under way, and free what the explorer holds: its widgets, here and in the browser, its picture.
+
+        Nothing that is closed draws or trains any more.
+        """
+        if self.closed:
+            return
+        self.stop()
+        with self._drawing:  # what is being drawn, or trained, in another thread comes to its end first
+            self.closed = True
+            for widget in _held_by(self):
+                widget.unobserve_all()
+                widgets.Widget.close(widget)
+            self.picture, self.controls = None, {}
+
     def set(self, **values: Any) -> None:
         """Set several controls and draw once."""
-        self._held = True
-        try:
+        if self.closed:
+            return
+        with self.hold():
             for name, value in values.items():
                 self.controls[name].value = value
-        finally:
-            self._held = False
         self.refresh()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Draw nothing while controls are changed in the block."""
+        before, self._held = self._held, True
+        try:
+            yield
+        finally:
+            self._held = before
 
     def refresh(self) -> None:
         """Draw what the controls say."""
@@ -272,10 +305,12 @@ class Explorer(widgets.VBox):
         """Called with the axes under the pointer and the place in its data; set controls here."""
 
     def guard(self, action: Callable[..., Any], *args: Any) -> None:
-        """Run a callback; show what went wrong instead of losing it."""
+        """Run a callback; show what went wrong instead of losing it. A closed explorer runs none."""
         before = len(self.errors)
         try:
             with self._drawing:
+                if self.closed:
+                    return
                 action(*args)
             if len(self.errors) == before:  # a callback within this one may have failed, and has said so
                 self.trouble.value = ""
@@ -293,7 +328,8 @@ class Explorer(widgets.VBox):
         self.progress = widgets.IntProgress(0, 0, steps)
         self.start_button.on_click(lambda _: self.guard(start))
         self.stop_button.on_click(lambda _: self.stop())
-        self.runner_row = widgets.HBox([self.start_button, self.stop_button, *beside, self.progress])
+        wrap = widgets.Layout(flex_flow="row wrap")
+        self.runner_row = widgets.HBox([self.start_button, self.stop_button, *beside, self.progress], layout=wrap)
         return self.runner_row
 
     def insert(self, *rows: widgets.Widget) -> None:
@@ -310,26 +346,24 @@ class Explorer(widgets.VBox):
 
     def show_last(self, name: str, count: int) -> None:
         """Give a slider ``count`` places, put it at the last, and draw once."""
-        self._held = True
-        self.controls[name].max = count - 1
-        self.controls[name].value = count - 1
-        self._held = False
+        with self.hold():
+            self.controls[name].max = count - 1
+            self.controls[name].value = count - 1
         self.refresh()
 
     def run(
-        self, steps: Iterator[Any], report: Callable[[Any], None], finished: Callable[[], None] = lambda: None
+        self,
+        steps: Generator[Any, None, None],
+        report: Callable[[Any], None],
+        finished: Callable[[], None] = lambda: None,
     ) -> None:
         """Draw from a long-running iterator in slices, so that buttons stay alive; ``stop`` ends it.
 
         In a kernel this is a task on its event loop; where no loop runs (a plain script, a test) it runs to the end.
         Needs a ``runner``, whose buttons say whether it is under way.
         """
-        stopped = False
+        stopped = threading.Event()
         self.start_button.disabled, self.stop_button.disabled = True, False
-
-        def stop() -> None:
-            nonlocal stopped
-            stopped = True
 
         def one_slice() -> bool:
             """Work for a moment; say whether there is more."""
@@ -337,13 +371,12 @@ class Explorer(widgets.VBox):
             for item in steps:
                 if time.perf_counter() > until:
                     report(item)
-                    return not stopped
+                    return not stopped.is_set()
             if item is not None:
                 report(item)
             return False
 
         def end() -> None:
-            steps.close()
             self.start_button.disabled, self.stop_button.disabled = False, True
             finished()
 
@@ -355,19 +388,24 @@ class Explorer(widgets.VBox):
                 more = False  # stays so if the slice raises
                 more = one_slice()
 
-            while more and not stopped:
+            while more and not stopped.is_set():
                 self.guard(advance)
                 await asyncio.sleep(0.01)
+            steps.close()
+            if self.closed:
+                return
             if len(self.errors) == before:
                 self.guard(end)
             else:
                 end()  # without clearing away what went wrong
 
-        self.stop = stop
+        self.stop = stopped.set
         try:
-            asyncio.get_running_loop().create_task(in_slices())
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             asyncio.run(in_slices())
+        else:
+            self._task = loop.create_task(in_slices())  # the loop itself holds no more than a weak reference
 
     def _draw(self) -> None:
         self.numbers = self.picture.update(**self.values())
@@ -402,6 +440,35 @@ class Explorer(widgets.VBox):
             png = self.picture.png()
         still = {"image/png": png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
         return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": self.view.alt}}
+
+
+def _held_by(explorer: Explorer) -> list[widgets.Widget]:
+    """An explorer, its widgets, shown or not, and those below them, with layouts and styles, which are widgets too."""
+    found: list[widgets.Widget] = []
+    waiting = [explorer, *vars(explorer).values()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list | tuple | dict):
+            waiting.extend(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, widgets.Widget) and value not in found:
+            found.append(value)
+            waiting.extend(getattr(value, name) for name in value.keys)
+    return found
+
+
+def _close_what_this_cell_made_before(explorer: Explorer) -> None:
+    """Close the explorers of an earlier run of this cell: the page shows them no more, and nobody else closes them."""
+    message = getattr(IPython.get_ipython(), "parent_header", None) or {}
+    cell, run = message.get("metadata", {}).get("cellId"), message.get("header", {}).get("msg_id")
+    if cell is None:
+        return
+    before, made = _made.get(cell, (run, weakref.WeakSet()))
+    if before != run:
+        for old in list(made):
+            old.close()
+        made = weakref.WeakSet()
+    made.add(explorer)
+    _made[cell] = run, made
 
 
 def slider(description: str, value: float, low: float, high: float, step: float = 0.05) -> widgets.FloatSlider:

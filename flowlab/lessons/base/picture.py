@@ -16,7 +16,7 @@ from matplotlib.transforms import Affine2D, Transform
 from PIL import Image
 
 CAPS = {"projecting": "square"}  # what a canvas calls otherwise
-FEW_BYTES = 1 << 15  # a browser sends a PNG to another thread and waits; up to here, plain pixels are sooner there
+FEW_BYTES = 1 << 15  # below this size raw pixels are faster than a PNG, which a browser decodes in another thread
 
 
 class Recorder(RendererBase):

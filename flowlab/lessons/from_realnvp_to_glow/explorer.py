@@ -5,13 +5,16 @@ from __future__ import annotations
 import ipywidgets as widgets
 from torch import Generator
 
-from flowlab.lessons.base.explorer import Explorer, choice
+from flowlab.lessons.base.explorer import choice
+from flowlab.lessons.base.training_explorer import Progress, TrainingExplorer
 from flowlab.lessons.from_realnvp_to_glow.figures import BudgetRace, TurnTheAxes
-from flowlab.lessons.from_realnvp_to_glow.toys import PLANE, OneCoupling, learner
-from flowlab.training import History, train
+from flowlab.lessons.from_realnvp_to_glow.toys import MIXINGS, PLANE, Bananas, OneCoupling, contender, learner
+from flowlab.training import train
+
+LAPS = 16  # moments of a race that are kept, denser at its start
 
 
-class TurnAxes(Explorer):
+class TurnAxes(TrainingExplorer):
     """Turn the axes of one affine coupling by hand and watch the nats; then let training turn them.
 
     ``start_button`` starts at your angle; the slider for scrubbing appears with the first training.
@@ -29,68 +32,62 @@ class TurnAxes(Explorer):
             },
             caption="Solid axis with a dot: u₁ passes. Dashed: u₂ moves, toward the thin line, its mean given u₁. Turn "
             "the axes until the orange covers the blue.",
+            start="Train from your angle",
         )
-        self.scrub = self.scrubber()
-        self.insert(self.runner("Train from your angle", self._train, steps))
 
-    def _train(self) -> None:
+    def training(self) -> Progress:
         now = self.values()
-        density = self.picture.begin(now["data"], now["turn"])
-        flow, look = learner(now["angle"]), learner(now["angle"])  # one to train, one to look at meanwhile
-        self.picture.add(0, flow.eval())
-
-        def report(history: History) -> None:
-            shown = self.picture.fits[-1].step
-            for step in (s for s in history.snapshots if s > shown):
-                look.load_state_dict(history.snapshots[step])
-                self.picture.add(step, look.eval())
-            self.progress.value = history.step
-            self._show_last()
-
-        x = density.sample(4000, Generator().manual_seed(0))
-        steps = train(flow, x, steps=self.steps, batch_size=256, learning_rate=1e-2, snapshots=30)
-        self.run(steps, report)
-
-    def _show_last(self) -> None:
-        """Put the scrubber, which is there from now on, at the newest snapshot, and draw."""
-        if "snapshot" not in self.controls:
-            self.controls["snapshot"] = self.scrub
-            self.runner_row.children = (*self.runner_row.children, self.scrub)
-        self.show_last("snapshot", len(self.picture.fits))
+        x = self.picture.begin(now["data"], now["turn"]).sample(4000, Generator().manual_seed(0))
+        how = {"steps": self.steps, "batch_size": 256, "learning_rate": 1e-2, "snapshots": 30}
+        return self.watch(learner(now["angle"]), x, self.picture.add, **how)
 
 
-class ShuffleReverseRotate(Explorer):
+class ShuffleReverseRotate(TrainingExplorer):
     """Race three mixings with the same depth and budget, then scrub through it; starts with a short race at hand."""
 
     def __init__(self, steps: int = 400) -> None:
         self.steps = steps
         picture = BudgetRace()
-        for _ in picture.run(features=4, couplings=2, steps=60):
+        for _ in race(picture, features=4, couplings=2, steps=60):
             pass
-        last = len(picture.laps["rotate"]) - 1
+        last = len(picture.snapshots) - 1
+        self.data = choice("data", {"turned": True, "not turned": False}.items())
+        self.couplings = widgets.IntSlider(4, 1, 6, description="couplings")
+        self.seed = widgets.IntSlider(0, 0, 9, description="seed")
         super().__init__(
             picture,
             {
-                "lap": widgets.IntSlider(last, 0, last, description="scrub through the race", readout=False),
+                "snapshot": widgets.IntSlider(last, 0, last, description="scrub through the race", readout=False),
                 "banana": widgets.IntSlider(1, 1, 2, description="look at banana"),
             },
             caption="Blue: data. The other marks: samples of each flow, in the plane of one banana.",
+            start="Race in 8 dimensions",
+            presets=(self.data, self.couplings, self.seed),
         )
-        self.data = choice("data", {"turned": True, "not turned": False}.items())
-        self.seed = widgets.IntSlider(0, 0, 9, description="seed")
-        self.couplings = widgets.IntSlider(4, 1, 6, description="couplings")
-        settings = widgets.HBox([self.data, self.couplings, self.seed]).add_class("flowlab-preset")
-        self.insert(settings, self.runner("Race in 8 dimensions", self._race, steps))
 
-    def _race(self) -> None:
+    def training(self) -> Progress:
         self.controls["banana"].max = 4
+        how = {"turned": self.data.value, "steps": self.steps, "seed": self.seed.value}
+        return race(self.picture, 8, self.couplings.value, **how)
 
-        def report(step: int) -> None:
-            self.progress.value = step
-            if all(self.picture.laps.values()):
-                self.show_last("lap", min(map(len, self.picture.laps.values())))
 
-        steps = self.picture.run(
-            8, self.couplings.value, turned=self.data.value, steps=self.steps, seed=self.seed.value
-        )
-        self.run(steps, report)
+def race(
+    picture: BudgetRace, features: int, couplings: int, *, turned: bool = True, steps: int = 400, seed: int = 0
+) -> Progress:
+    """Train a flow of each mixing with the same budget, in turn, a step each; the picture keeps some of the steps."""
+    density = Bananas(features, turned=turned)
+    picture.begin(density, steps)
+    x = density.sample(4000, Generator().manual_seed(1))
+    flows = {kind: contender(kind, features, couplings, seed=seed) for kind in MIXINGS}
+    runs = [train(flow, x, steps=steps, batch_size=256, learning_rate=5e-3, seed=seed) for flow in flows.values()]
+    kept = {max(1, round(steps * (i / LAPS) ** 1.5)) for i in range(1, LAPS + 1)}
+    try:
+        for step in range(1, steps + 1):
+            for run in runs:
+                next(run)
+            if step in kept:
+                picture.add(step, flows)
+            yield step, steps
+    finally:
+        for run in runs:
+            run.close()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
@@ -21,13 +20,11 @@ from flowlab.lessons.from_realnvp_to_glow.toys import (
     OneCoupling,
     Turned,
     axes_at,
-    contender,
     learned_angle,
     one_coupling,
 )
 from flowlab.plotting.plane import log_density, plane
 from flowlab.plotting.style import COLORS, DENSITY, tidy
-from flowlab.training import train
 
 STYLES = {  # marker, line and color of each mixing
     "reverse": ("s", ":", COLORS["muted"]),
@@ -80,25 +77,25 @@ class TurnTheAxes(Picture):
         self.path = self.landscape.plot([], [], ".", ms=4, color=COLORS["model"])[0]
         self.now = self.landscape.plot([], [], "^", ms=9, color=COLORS["model"])[0]
         self.moves(self.curve, self.here, self.path, self.now)
-        self.fits: list[Fitted] = []
+        self.snapshots: list[Fitted] = []
         self.trained_on: tuple[str, float] | None = None
         self.framed: str | None = None
 
     def begin(self, data: str, turn: float) -> Turned:
         """Forget an earlier training, and give the density for the next one."""
-        self.fits, self.trained_on = [], (data, turn)
+        self.snapshots, self.trained_on = [], (data, turn)
         density = Turned(PLANE[data], turn)
         self.held_out = density.sample(self.HELD_OUT, Generator().manual_seed(1))
         self.log_p = density.log_prob(self.held_out)
         return density
 
-    @torch.no_grad()
     def add(self, step: int, flow: Flow) -> None:
         """Keep what the flow looks like after this step of its training."""
-        gauge = float((self.log_p - flow.log_prob(self.held_out)).mean())
+        with evaluating(flow):
+            gauge = float((self.log_p - flow.log_prob(self.held_out)).mean())
         shade = log_density(flow, plane(EXTENTS[self.trained_on[0]], self.SIZE)).exp().numpy()
-        W = flow.bijection[0].matrix.numpy().copy()
-        self.fits.append(Fitted(step, learned_angle(flow), gauge, W, shade))
+        W = flow.bijection[0].matrix.detach().numpy().copy()
+        self.snapshots.append(Fitted(step, learned_angle(flow), gauge, W, shade))
 
     def update(self, data: str, turn: float, angle: float, snapshot: int = 0, **_: Any) -> dict[str, float | str]:
         best, extent = one_coupling(data), EXTENTS[data]
@@ -110,7 +107,7 @@ class TurnTheAxes(Picture):
             self.redraw_all()
         points = density.sample(400, Generator().manual_seed(0)).numpy().T
         grid = plane(extent, self.SIZE).double().numpy() @ density.R.double().numpy()
-        fits = self.fits if self.trained_on == (data, turn) else []
+        fits = self.snapshots if self.trained_on == (data, turn) else []
         fit = fits[min(snapshot, len(fits) - 1)] if fits else None
         looks = [(self.yours, np.exp(best.log_q(grid, own)), axes_at(angle))]
         looks.append((self.trained, *((fit.density, fit.W) if fit else (np.zeros((2, 2)), None))))
@@ -161,12 +158,12 @@ class Lap(NamedTuple):
 
 
 class BudgetRace(Picture):
-    """Three flows that differ in their mixing alone: nats by step, and samples of each in the plane of one banana.
+    """Flows that differ in their mixing alone: nats by step, and samples of each in the plane of one banana.
 
-    ``run(features, couplings, turned, steps, seed)`` trains them in turn, a few steps each, and keeps ``laps``.
+    ``begin`` clears the track for a race, and ``add`` keeps where the contenders are after a step: a Lap for each.
     """
 
-    KEPT, SHOWN = 16, 500
+    HELD_OUT, SHOWN = 1500, 500
 
     def __init__(self) -> None:
         super().__init__(11.2, 3.2)
@@ -183,53 +180,38 @@ class BudgetRace(Picture):
             self.clouds[kind] = data, panel.plot([], [], marker, ms=2.5, mew=0, color=color)[0]
             self.moves(self.lines[kind], self.marks[kind], *self.clouds[kind])
         self.race.legend(self.lines.values(), self.lines, frameon=False, fontsize=8)
-        self.laps: dict[str, list[Lap]] = {kind: [] for kind in MIXINGS}
+        self.snapshots: list[dict[str, Lap]] = []
 
-    def run(
-        self, features: int = 8, couplings: int = 4, turned: bool = True, steps: int = 400, seed: int = 0
-    ) -> Iterator[int]:
-        """Train all three with the same budget; yields the step that all have reached. The laps can be looked at."""
-        density = Bananas(features, turned=turned)
-        x, held_out = (density.sample(n, Generator().manual_seed(s)) for n, s in ((4000, 1), (1500, 2)))
-        log_p, self.data = density.log_prob(held_out), (held_out @ density.Q).numpy()[: self.SHOWN]
-        self.laps = {kind: [] for kind in MIXINGS}
-        self.race.set(xlim=(-0.02 * steps, 1.02 * steps), ylim=(-0.15, 0.75 * features))
+    def begin(self, density: Bananas, steps: int) -> None:
+        """Forget an earlier race; the next one is run on this density, for so many steps."""
+        self.density, self.snapshots = density, []
+        self.held_out = density.sample(self.HELD_OUT, Generator().manual_seed(2))
+        self.log_p = density.log_prob(self.held_out)
+        self.data = (self.held_out @ density.Q).numpy()[: self.SHOWN]
+        self.race.set(xlim=(-0.02 * steps, 1.02 * steps), ylim=(-0.15, 0.75 * density.features))
         self.redraw_all()
-        flows = {kind: contender(kind, features, couplings, seed=seed) for kind in MIXINGS}
-        how = {"steps": steps, "batch_size": 256, "learning_rate": 5e-3, "seed": seed}
-        runs = {kind: train(flow, x, **how) for kind, flow in flows.items()}
-        keep = {max(1, round(steps * (i / self.KEPT) ** 1.5)) for i in range(1, self.KEPT + 1)}
 
-        def lap(kind: str, step: int) -> None:
-            flow = flows[kind]
-            with evaluating(flow):
-                gauge = float((log_p - flow.log_prob(held_out)).mean())
-                u = flow.sample(self.SHOWN, Generator().manual_seed(3)) @ density.Q
-            self.laps[kind].append(Lap(step, gauge, u.numpy()))
+    def add(self, step: int, flows: Mapping[str, Flow]) -> None:
+        """Keep where the contenders are after this step."""
+        self.snapshots.append({kind: self._lap(step, flow) for kind, flow in flows.items()})
 
-        try:
-            for step in range(1, steps + 1):
-                for kind, training in runs.items():
-                    next(training)
-                    if step in keep:
-                        lap(kind, step)
-                yield step
-        finally:
-            for training in runs.values():
-                training.close()
+    def _lap(self, step: int, flow: Flow) -> Lap:
+        with evaluating(flow):
+            gauge = float((self.log_p - flow.log_prob(self.held_out)).mean())
+            u = flow.sample(self.SHOWN, Generator().manual_seed(3)) @ self.density.Q
+        return Lap(step, gauge, u.numpy())
 
-    def update(self, lap: int, banana: int, **_: Any) -> dict[str, float | str]:
-        done = min(map(len, self.laps.values()))
-        lap, numbers = min(lap, done - 1), {}
+    def update(self, snapshot: int, banana: int, **_: Any) -> dict[str, float | str]:
+        laps = self.snapshots[min(snapshot, len(self.snapshots) - 1)]
         pair = slice(2 * banana - 2, 2 * banana)
-        for kind, laps in self.laps.items():
-            shown = laps[lap]
-            self.lines[kind].set_data([a.step for a in laps[:done]], [a.gauge for a in laps[:done]])
-            self.marks[kind].set_data([shown.step], [shown.gauge])
-            for cloud, points in zip(self.clouds[kind], (self.data, shown.samples), strict=True):
+        for kind, lap in laps.items():
+            past = [kept[kind] for kept in self.snapshots]
+            self.lines[kind].set_data([a.step for a in past], [a.gauge for a in past])
+            self.marks[kind].set_data([lap.step], [lap.gauge])
+            for cloud, points in zip(self.clouds[kind], (self.data, lap.samples), strict=True):
                 cloud.set_data(*points[:, pair].T)
-            numbers[kind] = shown.gauge
-        return {"after step": str(self.laps["rotate"][lap].step), **numbers}
+        gauges = {kind: lap.gauge for kind, lap in laps.items()}
+        return {"after step": str(laps["rotate"].step), **gauges}
 
     def describe(self, numbers: dict[str, float | str]) -> str:
         step, *gauges = numbers.values()

@@ -22,11 +22,11 @@ from flowlab.bijections import (
     alternating_mask,
 )
 from flowlab.datasets import EightGaussians, TwoCircles, TwoMoons, mnist
-from flowlab.densities import Flow, StandardNormal
+from flowlab.densities import Density, Flow, StandardNormal
 from flowlab.plotting.plane import log_density, plane
 
 
-class Bananas:
+class Bananas(Density):
     """D/2 bananas side by side, seen through x = Q u: log p(x) = Σ log p(u_i, u_j), since |det Q| = 1; exact, in nats.
 
     A banana: u_i ~ N(0, 1), and u_j ~ N(bend · (u_i² − 1), width²). Its two coordinates are neighbors in u. Q is the
@@ -38,20 +38,21 @@ class Bananas:
     ) -> None:
         if features < 2 or features % 2:
             raise ValueError(f"Bananas expected an even number of features, but got {features}.")
-        self.features, self.bend, self.width = features, bend, width
+        self.event_shape, self.bend, self.width = (features,), bend, width
         self.Q = torch.eye(features)
         if turned:
             self.Q = torch.linalg.qr(torch.randn(features, features, generator=Generator().manual_seed(seed))).Q
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        return self.from_noise(torch.randn(n, self.features // 2, 2, generator=generator))
+    def draw(self, n: int, generator: Generator | None = None, context: None = None) -> tuple[Tensor, Tensor]:
+        x = self.from_noise(torch.randn(n, self.features // 2, 2, generator=generator))
+        return x, self.log_prob(x)
 
     def from_noise(self, eps: Tensor) -> Tensor:
         """x of standard normal noise, ``(n, D/2, 2)`` to ``(n, D)``."""
         u = torch.stack((eps[..., 0], self.bend * (eps[..., 0] ** 2 - 1) + self.width * eps[..., 1]), -1)
         return u.flatten(1) @ self.Q.T.to(u)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, context: None = None, *, generator: Generator | None = None) -> Tensor:
         u = (x @ self.Q.to(x)).unflatten(-1, (-1, 2))  # (..., D/2, 2)
         eps = (u[..., 1] - self.bend * (u[..., 0] ** 2 - 1)) / self.width
         return (-0.5 * (u[..., 0] ** 2 + eps**2) - math.log(2 * math.pi * self.width)).sum(-1)
@@ -194,17 +195,20 @@ def _log_normal(u: np.ndarray, mean: np.ndarray | float, spread: np.ndarray | fl
     return -0.5 * ((u - mean) / spread) ** 2 - np.log(spread) - 0.5 * math.log(2 * math.pi)
 
 
-class Turned:
+class Turned(Density):
     """A density in the plane, turned by an angle in degrees: log p(x) = log p₀(u) with x = R u."""
 
+    event_shape = (2,)
+
     def __init__(self, density: Any, angle: float) -> None:
-        self.density, self.R = density, torch.tensor(axes_at(angle).T, dtype=torch.float32)
+        self.density, self.R = density, torch.as_tensor(axes_at(angle).T).to(torch.get_default_dtype())
 
-    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
-        return self.density.sample(n, generator) @ self.R.T
+    def draw(self, n: int, generator: Generator | None = None, context: None = None) -> tuple[Tensor, Tensor]:
+        x = self.density.sample(n, generator) @ self.R.T
+        return x, self.log_prob(x)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        return self.density.log_prob(x @ self.R)
+    def log_prob(self, x: Tensor, context: None = None, *, generator: Generator | None = None) -> Tensor:
+        return self.density.log_prob(x @ self.R.to(x))
 
 
 PLANE = {

@@ -66,12 +66,12 @@ class EMByHand(Explorer):
         view = self.children.index(self.view)
         self.children = (*self.children[:view], row, *self.children[view:])
 
-    def refresh(self) -> None:
+    def _draw(self) -> None:
         at = self.controls["half_step"].value
         # E twice in a row, or M twice with the same responsibilities, changes nothing.
         self.e_button.disabled = at % 2 == 1 or at == HALF_STEPS
         self.m_button.disabled = at % 2 == 0
-        super().refresh()
+        super()._draw()
 
     def _step(self) -> None:
         self.controls["half_step"].value += 1

@@ -83,7 +83,7 @@ class CoolSamples(Picture):
             self.draws[seed] = self.flow.base.sample(self.MANY, Generator().manual_seed(seed)).double().numpy()
         z = self.draws[seed]
         z = tau * z if cooling == COOLING[0] else cooled(z, tau**2)
-        z = torch.from_numpy(z).float()
+        z = torch.from_numpy(z).to(next(self.flow.parameters()))
         z[:, self.order[keep:]] = 0
         return z
 

@@ -40,7 +40,6 @@ class ScrubFlow(Explorer):
 
     def _fit_sliders(self, change: Any) -> None:
         reel = self.picture.films[change["new"]]
-        self._held = True  # a shorter slider may move its value: draw once, when the flow has changed too
-        self.controls["snapshot"].max = len(reel.steps) - 1
-        self.controls["layer"].max = reel.layers
-        self._held = False
+        with self.hold():  # a shorter slider may move its value: draw once, when the flow has changed too
+            self.controls["snapshot"].max = len(reel.steps) - 1
+            self.controls["layer"].max = reel.layers

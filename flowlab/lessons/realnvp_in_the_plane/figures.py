@@ -46,6 +46,7 @@ class Film(NamedTuple):
 
     @property
     def layers(self) -> int:
+        """How many couplings there are."""
         return self.points.shape[1] - 1
 
 

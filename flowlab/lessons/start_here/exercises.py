@@ -37,6 +37,7 @@ def train(x, steps):
 
 
 def check_undo(answer: Callable[[Tensor], Any]) -> None:
+    """At some points, where each misreading of 2z + 3 gives another number."""
     z = torch.tensor([-4.0, 0.0, 3.0, 5.0, 11.0])
     x = _tensor(answer(z.clone()))
     expect(x.shape == z.shape, f"Expected one x for each z, shape {tuple(z.shape)}, but got {tuple(x.shape)}.")
@@ -61,6 +62,7 @@ def check_undo(answer: Callable[[Tensor], Any]) -> None:
 
 
 def check_gauge(answer: Callable[[Tensor, Tensor], Any]) -> None:
+    """The mean of log p − log q, for numbers that show a turned sign, a sum and another unit."""
     log_p = torch.tensor([-1.0, -2.5, -0.2, -3.0, -1.6])
     log_q = torch.tensor([-1.5, -2.0, -2.2, -4.0, -2.8])
     right, d = float((log_p - log_q).mean()), log_p - log_q
@@ -104,6 +106,7 @@ def check_gauge(answer: Callable[[Tensor, Tensor], Any]) -> None:
 
 
 def check_stretch(answer: Callable[[Tensor], Any]) -> None:
+    """z and log_det of x → 3x for points of the plane."""
     x = torch.tensor([[1.0, 2.0], [0.0, -1.0], [0.5, 0.5], [4.0, -2.0]])
     pair = answer(x.clone())
     expect(

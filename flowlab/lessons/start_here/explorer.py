@@ -8,14 +8,14 @@ from typing import Any
 import ipywidgets as widgets
 from torch import Generator
 
-from flowlab.lessons.base.explorer import Explorer, slider
+from flowlab.lessons.base.explorer import slider
+from flowlab.lessons.base.training_explorer import Progress, TrainingExplorer
 from flowlab.lessons.start_here.figures import HandBesideTraining
 from flowlab.lessons.start_here.toys import START
 from flowlab.models import spline_flow
-from flowlab.training import History, train
 
 
-class BendTheGaussian(Explorer):
+class BendTheGaussian(TrainingExplorer):
     """Bend a Gaussian toward the pinwheel, by sliders or by its grid; then train a flow and scrub through its training.
 
     The slider for scrubbing appears with the first training. ``start_button`` and ``stop_button`` do what they say.
@@ -35,9 +35,9 @@ class BendTheGaussian(Explorer):
             caption="Orange: density. Green: the Gaussian's own grid. Blue: data, for the orange to cover.",
             rows=[["size", "push"], ["wings", "swirl"]],
             draggable=True,
+            start="Train a flow",
+            again="Train again",
         )
-        self.scrub = self.scrubber()
-        self.insert(self.runner("Train a flow", self._train, steps))
 
     def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
         """The point of the grid that was gripped follows the hand: its radius sets the size, its angle the swirl."""
@@ -57,31 +57,10 @@ class BendTheGaussian(Explorer):
         if kind == "up":
             self.grip = None
 
-    def _train(self) -> None:
+    def training(self) -> Progress:
         flow = spline_flow(2, layers=4, generator=Generator().manual_seed(0))
-        look = spline_flow(2, layers=4, generator=Generator())  # one to look at while the first is trained
-
-        def report(history: History) -> None:
-            shown = self.picture.snapshots[-1].step
-            for step in (s for s in history.snapshots if s > shown):
-                look.load_state_dict(history.snapshots[step])
-                self.picture.add(step, look.eval())
-            self.progress.value = history.step
-            self._show_last()
-
-        def finished() -> None:
-            self.start_button.description = "Train again"
-
-        self.picture.add(0, flow.eval())  # forgets an earlier training
-        steps = train(flow, self.picture.data, steps=self.steps, batch_size=256, learning_rate=5e-3, snapshots=40)
-        self.run(steps, report, finished)
-
-    def _show_last(self) -> None:
-        """Put the scrubber, which is there from now on, at the newest snapshot, and draw."""
-        if "snapshot" not in self.controls:
-            self.controls["snapshot"] = self.scrub
-            self.runner_row.children = (*self.runner_row.children, self.scrub)
-        self.show_last("snapshot", len(self.picture.snapshots))
+        how = {"steps": self.steps, "batch_size": 256, "learning_rate": 5e-3, "snapshots": 40}
+        return self.watch(flow, self.picture.data, self.picture.add, **how)
 
 
 def _within(control: widgets.FloatSlider, value: float) -> float:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.collections import LineCollection
 from torch import Generator, Tensor
 
 from flowlab.datasets import Pinwheel
-from flowlab.densities import Flow
+from flowlab.densities import Flow, evaluating
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.start_here.toys import hand_flow
 from flowlab.plotting.plane import grid_lines, log_density, plane
@@ -104,9 +103,8 @@ class HandBesideTraining(Picture):
             f"training step {step} a flow is {trained:.2f} nats from it."
         )
 
-    @torch.no_grad()
     def _look(self, step: int, flow: Flow) -> Snapshot:
-        gauge = float((self.log_p - flow.log_prob(self.held_out)).mean())
-        return Snapshot(
-            step, gauge, log_density(flow, self.points).exp().numpy(), flow.bijection.inverse(self.lines)[0]
-        )
+        with evaluating(flow):
+            gauge = float((self.log_p - flow.log_prob(self.held_out)).mean())
+            lines = flow.bijection.inverse(self.lines)[0]
+            return Snapshot(step, gauge, log_density(flow, self.points).exp().numpy(), lines)

@@ -48,6 +48,7 @@ class OneStyle(Picture):
         super().__init__(10.4, 3.9)
         self.model = model_named(name)
         self.v, self.labels = test_digits(name)
+        self.anchors = functools.lru_cache(8)(self._anchors)  # of this picture, and forgotten with it
         shares = taken(self.model, self.v, self.labels)
         K = self.model.density.components
         self.columns = math.ceil(K / 2) if K > 5 else K
@@ -88,8 +89,7 @@ class OneStyle(Picture):
             )
         self.moves(*self.corners, self.here, self.page, *self.right.texts)
 
-    @functools.lru_cache(8)  # noqa: B019 - the picture lives as long as its page
-    def anchors(self, seed: int) -> tuple[Tensor, Tensor]:
+    def _anchors(self, seed: int) -> tuple[Tensor, Tensor]:
         """Four digits ``(4, 784)`` and their latents ``(4, 784)``."""
         rows = torch.randperm(len(self.v), generator=Generator().manual_seed(seed))[:CORNERS]
         v = self.v[rows]

@@ -16,11 +16,12 @@ from flowlab.metrics import contingency
 
 def middle(v: Tensor) -> Tensor:
     """Whole pixels as the middle of their bins, (v + ½)/256: what q looks at."""
-    return (v.float() + 0.5) / 256
+    return (v + 0.5) / 256
 
 
 @functools.lru_cache
 def model_named(name: str) -> Dequantized:
+    """A mixture that comes with the package, loaded once."""
     return pretrained.load(name)
 
 

@@ -29,7 +29,7 @@ FLOWS = {
 }
 
 # Names of the flows, the region where the data are not, and how far the axis of the stretch goes.
-SCENES = {"one ring": ("ring", hole(), 1e3), "two blobs": ("blobs", gap(), 3e5)}
+SCENES = {"one ring": ("ring", hole, 1e3), "two blobs": ("blobs", gap, 3e5)}
 
 
 class Scene(NamedTuple):
@@ -69,7 +69,7 @@ class BridgeAndStretch(Picture):
     def __init__(self, size: int = 80) -> None:
         super().__init__(10.6, 3.9)
         self.size = size
-        self.scenes = {data: _scene(*SCENES[data][:2]) for data in SCENES}
+        self.scenes = {data: _scene(name, region()) for data, (name, region, _) in SCENES.items()}
         self.images: dict[tuple[str, str, int], np.ndarray] = {}
         self.shown: str | None = None
         self.left, self.middle, self.right = self.figure.subplots(1, 3)
