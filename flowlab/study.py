@@ -239,15 +239,12 @@ def _open(path: Path, resume: bool) -> list[Record]:
 def table(records: Sequence[Record], columns: Sequence[Column] = ()) -> str:
     """One line for each study, variant and settings: what their records say, in the columns of the study.
 
-    Without ``columns`` these are the variant, how many seeds there are, and mean and spread of each score.
+    Without ``columns`` these are the variant, the settings that differ, how many seeds there are, and mean and spread
+    of each score.
     """
     if not records:
         return "There are no records."
-    columns = columns or [
-        VARIANT,
-        SEEDS,
-        *(Column(name, mean_of(name)) for name, score in records[0].scores.items() if score is not None),
-    ]
+    columns = columns or _usual(records)
     rows: dict[tuple, list[Record]] = {}
     for record in records:
         key = (record.study, record.variant, json.dumps(record.settings, sort_keys=True, default=str))
@@ -261,6 +258,19 @@ def table(records: Sequence[Record], columns: Sequence[Column] = ()) -> str:
         ).rstrip()
         for line in cells
     )
+
+
+def _usual(records: Sequence[Record]) -> list[Column]:
+    """Columns for any records."""
+    first = records[0]
+    differ = [name for name, value in first.settings.items() if any(r.settings.get(name) != value for r in records)]
+    scores = [name for name, value in first.scores.items() if value is not None]
+    return [
+        VARIANT,
+        *(Column(name, setting(name), left=True) for name in differ),
+        SEEDS,
+        *(Column(name, mean_of(name)) for name in scores),
+    ]
 
 
 def setting(name: str) -> Callable[[list[Record]], str]:

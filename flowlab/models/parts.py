@@ -26,8 +26,8 @@ def at_least_two(recipe: str, features: int) -> None:
     """Refuse the one coordinate that no coupling can split, and say what takes it."""
     if features == 1:
         raise ShapeError(
-            f"{recipe} moves some coordinates by what the others are, so it expected at least 2, but got 1. A density "
-            f"of one number is made(1, components=8), for instance."
+            f"{recipe} moves some coordinates by what the others are, so it expected at least 2, but got 1. For one "
+            f"number there are spline_flow(1) and made(1, components=8)."
         )
 
 
