@@ -25,13 +25,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
-from typing import Any, NamedTuple
-
-from torch import nn
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from flowlab.densities import evaluating
 from flowlab.files import write_whole
@@ -45,12 +43,15 @@ class Trial:
     """A model before its training: ``fit(trial.model, trial.data, **trial.settings)``.
 
     Attributes:
-        settings: of ``training.fit``; None for a model that is fitted already.
+        model: anything that ``training.fit`` trains.
+        settings: of ``training.fit``.
+        fitted: whether the model is fitted already, by steps of its own, and needs no training.
     """
 
-    model: nn.Module
+    model: Any
     data: Any
-    settings: dict[str, Any] | None = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    fitted: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class Column(NamedTuple):
     left: bool = False
 
 
+T = TypeVar("T", bound=Trial)
+
+
 @dataclass(frozen=True)
-class Study:
+class Study(Generic[T]):
     """Variants of a model, each tried on several seeds and scored alike.
 
     Args:
@@ -91,8 +95,8 @@ class Study:
 
     name: str
     about: str
-    variants: Mapping[str, Callable[..., Trial]]
-    measure: Callable[[Any], Scores] | None = None
+    variants: Mapping[str, Callable[..., T]]
+    measure: Callable[[T], Scores] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     columns: Sequence[Column] = ()
 
@@ -108,17 +112,19 @@ class Study:
         """
         if variant not in self.variants:
             raise ValueError(f"The variants of {self.name} are {_listed(self.variants)}, but got {variant!r}.")
-        if unknown := set(settings) - set(self.settings):
-            raise ValueError(
-                f"What can be set of {self.name} is {_listed(self.settings)}, but got {_listed(sorted(unknown))}."
-            )
+        self._refuse(set(settings) - set(self.settings))
         return {**self.settings, **settings}
 
-    def trial(self, variant: str, seed: int = 0, **settings: Any) -> Trial:
+    def _refuse(self, unknown: Iterable[str]) -> None:
+        """ValueError for settings that do not exist."""
+        if unknown := sorted(unknown):
+            raise ValueError(f"What can be set of {self.name} is {_listed(self.settings)}, but got {_listed(unknown)}.")
+
+    def trial(self, variant: str, seed: int = 0, **settings: Any) -> T:
         """The untrained model of a variant, and its data, all drawn from the seed. Errors as ``check``."""
         return self.variants[variant](seed, **self.check(variant, **settings))
 
-    def score(self, trial: Trial) -> Scores:
+    def score(self, trial: T) -> Scores:
         """What a trained trial reached, by name."""
         if self.measure is None:
             raise NotImplementedError(f"The study {self.name} measures nothing. Give it measure=.")
@@ -138,7 +144,7 @@ class Study:
         what = self.check(variant, **settings)
         began = time.perf_counter()
         trial = self.trial(variant, seed, **settings)
-        if trial.settings is not None:
+        if not trial.fitted:
             history = fit(trial.model, trial.data, progress=progress, **trial.settings)
             if not history.ended:
                 raise KeyboardInterrupt
@@ -150,7 +156,7 @@ class Study:
 
 
 def run(
-    study: Study,
+    study: Study[Any],
     seeds: Sequence[int],
     variants: Sequence[str] | None = None,
     *,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowlab.study import Study
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from flowlab import study
+    from flowlab.datasets import TwoCircles
+    from flowlab.studies import PointStudy
 
     known = studies()
     if options.name is None:
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = known[options.name]
     torch.set_num_threads(1)  # tensors this small are faster so
     if options.noise is not None:
-        if options.name != "circles":
+        if not (isinstance(chosen, PointStudy) and isinstance(chosen.truth, TwoCircles)):
             raise ValueError(f"--noise belongs to circles, and {options.name} was asked for. Leave it out.")
         chosen = replace(chosen, truth=replace(chosen.truth, noise=options.noise))
     settings = {name: value for name in ("labels", "effort") if (value := getattr(options, name)) is not None}
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def studies() -> dict[str, Study]:
+def studies() -> dict[str, Study[Any]]:
     """All studies by name: the library's, and those of lessons, each the STUDY in a file ``study.py`` of its lesson."""
     import importlib
     import importlib.util
@@ -74,7 +76,7 @@ def studies() -> dict[str, Study]:
     from flowlab.pretrained.make import SHIPPED
     from flowlab.studies import CIRCLES, PINWHEEL
 
-    found = [PINWHEEL, CIRCLES, SHIPPED]
+    found: list[Study[Any]] = [PINWHEEL, CIRCLES, SHIPPED]
     for slug in lessons.slugs():
         module = f"{lessons.__name__}.{slug}.study"
         if importlib.util.find_spec(module) is not None:

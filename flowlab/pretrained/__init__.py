@@ -142,9 +142,9 @@ def _explain_absence(name: str) -> None:
         )
 
 
-def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def _read(name: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
-        _explain_absence(name)
-        raise ValueError(f"There is no pretrained flow {name!r}. There are: {', '.join(cards())}.")
+        _explain_absence(str(name))
+        raise ValueError(f"There is no pretrained flow {str(name)!r}. There are: {', '.join(cards())}.")
     return read_checkpoint(path)

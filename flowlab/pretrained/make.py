@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ Build = Callable[[Generator], nn.Module]
 Start = Callable[[Build, Any, int, int, int], tuple[nn.Module, Tensor, dict[str, Any]]]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PlaneTrial(Trial):
     """A trial on draws of an exact density, ``truth``; ``card`` says what, and ``rounded`` whether to 16 bits."""
 
-    truth: Any = None
-    card: dict[str, Any] = field(default_factory=dict)
+    truth: Any
+    card: dict[str, Any]
     rounded: bool = False  # which halves the file: K flows and q are many numbers
 
 
@@ -78,9 +78,9 @@ def variant(
         run = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
         training = {"how": how, "samples": samples, **run, "schedule": "cosine", "seed": seed}
         return PlaneTrial(
-            model,
-            x,
-            {**run, "snapshots": kept, "seed": seed, **more},
+            model=model,
+            data=x,
+            settings={**run, "snapshots": kept, "seed": seed, **more},
             truth=exact,
             card={"data": named, "training": training},
             rounded=rounded,
@@ -125,8 +125,8 @@ def _labels(name: str) -> Start:
 
 
 SPLINE = {"layers": 2, "bins": 16, "hidden": (32, 32), "guarded": False}  # as the files that are here were made
-RING = {"data": "rings", "data_settings": {"radii": (1.5,), "noise": 0.15}}
-BLOBS = {"data": "gaussians", "data_settings": {"means": ((-2.0, 0.0), (2.0, 0.0)), "std": 0.3}}
+RING: dict[str, Any] = {"data": "rings", "data_settings": {"radii": (1.5,), "noise": 0.15}}
+BLOBS: dict[str, Any] = {"data": "gaussians", "data_settings": {"means": ((-2.0, 0.0), (2.0, 0.0)), "std": 0.3}}
 DEPTHS = (1, 2, 4, 8, 16)
 
 VARIANTS: dict[str, Callable[[int], PlaneTrial]] = {

@@ -19,7 +19,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from flowlab import evaluation, models
@@ -28,7 +28,7 @@ from flowlab.densities import evaluating
 from flowlab.densities.mixtures import Invariance, consistent_posterior
 from flowlab.metrics import accuracy
 from flowlab.models import SIZES, Size
-from flowlab.studies.digits import ImageStudy, ImageTrial, Splits, Start
+from flowlab.studies.digits import ImageStudy, ImageTrial, Splits, Start, Started
 from flowlab.study import SEEDS, VARIANT, Column, Record, Scores, mean_of, read, setting
 
 
@@ -64,7 +64,7 @@ def by_neighbors(
         steps=steps,
         consistency=1.0,
         balance=1.0,
-        labelled=(x[:count], labelled[1]) if count else None,
+        labelled=(x[:count], labelled[1]) if labelled is not None and count else None,
         generator=generator,
     )
     with torch.no_grad():
@@ -78,7 +78,7 @@ def first_of_each(labels: Tensor, count: int) -> Tensor:
 
 def cluster(
     size: Size, splits: Splits, generator: Generator, *, labels: int = 0, neighbors: bool = True, **objective: Any
-) -> tuple[nn.Module, Any, dict[str, Any]]:
+) -> Started:
     """Stage 1, and what ``fit`` needs for the others. ``labels`` of each class are told, the other labels not read."""
     model = models.build(size.model, generator=generator)
     images, K = splits.train.images, model.density.components

@@ -42,28 +42,29 @@ class Splits(NamedTuple):
     test: Images
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ImageTrial(Trial):
     """A trial on MNIST, with all the images it was given.
 
     ``card`` says where it comes from: the study's name, the size, the seed and the digits; data, and plain settings.
     """
 
-    splits: Splits | None = None
-    card: dict[str, Any] = field(default_factory=dict)
+    splits: Splits
+    card: dict[str, Any]
 
 
-Start = Callable[..., tuple[nn.Module, Any, dict[str, Any]]]  # of a size, the images and a generator
+Started = tuple[Any, Any, dict[str, Any]]  # a model, its data, and further settings of ``fit``
+Start = Callable[..., Started]  # of a size, the images and a generator
 
 
-def likelihood(size: Size, splits: Splits, generator: Generator) -> tuple[nn.Module, Any, dict[str, Any]]:
+def likelihood(size: Size, splits: Splits, generator: Generator) -> Started:
     """Maximum likelihood of the pixels, by the bound of dequantization."""
     model = models.build(size.model, generator=generator)
     return model, splits.train.images, {"objective": negative_bound, "validation": splits.validation.images}
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageStudy(Study):
+class ImageStudy(Study[ImageTrial]):
     """A model of MNIST by name, in sizes from "quick", the bundled digits in about a minute, to "full", the paper's.
 
     Its settings are ``size``, and whatever of the size's training is to be changed, such as ``epochs``.
@@ -122,7 +123,7 @@ class ImageStudy(Study):
             "data": {"name": "mnist", "images": chosen.data, "training": len(images.train.images)},
             "training": {"schedule": "cosine", **chosen.training},
         }
-        return ImageTrial(model, _to(data, device), settings, images, card)
+        return ImageTrial(model=model, data=_to(data, device), settings=settings, splits=images, card=card)
 
     def score(self, trial: ImageTrial) -> Scores:
         """Bits per dimension and nats on the test images, one draw of the noise."""
@@ -205,7 +206,7 @@ def _to(data: Any, device: str) -> Any:
 # --- the densities of all ten digits ----------------------------------------------------------------------------------
 
 
-def _scaled(size: Size, splits: Splits, generator: Generator) -> tuple[nn.Module, Any, dict[str, Any]]:
+def _scaled(size: Size, splits: Splits, generator: Generator) -> Started:
     """``likelihood``, with NICE's diagonal at 1/std of each pixel to begin with.
 
     A pixel that is always black is uniform on one bin, and of 256 levels wants a scale near 900: from 1, Adam's small

@@ -67,7 +67,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointStudy(Study):
+class PointStudy(Study[PointTrial]):
     """A density with known labels, how many points of it are given, and what is fitted to them.
 
     Its settings are ``labels``, how many points come with their label, as balanced as the number allows; and
@@ -89,12 +89,13 @@ class PointStudy(Study):
     def names(self, labels: int = 0, **settings: Any) -> list[str]:
         return list(self.labelled if labels else self.variants)
 
-    def check(self, variant: str, *, labels: int = 0, effort: float = 1.0) -> dict[str, Any]:
+    def check(self, variant: str, *, labels: int = 0, effort: float = 1.0, **others: Any) -> dict[str, Any]:
         """The data, as Python writes them, and the settings.
 
         Raises:
-            ValueError: for a variant that does not exist, or that needs labels where there are none.
+            ValueError: for a variant that does not exist or needs labels where there are none, and for other settings.
         """
+        self._refuse(others)
         known = self.names(labels)
         if variant not in known:
             raise ValueError(
@@ -104,9 +105,9 @@ class PointStudy(Study):
             raise ValueError(f"Expected 0 to {self.size} labels and an effort in (0, 1], but got {labels}, {effort}.")
         return {"data": repr(self.truth), "labels": labels, "effort": effort}
 
-    def trial(self, variant: str, seed: int = 0, *, labels: int = 0, effort: float = 1.0) -> PointTrial:
+    def trial(self, variant: str, seed: int = 0, *, labels: int = 0, effort: float = 1.0, **others: Any) -> PointTrial:
         """Draw the points of a seed, the same for all variants, and build the variant's model on them."""
-        self.check(variant, labels=labels, effort=effort)
+        self.check(variant, labels=labels, effort=effort, **others)
         generator = Generator().manual_seed(seed)
         x, y = self.truth.labelled(self.size, generator)
         test, test_labels = self.truth.labelled(self.size, generator)
@@ -115,7 +116,7 @@ class PointStudy(Study):
         start = (self.labelled if labels else self.variants)[variant]
         trial = start(points, self.truth.components, generator)
         settings = trial.settings
-        if settings is not None:
+        if not trial.fitted:
             objective = settings["objective"]
             if isinstance(objective, Interleaved):  # its first phase takes the same share of a shorter run
                 objective = replace(objective, first=round(effort * objective.first))

@@ -10,9 +10,10 @@ def _load_jupyter_server_extension(app: Any) -> None:
     40 ms. A move of a slider is answered by several small messages: that the kernel is busy, an echo of the move, the
     new picture, that the kernel is idle.
     """
-    settings = app.web_app.settings
+    settings: dict[str, Any] = app.web_app.settings
+    Connection: Any = settings["kernel_websocket_connection_class"]
 
-    class PromptConnection(settings["kernel_websocket_connection_class"]):
+    class PromptConnection(Connection):
         def connect(self) -> Any:
             if self.websocket_handler.ws_connection is not None:  # the browser may have gone meanwhile
                 self.websocket_handler.set_nodelay(True)
