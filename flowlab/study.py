@@ -69,7 +69,7 @@ class Record:
         return self.scores[score]
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column of a table: its title, and what it says of the records of one row; ``left`` for words."""
 
     title: str
@@ -98,7 +98,7 @@ class Study(Generic[T]):
     variants: Mapping[str, Callable[..., T]]
     measure: Callable[[T], Scores] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    columns: Sequence[Column] = ()
+    columns: Sequence[TableColumn] = ()
 
     def names(self, **settings: Any) -> list[str]:
         """The variants that there are under these settings."""
@@ -242,7 +242,7 @@ def _open(path: Path, resume: bool) -> list[Record]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def table(records: Sequence[Record], columns: Sequence[Column] = ()) -> str:
+def table(records: Sequence[Record], columns: Sequence[TableColumn] = ()) -> str:
     """One line for each study, variant and settings: what their records say, in the columns of the study.
 
     Without ``columns`` these are the variant, the settings that differ, how many seeds there are, and mean and spread
@@ -266,16 +266,16 @@ def table(records: Sequence[Record], columns: Sequence[Column] = ()) -> str:
     )
 
 
-def _usual(records: Sequence[Record]) -> list[Column]:
+def _usual(records: Sequence[Record]) -> list[TableColumn]:
     """Columns for any records."""
     first = records[0]
     differ = [name for name, value in first.settings.items() if any(r.settings.get(name) != value for r in records)]
     scores = [name for name, value in first.scores.items() if value is not None]
     return [
         VARIANT,
-        *(Column(name, setting(name), left=True) for name in differ),
+        *(TableColumn(name, setting(name), left=True) for name in differ),
         SEEDS,
-        *(Column(name, mean_of(name)) for name in scores),
+        *(TableColumn(name, mean_of(name)) for name in scores),
     ]
 
 
@@ -299,8 +299,8 @@ def median_of(value: Callable[[Record], float], digits: int = 3) -> Callable[[li
     return lambda row: f"{median(map(value, row)):.{digits}f}"
 
 
-VARIANT = Column("variant", lambda row: row[0].variant, left=True)
-SEEDS = Column("seeds", lambda row: str(len(row)))
+VARIANT = TableColumn("variant", lambda row: row[0].variant, left=True)
+SEEDS = TableColumn("seeds", lambda row: str(len(row)))
 
 
 def _listed(names: Any) -> str:

@@ -11,7 +11,20 @@ from torch import Generator, nn
 from flowlab import study
 from flowlab.bijections import ScaleShift
 from flowlab.densities import Flow, StandardNormal
-from flowlab.study import SEEDS, VARIANT, Column, Record, Study, Trial, mean_of, median_of, read, run, setting, table
+from flowlab.study import (
+    SEEDS,
+    VARIANT,
+    Record,
+    Study,
+    TableColumn,
+    Trial,
+    mean_of,
+    median_of,
+    read,
+    run,
+    setting,
+    table,
+)
 
 
 class Counted(nn.Module):
@@ -168,10 +181,10 @@ def test_a_table_has_a_line_for_each_variant_and_its_settings():
 def test_columns_say_what_they_are_asked():
     columns = [
         VARIANT,
-        Column("size", setting("size"), left=True),
+        TableColumn("size", setting("size"), left=True),
         SEEDS,
-        Column("percent", mean_of("gap", 100, 0)),
-        Column("half", median_of(lambda record: record["gap"] / 2, 1)),
+        TableColumn("percent", mean_of("gap", 100, 0)),
+        TableColumn("half", median_of(lambda record: record["gap"] / 2, 1)),
     ]
     rows = [line.split("  ") for line in table(RECORDS, columns).splitlines()]
     assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [

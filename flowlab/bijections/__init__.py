@@ -38,7 +38,7 @@ from flowlab.bijections.elementwise import (
     SinhArcsinh,
 )
 from flowlab.bijections.gaussianize import GaussianizeMargins, Whiten
-from flowlab.bijections.image import AsImage, FactorOut, Squeeze, levels
+from flowlab.bijections.image import AsImage, FactorOut, Squeeze, scales
 from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, starting
@@ -90,6 +90,6 @@ __all__ = [
     "alternating_mask",
     "channel_mask",
     "checkerboard_mask",
-    "levels",
+    "scales",
     "starting",
 ]

@@ -157,28 +157,28 @@ class AsImage(Bijection):
         return f"shape={self.shape}"
 
 
-def levels(bijection: Bijection, shape: tuple[int, ...]) -> Tensor:
-    """At which level each latent left: 0 at the first FactorOut, the finest scale, 1 at the next, and so on, int64.
+def scales(bijection: Bijection, shape: tuple[int, ...]) -> Tensor:
+    """At which scale each latent left: 0 at the first FactorOut, the finest, 1 at the next, and so on, int64.
 
     ``shape`` is that of one sample, ``(D,)`` or ``(C, H, W)``, and of the answer. Only squeezes and factor-outs are
     followed: all other maps are taken to leave each number in its place, as those that come before a FactorOut may.
     """
-    return _levels(bijection, torch.zeros(shape)).long()
+    return _scales(bijection, torch.zeros(shape)).long()
 
 
-def _levels(bijection: Bijection, level: Tensor) -> Tensor:
+def _scales(bijection: Bijection, scale: Tensor) -> Tensor:
     if isinstance(bijection, Chain):
         for one in bijection:
-            level = _levels(one, level)
+            scale = _scales(one, scale)
     elif isinstance(bijection, AsImage):
-        level = _levels(bijection.bijection, level.unflatten(-1, bijection.shape)).flatten(-3)
+        scale = _scales(bijection.bijection, scale.unflatten(-1, bijection.shape)).flatten(-3)
     elif isinstance(bijection.bijection if isinstance(bijection, Inverse) else bijection, Squeeze):
-        level = bijection(level)[0]
+        scale = bijection(scale)[0]
     elif isinstance(bijection, FactorOut):
-        a, b = level.split(bijection.sizes, dim=-3)
+        a, b = scale.split(bijection.sizes, dim=-3)
         a = a + 1
-        level = torch.cat((a if bijection.rest is None else _levels(bijection.rest, a), b), dim=-3)
-    return level
+        scale = torch.cat((a if bijection.rest is None else _scales(bijection.rest, a), b), dim=-3)
+    return scale
 
 
 def _takes_images(who: type[Bijection], bijection: Bijection) -> None:

@@ -25,10 +25,10 @@ from flowlab.models.registry import PRESETS, recipe
 from flowlab.models.sizes import FULL, GPU, MINUTE, QUICK, SHAPE, SIZES, D, Size, bound_on, training
 
 
-@recipe
+@recipe(renamed={"levels": "scales"})
 def glow(
     shape: tuple[int, int, int],
-    levels: int = 2,
+    scales: int = 2,
     *,
     steps: int = 4,
     hidden: int = 32,
@@ -40,14 +40,14 @@ def glow(
     stack: int | None = None,
     generator: Generator | None = None,
 ) -> Flow:
-    """Glow: at each level squeeze, ``steps`` of (ActNorm, 1×1 convolution, coupling), half leaves (arXiv:1807.03039).
+    """Glow: at each scale squeeze, ``steps`` of (ActNorm, 1×1 convolution, coupling), half leaves (arXiv:1807.03039).
 
     Takes images as rows of pixels, ``(..., C·H·W)`` in [0, 1], as all flows here do: ``images.flatten(-3)``, and
     ``flow.sample(n).unflatten(-1, shape)`` are images again. The latent is one vector too, of all scales.
 
     Args:
-        shape: C, H, W; each level halves H and W.
-        steps: how many in each level, the paper's K.
+        shape: C, H, W; each scale halves H and W.
+        steps: how many at each scale, the paper's K.
         hidden, blocks: channels and residual blocks of the conditioners, which the paper has plain.
         coupling: "affine" or "additive".
         mixing: of channels: "convolution", or a fixed "shuffle", or "reverse", which the paper compares.
@@ -70,27 +70,27 @@ def glow(
         couple = law(channel_mask(C), hidden, blocks=blocks, context_features=context_features, **own)
         return [act_norm(C, stack), mix(C), couple]
 
-    def scale(C: int, H: int, W: int, levels: int) -> Chain:
+    def scale(C: int, H: int, W: int, scales: int) -> Chain:
         C, H, W = 4 * C, H // 2, W // 2
         maps = [Squeeze(), *(one for _ in range(steps) for one in step(C))]
-        if levels > 1:
-            maps.append(FactorOut(C, scale(C // 2, H, W, levels - 1), stack=stack))
+        if scales > 1:
+            maps.append(FactorOut(C, scale(C // 2, H, W, scales - 1), stack=stack))
         return Chain([*maps, Inverse(Squeeze())])
 
-    check_halves("glow", shape, levels, levels)
-    return image_flow(shape, scale(*shape, levels), logit, stack)
+    check_halves("glow", shape, scales, scales)
+    return image_flow(shape, scale(*shape, scales), logit, stack)
 
 
 # On MNIST: structure from the paper, sizes ours. "quick" learns the bundled digits on one core.
-PRESETS["glow_quick"] = {"levels": 2, "steps": 4, "hidden": 16, "blocks": 1}
-PRESETS["glow_full"] = {"levels": 2, "steps": 16, "hidden": 96, "blocks": 2}
+PRESETS["glow_quick"] = {"scales": 2, "steps": 4, "hidden": 16, "blocks": 1}
+PRESETS["glow_full"] = {"scales": 2, "steps": 16, "hidden": 96, "blocks": 2}
 
 SIZES["glow_mnist"] = {
     "quick": Size(
         bound_on("glow", shape=SHAPE, **PRESETS["glow_quick"]), training(8, 50, 3e-3, **QUICK), "bundled", MINUTE
     ),
     "compact": Size(
-        bound_on("glow", shape=SHAPE, levels=2, steps=6, hidden=48, blocks=1),
+        bound_on("glow", shape=SHAPE, scales=2, steps=6, hidden=48, blocks=1),
         training(14, 64, 2e-3, **FULL),
         cost="CPU, an hour",
     ),

@@ -90,7 +90,7 @@ def _sizes(K: int) -> dict[str, Size]:
     """Of a mixture of K flows: dense layers behind a dense flow that all share, or behind a Glow."""
     glow = {
         "name": "glow",
-        "settings": {"shape": [1, 28, 28], "levels": 2, "steps": 8, "hidden": 64, "logit": LOGIT["logit"]},
+        "settings": {"shape": [1, 28, 28], "scales": 2, "steps": 8, "hidden": 64, "logit": LOGIT["logit"]},
     }
     often = {"validate_every": 500, "checkpoint_every": 250}
     return {

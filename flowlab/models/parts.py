@@ -51,21 +51,21 @@ def image_flow(shape: tuple[int, int, int], images: Bijection, logit: float | No
     return Flow(Chain([*maps, AsImage(shape, images)]), StandardNormal(math.prod(shape), stack=stack))
 
 
-def check_halves(recipe: str, shape: tuple[int, int, int], levels: int, halvings: int) -> None:
+def check_halves(recipe: str, shape: tuple[int, int, int], scales: int, halvings: int) -> None:
     """Refuse images that do not halve so often, and say what would."""
     if len(shape) != 3:
         raise ShapeError(f"{recipe} expected images of a shape (C, H, W), but got {tuple(shape)}.")
-    if levels < 1:
-        raise ShapeError(f"{recipe} expected at least one level, but got {levels}.")
+    if scales < 1:
+        raise ShapeError(f"{recipe} expected at least one scale, but got {scales}.")
     by = 2**halvings
     if any(size % by for size in shape[1:]):
         H, W = (-(-size // by) * by for size in shape[1:])
-        fits = [n for n in range(1, levels) if not any(size % 2 ** (n + halvings - levels) for size in shape[1:])]
+        fits = [n for n in range(1, scales) if not any(size % 2 ** (n + halvings - scales) for size in shape[1:])]
         often = "once" if halvings == 1 else f"{halvings} times"
         raise ShapeError(
-            f"{recipe} with levels={levels} halves height and width {often}, "
+            f"{recipe} with scales={scales} halves height and width {often}, "
             f"but got images of {shape[1]}×{shape[2]}: pad them to {H}×{W}"
-            + (f", or take levels={fits[-1]}." if fits else ".")
+            + (f", or take scales={fits[-1]}." if fits else ".")
         )
 
 

@@ -66,10 +66,10 @@ def realnvp(
     return Flow(Chain(maps), base_or_prior(base, prior, features, stack))
 
 
-@recipe
+@recipe(renamed={"levels": "scales"})
 def realnvp_image(
     shape: tuple[int, int, int],
-    levels: int = 3,
+    scales: int = 3,
     *,
     layers: int = 3,
     hidden: int = 32,
@@ -83,12 +83,12 @@ def realnvp_image(
     """Multi-scale RealNVP of images: couplings by checkerboards, squeeze, by channels, half leaves (arXiv:1605.08803).
 
     Takes images as rows of pixels, ``(..., C·H·W)`` in [0, 1], as all flows here do: ``images.flatten(-3)``, and
-    ``flow.sample(n).unflatten(-1, shape)`` are images again. The latent is one vector too, of all scales. A level is
+    ``flow.sample(n).unflatten(-1, shape)`` are images again. The latent is one vector too, of all scales. A scale is
     ``layers`` couplings of each kind, then half of the numbers leave; the last is ``layers`` + 1 by checkerboards.
     An ActNorm of the channels comes before each coupling, where the paper has batch normalization after it.
 
     Args:
-        shape: C, H, W; each level but the last halves H and W.
+        shape: C, H, W; each scale but the last halves H and W.
         hidden, blocks: channels and residual blocks of the conditioners.
         logit: λ of the Logit that comes first, None for none.
 
@@ -111,25 +111,25 @@ def realnvp_image(
             maps += [act_norm(channels, stack), coupling]
         return maps
 
-    def scale(C: int, H: int, W: int, levels: int) -> Chain:
-        turns = range(layers if levels > 1 else layers + 1)
+    def scale(C: int, H: int, W: int, scales: int) -> Chain:
+        turns = range(layers if scales > 1 else layers + 1)
         maps = couplings(C, [checkerboard_mask(C, H, W, odd=i % 2 == 1) for i in turns])
-        if levels == 1:
+        if scales == 1:
             return Chain(maps)
         maps += [Squeeze(), *couplings(4 * C, [channel_mask(4 * C, odd=i % 2 == 1) for i in turns])]
-        rest = scale(2 * C, H // 2, W // 2, levels - 1)
+        rest = scale(2 * C, H // 2, W // 2, scales - 1)
         return Chain([*maps, FactorOut(4 * C, rest, stack=stack), Inverse(Squeeze())])
 
-    check_halves("realnvp_image", shape, levels, levels - 1)
-    return image_flow(shape, scale(*shape, levels), logit, stack)
+    check_halves("realnvp_image", shape, scales, scales - 1)
+    return image_flow(shape, scale(*shape, scales), logit, stack)
 
 
 # Pires, "Variational Mixture of Normalizing Flows", section 5.1: one component of the mixture.
 PRESETS["realnvp_pinwheel"] = {"layers": 8, "hidden": (8,), "standardize": False}
 PRESETS["realnvp_two_circles"] = {"layers": 10, "hidden": (8,), "standardize": False}
 # Multi-scale on MNIST: structure from the paper, sizes ours. "quick" learns the bundled digits on one core.
-PRESETS["realnvp_image_quick"] = {"levels": 2, "layers": 2, "hidden": 16, "blocks": 1}
-PRESETS["realnvp_image_full"] = {"levels": 3, "layers": 3, "hidden": 64, "blocks": 4}
+PRESETS["realnvp_image_quick"] = {"scales": 2, "layers": 2, "hidden": 16, "blocks": 1}
+PRESETS["realnvp_image_full"] = {"scales": 3, "layers": 3, "hidden": 64, "blocks": 4}
 
 SIZES["realnvp_dense_mnist"] = {
     "quick": Size(

@@ -26,6 +26,7 @@ from typing import Any, TypeVar, overload
 
 from torch import Generator, nn
 
+Settings = Mapping[str, Any]
 Build = TypeVar("Build", bound=Callable[..., nn.Module])
 
 HERE = __name__.rpartition(".")[0]  # flowlab.models; recipes of other modules name theirs in the card
@@ -34,24 +35,31 @@ UNWRITTEN = ("generator", "base")  # arguments that no card can hold: a source o
 
 @dataclass(frozen=True)
 class Recipe:
-    """A function that builds a model, where it is defined, and the values that later arguments had before they came."""
+    """A function that builds a model, where it is defined, and what its arguments were in earlier cards."""
 
     build: Callable[..., nn.Module]
     signature: inspect.Signature
     module: str
-    absent: Mapping[str, Any]
+    absent: Settings
+    renamed: Mapping[str, str]
 
     def arguments(self, *args: Any, **settings: Any) -> inspect.BoundArguments:
         """All arguments of a call, defaults too, whole numbers as ints. TypeError and ValueError for what cannot be."""
         name = self.build.__name__
         try:
-            call = self.signature.bind(*args, **settings)
+            call = self.signature.bind(*args, **self.by_new_names(settings))
         except TypeError as error:
             raise TypeError(f"{name}: {error}.") from None
         call.apply_defaults()
         for key, value in call.arguments.items():
             call.arguments[key] = _whole_numbers(name, self.signature.parameters[key], value)
         return call
+
+    def by_new_names(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by the names that the arguments have now; TypeError for one that comes by both its names."""
+        if twice := [new for old, new in self.renamed.items() if {old, new} <= set(settings)]:
+            raise TypeError(f"got multiple values for argument {twice[0]!r}")
+        return {self.renamed.get(name, name): value for name, value in settings.items()}
 
 
 RECIPES: dict[str, Recipe] = {}
@@ -61,8 +69,8 @@ PRESETS: dict[str, dict[str, Any]] = {}  # settings that a paper printed: nice(7
 @overload
 def recipe(build: Build) -> Build: ...
 @overload
-def recipe(*, absent: Mapping[str, Any]) -> Callable[[Build], Build]: ...
-def recipe(build: Any = None, *, absent: Mapping[str, Any] | None = None) -> Any:
+def recipe(*, absent: Settings = ..., renamed: Mapping[str, str] = ...) -> Callable[[Build], Build]: ...
+def recipe(build: Any = None, *, absent: Settings | None = None, renamed: Mapping[str, str] | None = None) -> Any:
     """Make a function that builds a model a recipe: its models know how they were built, and ``build`` knows its name.
 
     Arguments annotated as ``int`` or ``Sequence[int]`` take whole numbers of any kind, numpy's among them, and one
@@ -73,16 +81,19 @@ def recipe(build: Any = None, *, absent: Mapping[str, Any] | None = None) -> Any
             and ``base`` are not written down, and a model with a ``base`` of its own has no recipe.
         absent: for each argument that was added later, or whose default has changed, the value that models had before:
             ``rebuild`` takes it where an old card does not name the argument.
+        renamed: for each argument that once had another name, {old: new}; the old one is still understood.
 
     Raises:
-        ValueError: when another module has a recipe of that name, or ``absent`` names no argument.
+        ValueError: when another module has a recipe of that name, or ``absent`` or ``renamed`` name no argument.
     """
     if build is None:
-        return functools.partial(recipe, absent=absent)
-    own = Recipe(build, inspect.signature(build), build.__module__, dict(absent or {}))
+        return functools.partial(recipe, absent=absent, renamed=renamed)
+    own = Recipe(build, inspect.signature(build), build.__module__, dict(absent or {}), dict(renamed or {}))
     name = build.__name__
-    if unknown := set(own.absent) - set(own.signature.parameters):
-        raise ValueError(f"absent= names {', '.join(sorted(unknown))}, but the recipe {name!r} has no such argument.")
+    if unknown := {*own.absent, *own.renamed.values()} - set(own.signature.parameters):
+        raise ValueError(
+            f"absent= and renamed= name {', '.join(sorted(unknown))}, but the recipe {name!r} has no such argument."
+        )
     if name in RECIPES and RECIPES[name].module != own.module:
         raise ValueError(
             f"There is a recipe {name!r} in {RECIPES[name].module} already. Give yours another name: a card knows a "
@@ -126,7 +137,11 @@ def rebuild(recipe: Mapping[str, Any]) -> Any:
 def complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe of a card with all settings written out, also of recipes within it, as ``rebuild`` takes them."""
     found = _find(recipe)
-    said = {key: complete(v) if is_recipe(v) else v for key, v in recipe.get("settings", {}).items()}
+    try:
+        settings = found.by_new_names(recipe.get("settings", {}))
+    except TypeError as error:
+        raise ValueError(f"The recipe {recipe['name']!r} cannot be built: {error}.") from None
+    said = {key: complete(v) if is_recipe(v) else v for key, v in settings.items()}
     return _written(found, _call(found, {**recipe, "settings": {**found.absent, **said}}))
 
 

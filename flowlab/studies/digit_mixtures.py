@@ -29,7 +29,7 @@ from flowlab.densities.mixtures import Invariance, consistent_posterior
 from flowlab.metrics import accuracy
 from flowlab.models import SIZES, Size
 from flowlab.studies.digits import ImageStudy, ImageTrial, Splits, Start, Started
-from flowlab.study import SEEDS, VARIANT, Column, Record, Scores, mean_of, read, setting
+from flowlab.study import SEEDS, VARIANT, Record, Scores, TableColumn, mean_of, read, setting
 
 
 def features(images: Tensor, dims: int = 50) -> Tensor:
@@ -109,15 +109,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 COLUMNS = (
-    Column("study", lambda row: row[0].study, left=True),
-    Column("size", setting("size"), left=True),
+    TableColumn("study", lambda row: row[0].study, left=True),
+    TableColumn("size", setting("size"), left=True),
     VARIANT,
     SEEDS,
-    Column("accuracy of q, %", mean_of("accuracy", 100, 2)),
-    Column("(least)", lambda row: f"({100 * min(record['accuracy'] for record in row):.2f})"),
-    Column("NMI", lambda row: f"{mean(record['nmi'] for record in row):.3f}"),
-    Column("by Bayes, %", mean_of("by_bayes", 100, 1)),
-    Column("bits/dim", lambda row: f"{mean(record['bits_per_dim'] for record in row):.3f}"),
+    TableColumn("accuracy of q, %", mean_of("accuracy", 100, 2)),
+    TableColumn("(least)", lambda row: f"({100 * min(record['accuracy'] for record in row):.2f})"),
+    TableColumn("NMI", lambda row: f"{mean(record['nmi'] for record in row):.3f}"),
+    TableColumn("by Bayes, %", mean_of("by_bayes", 100, 1)),
+    TableColumn("bits/dim", lambda row: f"{mean(record['bits_per_dim'] for record in row):.3f}"),
 )
 
 
@@ -127,7 +127,7 @@ class MixtureStudy(ImageStudy):
 
     start: Start = cluster
     variants: Mapping[str, Any] = field(default_factory=lambda: VARIANTS)
-    columns: tuple[Column, ...] = COLUMNS
+    columns: tuple[TableColumn, ...] = COLUMNS
 
     def score(self, trial: ImageTrial) -> Scores:
         """How well the components of a trained trial stand for the digits, and what its density is worth.

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from flowlab import densities
 from flowlab.datasets import Pinwheel, TwoCircles
 from flowlab.densities.mixtures import (
-    GaussianMixture,
+    EMGaussianMixture,
     Interleaved,
     LatentGaussianMixture,
     Objective,
@@ -64,14 +64,14 @@ def likelihood(points: Points, K: int, generator: Generator) -> PointTrial:
 
 def warm(points: Points, K: int, generator: Generator) -> PointTrial:
     """300 steps toward the responsibilities of K Gaussians, then the ELBO."""
-    gaussians = GaussianMixture.fit(points.x, K, restarts=10, generator=generator)
+    gaussians = EMGaussianMixture.fit(points.x, K, restarts=10, generator=generator)
     start = Interleaved(points.x, gaussians.responsibilities(points.x).float(), Objective(), first=300, every=0)
     return PointTrial(flow_mixture(2, K, generator=generator), points.x, {"objective": start, **OURS})
 
 
 def gaussians(points: Points, K: int, generator: Generator) -> PointTrial:
     """K Gaussians by EM, the best of ten starts: what curved wings do to it."""
-    mixture = GaussianMixture.fit(points.x, K, restarts=10, generator=generator)
+    mixture = EMGaussianMixture.fit(points.x, K, restarts=10, generator=generator)
     return PointTrial(mixture, points.x, fitted=True, by_bayes=True)
 
 

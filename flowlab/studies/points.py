@@ -14,7 +14,7 @@ from flowlab.datasets import Toy
 from flowlab.densities import evaluating
 from flowlab.densities.mixtures import Interleaved
 from flowlab.metrics import accuracy, ari
-from flowlab.study import VARIANT, Column, Record, Scores, Study, Trial
+from flowlab.study import VARIANT, Record, Scores, Study, TableColumn, Trial
 
 SUCCESS = 0.99  # the share of right points from which a seed counts as a success
 
@@ -56,13 +56,13 @@ def _right(row: list[Record]) -> list[float]:
 
 COLUMNS = (
     VARIANT,
-    Column(f"at least {SUCCESS:.0%}", lambda row: f"{sum(a >= SUCCESS for a in _right(row))} of {len(row)}"),
-    Column(
+    TableColumn(f"at least {SUCCESS:.0%}", lambda row: f"{sum(a >= SUCCESS for a in _right(row))} of {len(row)}"),
+    TableColumn(
         "accuracy: median (least)",
         lambda row: f"{100 * median(_right(row)):.2f} % ({100 * min(_right(row)):.2f} %)",
     ),
-    Column("nats to the exact density", lambda row: f"{median(map(_nats_to_the_truth, row)):.3f}"),
-    Column("seconds", lambda row: f"{median(record.seconds for record in row):.1f}"),
+    TableColumn("nats to the exact density", lambda row: f"{median(map(_nats_to_the_truth, row)):.3f}"),
+    TableColumn("seconds", lambda row: f"{median(record.seconds for record in row):.1f}"),
 )
 
 
@@ -84,7 +84,7 @@ class PointStudy(Study[PointTrial]):
     size: int
     labelled: Mapping[str, Start] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: {"labels": 0, "effort": 1.0})
-    columns: tuple[Column, ...] = COLUMNS
+    columns: tuple[TableColumn, ...] = COLUMNS
 
     def names(self, labels: int = 0, **settings: Any) -> list[str]:
         return list(self.labelled if labels else self.variants)

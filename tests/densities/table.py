@@ -143,7 +143,7 @@ TABLE = {
     "StandardUniform": Row(lambda stack: StandardUniform(2, stack=stack), (-1, 2), outside=1.5),
     "GaussianMixture": Row(gaussians, (-12, 12)),
     "GaussianMixture, trained": Row(lambda: gaussians(trainable=True), (-12, 12)),
-    "GaussianMixture, by EM": Row(lambda: mixtures.GaussianMixture(2 * torch.eye(2)), (-9, 9)),
+    "EMGaussianMixture": Row(lambda: mixtures.EMGaussianMixture(2 * torch.eye(2)), (-9, 9)),
     "AutoregressiveMixture": Row(
         lambda stack, generator: AutoregressiveMixture(
             2, 3, hidden=(6,), activation="tanh", log_scale_bound=1.0, stack=stack, generator=generator

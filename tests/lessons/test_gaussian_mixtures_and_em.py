@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowlab.densities.mixtures import GaussianMixture, Prior
+from flowlab.densities.mixtures import EMGaussianMixture, Prior
 from flowlab.lessons.gaussian_mixtures_and_em import exercises as lesson
 from flowlab.lessons.gaussian_mixtures_and_em import figures as draw
 from flowlab.lessons.gaussian_mixtures_and_em import toys
@@ -40,7 +40,7 @@ def test_the_crowd_and_its_wrong_calls_follow_the_prior(prior):
     assert sum(shown) == draw.CROWD and shown[1] / draw.CROWD == pytest.approx(prior, abs=0.08)
     x, label = toys.labelled_people(40_000, seed=77, rowers=prior)
     groups = toys.people(rowers=prior)
-    heights = GaussianMixture(groups.means[:, :1], groups.covariances[:, :1, :1], weights=groups.weights)
+    heights = EMGaussianMixture(groups.means[:, :1], groups.covariances[:, :1, :1], weights=groups.weights)
     wrong = (heights.expectation(x[:, :1]).argmax(-1) != label).double().mean()
     assert float(numbers["wrong calls in the crowd"].split()[0]) == pytest.approx(100 * float(wrong), abs=1.0)
 
@@ -58,7 +58,7 @@ def test_the_labelled_people_have_the_groups_densities():
 def test_half_steps_are_those_of_the_package(hard):
     course = toys.Run("three clouds", 3, 4, "random", hard)
     floor = course.mixture.floor
-    mixture = GaussianMixture.start(course.x, 3, how="random", generator=seeded(4), floor=floor)
+    mixture = EMGaussianMixture.start(course.x, 3, how="random", generator=seeded(4), floor=floor)
     course[9]  # all at once, not one by one
     for i in range(1, 5):
         s = mixture.step(course.x, hard=hard)
@@ -96,7 +96,7 @@ def held(found, sigma, prior):
     mu, S, pi = toys.people().means[other], toys.people().covariances[other], torch.tensor([0.5, 0.5])
     for _ in range(40):
         covariances = torch.stack((S, sigma**2 * torch.eye(2, dtype=torch.float64)))
-        mixture = GaussianMixture(torch.stack((mu, found.at)), covariances, weights=pi, floor=0.0, prior=prior)
+        mixture = EMGaussianMixture(torch.stack((mu, found.at)), covariances, weights=pi, floor=0.0, prior=prior)
         objective = mixture.objective(found.x)
         mixture.maximization(found.x, mixture.expectation(found.x))
         mu, S, pi = mixture.means[0].detach(), mixture.covariances[0], mixture.weights
@@ -315,7 +315,7 @@ RIGHT = [
 
 def test_the_worked_answers_are_the_package_s():
     x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mixture = GaussianMixture.start(x, 3, generator=torch.Generator().manual_seed(1))
+    mixture = EMGaussianMixture.start(x, 3, generator=torch.Generator().manual_seed(1))
     density = mixture.log_joint(x) - mixture.weights.log()
     r = lesson.responsibilities(density, mixture.weights)
     torch.testing.assert_close(r, mixture.expectation(x))
@@ -327,5 +327,5 @@ def test_the_worked_answers_are_the_package_s():
     torch.testing.assert_close(covariances, mixture.covariances)
     assert lesson.bic(mixture.objective(x), 60, 3, 2) == pytest.approx(mixture.bic(x))
     thin = torch.diag(torch.tensor([1.0, 1e-8], dtype=torch.float64))
-    raised = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), thin[None], floor=0.01).covariances[0]
+    raised = EMGaussianMixture(torch.zeros(1, 2, dtype=torch.float64), thin[None], floor=0.01).covariances[0]
     torch.testing.assert_close(lesson.raise_to_floor(thin, 0.01), raised)

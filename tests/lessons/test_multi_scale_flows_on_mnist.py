@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from flowlab import models
-from flowlab.bijections import Chain, FactorOut, Inverse, Squeeze, levels
+from flowlab.bijections import Chain, FactorOut, Inverse, Squeeze, scales
 from flowlab.datasets import mnist
 from flowlab.lessons.multi_scale_flows_on_mnist import exercises as lesson
-from flowlab.lessons.multi_scale_flows_on_mnist import figures as scales
+from flowlab.lessons.multi_scale_flows_on_mnist import figures as draw
 from flowlab.lessons.multi_scale_flows_on_mnist import toys
 from flowlab.lessons.multi_scale_flows_on_mnist.explorer import AlongAttribute, ResampleLevels
 
@@ -36,13 +36,13 @@ def seeded(seed):
 )
 def test_each_level_has_its_share(flow, counts):
     D = flow.base.features
-    assert levels(flow.bijection, (D,)).bincount().tolist() == counts
+    assert scales(flow.bijection, (D,)).bincount().tolist() == counts
 
 
 def test_levels_of_a_small_image_lie_in_stripes():
     inner = Chain([Squeeze(), FactorOut(8), Inverse(Squeeze())])
     image = Chain([Squeeze(), FactorOut(4, inner), Inverse(Squeeze())])
-    rows = levels(image, (1, 4, 4))[0]
+    rows = scales(image, (1, 4, 4))[0]
     assert rows.dtype == torch.int64 and rows[1::2].eq(0).all()
     assert rows[0].tolist() == rows[2].tolist() and sorted(rows[::2].flatten().tolist()) == [1] * 4 + [2] * 4
 
@@ -54,7 +54,7 @@ def test_a_level_is_what_leaves_there():
     image = Chain([Squeeze(), FactorOut(4, inner), Inverse(Squeeze())])
     for p in image.parameters():
         p.data += 0.5 * torch.randn(p.shape, generator=g)
-    level = levels(image, (1, 4, 4))
+    level = scales(image, (1, 4, 4))
     z, e = torch.randn(2, 1, 4, 4, generator=g).unsqueeze(1)
     with torch.no_grad():
         x, *new = (image.inverse(torch.where(level == k, e, z))[0] for k in (9, 0, 1, 2))
@@ -142,13 +142,13 @@ def test_half_way_latents_stay_normal():
     """What the explorer hands to the flow, caught on its way."""
     explorer, seen = ResampleLevels(), []
     explorer.picture.z = torch.randn(10, 784, generator=seeded(1))
-    real = scales.decode
+    real = draw.decode
     try:
-        scales.decode = lambda z: seen.append(z) or real(z)
+        draw.decode = lambda z: seen.append(z) or real(z)
         explorer.set(coarse=0.5, fine=0.3, temperature=1.0)
         explorer.set(coarse=1.0, fine=1.0, temperature=0.5)
     finally:
-        scales.decode = real
+        draw.decode = real
     assert float(seen[0].std()) == pytest.approx(1, abs=0.04) and float(seen[1].std()) == pytest.approx(0.5, abs=0.02)
 
 
@@ -174,7 +174,7 @@ def test_the_attribute_explorer_measures_what_it_shows():
 
 def test_numbered_pixels_stand_in_their_places():
     x = torch.arange(8.0).view(2, 2, 2)
-    figure = scales.numbered({"two channels": (x, torch.tensor([0, 1]).view(2, 1, 1))})
+    figure = draw.numbered({"two channels": (x, torch.tensor([0, 1]).view(2, 1, 1))})
     axes = figure.axes[0]
     places = {text.get_text(): text.get_position() for text in axes.texts}
     assert sorted(places) == list("01234567") and places["1"][0] > places["0"][0] and places["2"][1] > places["0"][1]
@@ -184,7 +184,7 @@ def test_numbered_pixels_stand_in_their_places():
 
 def test_histograms_of_bits_share_one_axis():
     sets = {"in": (torch.zeros(784), torch.tensor([1.0, 1.2, 1.4])), "out": (torch.ones(784), torch.tensor([0.1, 0.2]))}
-    figure = scales.bits_of_sets(sets)
+    figure = draw.bits_of_sets(sets)
     histograms = figure.axes[1::2]
     assert len({axes.get_xlim() for axes in histograms}) == 1
     assert [sum(bar.get_height() for bar in axes.patches) for axes in histograms] == [3, 2]

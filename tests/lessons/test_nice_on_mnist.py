@@ -146,7 +146,7 @@ def test_figures_show_what_they_are_given():
     figure = draw.interpolation({"in z": a, "in pixels": a}, path, 3.0)
     assert [sum(isinstance(c, AxesImage) for c in axes.get_children()) for axes in figure.axes] == [1, 1, 0]
     assert "in z 3, in pixels 1" in figure.get_label()
-    figure = draw.levels({"test": torch.arange(100.0), "samples": torch.arange(100.0) + 50}, 200.0)
+    figure = draw.log_likelihoods({"test": torch.arange(100.0), "samples": torch.arange(100.0) + 50}, 200.0)
     assert "test 50, samples 100; the most likely image 200" in figure.get_label()
     figure = draw.spectra({"one": torch.linspace(0.1, 0.001, 784), "two": torch.full((784,), 0.5)})
     assert figure.axes[0].lines[0].get_ydata()[0] == pytest.approx(0.1) and "two 0.5 to 0.5" in figure.get_label()

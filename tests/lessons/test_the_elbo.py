@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from flowlab import Flow
 from flowlab.bijections import ScaleShift
 from flowlab.densities import StandardNormal
-from flowlab.densities.mixtures import GaussianMixture
+from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.lessons.the_elbo import figures as bound
 from flowlab.lessons.the_elbo import toys
 from flowlab.lessons.the_elbo.exercises import draw_sample as draw
@@ -24,7 +24,7 @@ THETA = np.linspace(-4.5, 4.5, 37)
 
 
 def package(theta):
-    return GaussianMixture(torch.tensor([[0.0], [theta]], dtype=torch.float64))
+    return EMGaussianMixture(torch.tensor([[0.0], [theta]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("old", [-3.0, 0.6, 2.8])

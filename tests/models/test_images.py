@@ -84,7 +84,7 @@ def test_settings_reach_the_layers_of_images():
 
 
 def small(name: str, stack: int | None = None, **settings) -> flowlab.Flow:
-    """Two levels on 4×4 pixels, in float64, started from data and then shaken."""
+    """Two scales on 4×4 pixels, in float64, started from data and then shaken."""
     draw = generator(1)
     count = {"steps": 1} if name == "glow" else {"layers": 1}
     flow = OF_IMAGES[name]((1, 4, 4), 2, hidden=3, blocks=1, stack=stack, generator=draw, **count, **settings).double()
@@ -185,24 +185,24 @@ def test_context_moves_a_flow_of_images(name):
     assert flow.sample(3, generator(), torch.ones(2)).shape == (3, 16)
 
 
-FEWER = ", or take levels=2"
+FEWER = ", or take scales=2"
 
 
 @pytest.mark.parametrize(
-    "build, shape, levels, words",
+    "build, shape, scales, words",
     (
-        (glow, (1, 28, 28), 3, r"levels=3 halves height and width 3 times, but got images of 28×28: .* 32×32" + FEWER),
+        (glow, (1, 28, 28), 3, r"scales=3 halves height and width 3 times, but got images of 28×28: .* 32×32" + FEWER),
         (glow, (1, 27, 28), 2, r"2 times, but got images of 27×28: pad them to 28×28\."),
-        (glow, (1, 7, 7), 1, r"levels=1 halves height and width once, but got images of 7×7: pad them to 8×8\."),
+        (glow, (1, 7, 7), 1, r"scales=1 halves height and width once, but got images of 7×7: pad them to 8×8\."),
         (realnvp_image, (1, 14, 12), 3, r"2 times, but got images of 14×12: pad them to 16×12" + FEWER),
-        (realnvp_image, (1, 7, 7), 2, r"once, but got images of 7×7: pad them to 8×8, or take levels=1"),
+        (realnvp_image, (1, 7, 7), 2, r"once, but got images of 7×7: pad them to 8×8, or take scales=1"),
         (glow, (28, 28), 2, r"expected images of a shape \(C, H, W\), but got \(28, 28\)"),
-        (glow, (1, 28, 28), 0, "glow expected at least one level, but got 0"),
+        (glow, (1, 28, 28), 0, "glow expected at least one scale, but got 0"),
     ),
 )
-def test_sizes_that_do_not_halve_are_refused_with_what_would_do(build, shape, levels, words):
+def test_sizes_that_do_not_halve_are_refused_with_what_would_do(build, shape, scales, words):
     with pytest.raises(ShapeError, match=words):
-        build(shape, levels)
+        build(shape, scales)
 
 
 def test_odd_images_are_fine_where_nothing_halves_them():
@@ -229,7 +229,7 @@ def test_weights_of_images_come_from_the_generator_alone(name):
 @pytest.mark.parametrize("name", OF_IMAGES)
 def test_a_few_steps_on_digits_help(name):
     """Bits per dimension of test digits at half the resolution, with uniform noise; before, ActNorm has its start."""
-    size = {"levels": 1, "steps": 3} if name == "glow" else {"levels": 2, "layers": 1}
+    size = {"scales": 1, "steps": 3} if name == "glow" else {"scales": 2, "layers": 1}
     flow = OF_IMAGES[name]((1, 14, 14), hidden=8, blocks=1, generator=generator(), **size)
     draw = generator(1)
 

@@ -76,7 +76,7 @@ def test_the_card_of_each_shipped_model_says_all_that_it_said(name):
 
     def same(said, found):
         assert found["name"] == said["name"]
-        for key, value in said["settings"].items():
+        for key, value in registry.RECIPES[said["name"]].by_new_names(said["settings"]).items():
             if registry.is_recipe(value):
                 same(value, found["settings"][key])
             else:
@@ -267,8 +267,21 @@ def test_a_later_argument_with_another_value_is_another_model(recipes, tmp_path)
 
 
 def test_absent_names_an_argument(recipes):
-    with pytest.raises(ValueError, match="absent= names width, but the recipe 'shifted' has no such argument"):
+    with pytest.raises(
+        ValueError, match="absent= and renamed= name width, but the recipe 'shifted' has no such argument"
+    ):
         define(absent={"width": 3})
+
+
+def test_cards_and_calls_by_an_arguments_old_name_are_understood(recipes):
+    flow = glow((1, 4, 4), scales=1, steps=1, hidden=2)
+    assert flow.recipe["settings"]["scales"] == 1 and "levels" not in flow.recipe["settings"]
+    old = {"name": "glow", "settings": {"shape": [1, 4, 4], "levels": 1, "steps": 1, "hidden": 2}}
+    for again in (models.build(old), models.rebuild(old), glow((1, 4, 4), levels=1, steps=1, hidden=2)):
+        assert again.recipe == flow.recipe
+    assert registry.same_model(old, flow.recipe)
+    with pytest.raises(TypeError, match="glow: got multiple values for argument 'scales'"):
+        glow((1, 4, 4), levels=1, scales=2)
 
 
 # --- whole numbers --------------------------------------------------------------------------------------------------

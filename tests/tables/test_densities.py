@@ -33,7 +33,7 @@ DENSITIES = {
     "made": lambda: AutoregressiveMixture(2, 3, hidden=(4,), generator=generator()),
     "mixture of flows": lambda: flow_mixture(2, 2, layers=2, hidden=(4,), posterior=(4,), generator=generator()),
     "Gaussian mixture": lambda: GaussianMixture(torch.eye(2)),
-    "Gaussian mixture by EM": lambda: mixtures.GaussianMixture(torch.eye(2)),
+    "Gaussian mixture by EM": lambda: mixtures.EMGaussianMixture(torch.eye(2)),
     "normal": lambda: StandardNormal(2),
     "logistic": lambda: StandardLogistic(2),
     "uniform": lambda: StandardUniform(2),

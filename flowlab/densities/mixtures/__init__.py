@@ -1,7 +1,7 @@
 """Mixtures: Gaussians by EM (``gaussian.py``), flows by the ELBO (``variational.py``), images (``clustering.py``)."""
 
 from flowlab.densities.mixtures.clustering import Invariance
-from flowlab.densities.mixtures.gaussian import EMStep, GaussianMixture, Prior, SingularComponent
+from flowlab.densities.mixtures.gaussian import EMGaussianMixture, EMStep, Prior, SingularComponent
 from flowlab.densities.mixtures.variational import (
     Elbo,
     FlowMixture,
@@ -15,10 +15,10 @@ from flowlab.densities.mixtures.variational import (
 )
 
 __all__ = [
+    "EMGaussianMixture",
     "EMStep",
     "Elbo",
     "FlowMixture",
-    "GaussianMixture",
     "Interleaved",
     "Invariance",
     "LatentGaussianMixture",

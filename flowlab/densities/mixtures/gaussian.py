@@ -80,11 +80,11 @@ class Prior:
         return cls(x.T.cov(correction=0).reshape(D, D) / components ** (2 / D), D + 2.0)
 
 
-class GaussianMixture(densities.GaussianMixture):
+class EMGaussianMixture(densities.GaussianMixture):
     """log p(x) = log Σ_k π_k N(x; μ_k, Σ_k), fitted by EM (Dempster, Laird and Rubin, 1977; Pires, thesis, eq. 2.26).
 
-    ``(..., D)`` to ``(...)``, in nats, computed in float64. ``GaussianMixture.fit(x, 3)`` starts and fits one;
-    ``GaussianMixture(means, covariances)`` is one as given, and ``step(x)`` takes it one step on.
+    ``(..., D)`` to ``(...)``, in nats, computed in float64. ``EMGaussianMixture.fit(x, 3)`` starts and fits one;
+    ``EMGaussianMixture(means, covariances)`` is one as given, and ``step(x)`` takes it one step on.
 
     What never falls: mean log p(x) + log p(θ)/N, the ``objective``, log p(θ) being there with a ``prior`` only.
     ``floor`` keeps that true, because it is a constraint: with each column of x divided by its ``unit``, the best among
@@ -131,15 +131,15 @@ class GaussianMixture(densities.GaussianMixture):
         weights = None if weights is None else double(weights)
         super().__init__(double(means), covariances, weights=weights)
         if not (floor >= 0 and ridge >= 0):
-            raise ValueError(f"GaussianMixture expected a floor and a ridge of at least 0, but got {floor}, {ridge}.")
+            raise ValueError(f"EMGaussianMixture expected a floor and a ridge of at least 0, but got {floor}, {ridge}.")
         if prior is not None and prior.scale.shape[-1] != self.features:
             raise ValueError(
-                f"GaussianMixture expected a prior in {self.features} dimensions, but got {prior.scale.shape[-1]}."
+                f"EMGaussianMixture expected a prior in {self.features} dimensions, but got {prior.scale.shape[-1]}."
             )
         unit = torch.ones(self.features) if unit is None else unit
         if unit.shape != (self.features,) or not bool((unit > 0).all()):
             raise ValueError(
-                f"GaussianMixture expected {self.features} positive numbers as unit, but got {unit.tolist()}."
+                f"EMGaussianMixture expected {self.features} positive numbers as unit, but got {unit.tolist()}."
             )
         self.diagonal, self.floor, self.ridge, self.prior = diagonal, floor, ridge, prior
         self.register_buffer("unit", unit.to(self.means), persistent=False)
@@ -157,7 +157,7 @@ class GaussianMixture(densities.GaussianMixture):
         how: str = "kmeans++",
         generator: Generator | None = None,
         **settings: Any,
-    ) -> GaussianMixture:
+    ) -> EMGaussianMixture:
         """A mixture to begin EM with: K of the points as means, the spread around them as one covariance for all.
 
         Distances are measured with each column divided by its standard deviation.
@@ -175,8 +175,8 @@ class GaussianMixture(densities.GaussianMixture):
         distinct = x.unique(dim=0)
         if not 1 <= components <= len(distinct):
             raise ValueError(
-                f"GaussianMixture expected from 1 to {len(distinct)} components, as many as there are distinct points "
-                f"among the {len(x)} given, but got {components}."
+                f"EMGaussianMixture expected from 1 to {len(distinct)} components, as many as there are distinct "
+                f"points among the {len(x)} given, but got {components}."
             )
         if how == "kmeans++":
             mu = x[_kmeans_plus_plus(x / scale, components, generator)]
@@ -203,7 +203,7 @@ class GaussianMixture(densities.GaussianMixture):
         how: str = "kmeans++",
         generator: Generator | None = None,
         **settings: Any,
-    ) -> GaussianMixture:
+    ) -> EMGaussianMixture:
         """The best of several fits by EM: that of the highest objective on ``x``. Warns where the floor holds it.
 
         Args:

@@ -26,7 +26,7 @@ from flowlab.densities.mixtures.base import check_labels, check_pairs, divergenc
 from flowlab.networks import MLP
 
 
-class Step(Protocol):
+class _Step(Protocol):
     """Where a training loop is: ``flowlab.training.Step``."""
 
     @property
@@ -375,7 +375,7 @@ class LatentGaussianMixture(Mixture):
 # --- objectives: losses (model, batch, step) for flowlab.training.fit ---------------------------------------------
 
 
-def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool = False) -> Callable[[Step], float]:
+def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool = False) -> Callable[[_Step], float]:
     """τ = max(exp(−rate · step), floor): q sharpens as training goes on (thesis, chapter 5, without its floor).
 
     At τ → 0 q would be the hard argmax and pass no gradient. With ``returns`` the last half mirrors the first, so that
@@ -384,7 +384,7 @@ def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool
     if not rate >= 0 or not 0 < floor <= 1:
         raise ValueError(f"A temperature falls at a rate of at least 0 to a floor in (0, 1], but got {rate}, {floor}.")
 
-    def temperature(step: Step) -> float:
+    def temperature(step: _Step) -> float:
         index = min(step.index, step.total - step.index) if returns else step.index
         return max(math.exp(-rate * index), floor)
 
@@ -419,7 +419,7 @@ class Objective:
     """
 
     maximize: str = "elbo"
-    temperature: Callable[[Step], float] | None = None
+    temperature: Callable[[_Step], float] | None = None
     consistency: float = 0.0
     noise: float = 0.1
     balance: float = 0.0
@@ -433,7 +433,7 @@ class Objective:
         if not all(value >= 0 for value in numbers) or not 0 <= self.phase_in <= 1:
             raise ValueError("Objective expected weights and noise of at least 0, and phase_in in [0, 1].")
 
-    def __call__(self, model: Mixture, x: Tensor, step: Step) -> Tensor:
+    def __call__(self, model: Mixture, x: Tensor, step: _Step) -> Tensor:
         if not model.training:
             return -model.log_prob(x).mean()
         tau = 1.0 if self.temperature is None else self.temperature(step)
@@ -560,7 +560,7 @@ def _walks(x: Tensor, neighbors: int, steps: int, generator: Generator | None, w
 
 
 def supervised(
-    model: Mixture, batch: tuple[Tensor, Tensor], step: Step | None = None, *, classify: float = 1.0
+    model: Mixture, batch: tuple[Tensor, Tensor], step: _Step | None = None, *, classify: float = 1.0
 ) -> Tensor:
     """−mean [log p(x | y) + classify · log q(y | x)]: each label trains its own component, and q (thesis, 5.1.2).
 
@@ -622,7 +622,7 @@ class Interleaved:
         if self.first < 0 or self.every < 0 or self.batch_size < 1:
             raise ValueError("Interleaved expected first and every of at least 0, and a batch_size of at least 1.")
 
-    def __call__(self, model: Mixture, x: Tensor, step: Step) -> Tensor:
+    def __call__(self, model: Mixture, x: Tensor, step: _Step) -> Tensor:
         if not model.training:
             return -model.log_prob(x).mean()
         later = step.index - self.first

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from torch import Generator, Tensor
 
-from flowlab.densities.mixtures import GaussianMixture
+from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.gaussian_mixtures_and_em.toys import (
     GROUPS,
@@ -317,7 +317,7 @@ class Needle(Picture):
         found = collapse(crowd, person)
         i = int(np.abs(POWERS + shrink).argmin())
         sigma = 10.0 ** POWERS[i]
-        mixture = GaussianMixture(
+        mixture = EMGaussianMixture(
             torch.stack((found.means[i], found.at)),
             torch.stack((found.covariances[i], sigma**2 * torch.eye(2, dtype=torch.float64))),
             weights=torch.stack((1 - found.share[i], found.share[i])),
@@ -355,7 +355,7 @@ class Needle(Picture):
         )
 
 
-def fits(x: Tensor, mixtures: Mapping[str, GaussianMixture], names: tuple[str, str] = ("x₁", "x₂")) -> Figure:
+def fits(x: Tensor, mixtures: Mapping[str, EMGaussianMixture], names: tuple[str, str] = ("x₁", "x₂")) -> Figure:
     """Each mixture on the same points, a panel each: points by likeliest component, components at 2 deviations."""
     figure = Figure(figsize=(2.9 * len(mixtures), 3.0), dpi=80, layout="constrained")
     panels = figure.subplots(1, len(mixtures), sharex=True, sharey=True, squeeze=False)[0]
@@ -369,7 +369,7 @@ def fits(x: Tensor, mixtures: Mapping[str, GaussianMixture], names: tuple[str, s
     return figure
 
 
-def _fit(axes: Axes, x: Tensor, mixture: GaussianMixture) -> None:
+def _fit(axes: Axes, x: Tensor, mixture: EMGaussianMixture) -> None:
     r = mixture.expectation(x)
     k = r.argmax(-1)
     for j in range(len(mixture.means)):

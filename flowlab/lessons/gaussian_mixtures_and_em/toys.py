@@ -11,13 +11,13 @@ import torch
 from torch import Generator, Tensor
 
 from flowlab.datasets import EightGaussians, Pinwheel
-from flowlab.densities.mixtures import GaussianMixture, Prior
+from flowlab.densities.mixtures import EMGaussianMixture, Prior
 
 GROUPS = ("runners", "rowers")
 HEIGHTS, WEIGHTS = (150.0, 210.0), (45.0, 112.0)  # cm and kg: the frame of every picture of people
 
 
-def people(rowers: float = 0.5) -> GaussianMixture:
+def people(rowers: float = 0.5) -> EMGaussianMixture:
     """Heights (cm) and weights (kg) of two groups: p(x) = (1 − rowers) N(x; μ₀, Σ₀) + rowers N(x; μ₁, Σ₁).
 
     The numbers are those of Stypułkowski, Zięba and Zamorski's slides, "Introduction to flow-based models"; the names
@@ -25,7 +25,7 @@ def people(rowers: float = 0.5) -> GaussianMixture:
     """
     means = torch.tensor([[176.00, 64.86], [184.29, 91.14]])
     covariances = torch.tensor([[[49.67, 17.29], [17.29, 17.13]], [[29.57, 13.39], [13.39, 31.14]]])
-    return GaussianMixture(means, covariances, weights=torch.tensor([1 - rowers, rowers]))
+    return EMGaussianMixture(means, covariances, weights=torch.tensor([1 - rowers, rowers]))
 
 
 def labelled_people(n: int, seed: int = 0, rowers: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -36,11 +36,11 @@ def labelled_people(n: int, seed: int = 0, rowers: float = 0.5) -> tuple[Tensor,
     return groups.means[label] + (torch.linalg.cholesky(groups.covariances)[label] @ e).squeeze(-1), label
 
 
-def clouds() -> GaussianMixture:
+def clouds() -> EMGaussianMixture:
     """Three Gaussians that overlap, of different sizes, weights and directions."""
     means = torch.tensor([[-1.3, -0.4], [1.2, -0.6], [0.2, 1.5]])
     covariances = torch.tensor([[[0.8, 0.5], [0.5, 0.6]], [[0.5, -0.2], [-0.2, 0.7]], [[0.9, 0.0], [0.0, 0.25]]])
-    return GaussianMixture(means, covariances, weights=torch.tensor([0.5, 0.3, 0.2]))
+    return EMGaussianMixture(means, covariances, weights=torch.tensor([0.5, 0.3, 0.2]))
 
 
 POINTS, HELD_OUT = 400, 2000
@@ -83,7 +83,7 @@ class Run:
         self.hard = hard
         # A floor of 1e-4 of the variance: the explorer is about the steps; collapse has an explorer of its own.
         generator = Generator().manual_seed(seed)
-        self.mixture = GaussianMixture.start(self.x, components, how=how, generator=generator, floor=1e-4)
+        self.mixture = EMGaussianMixture.start(self.x, components, how=how, generator=generator, floor=1e-4)
         self.past = [self._look(None)]
 
     def __getitem__(self, half: int) -> HalfStep:

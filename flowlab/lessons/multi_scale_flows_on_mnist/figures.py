@@ -13,7 +13,7 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from flowlab.bijections import levels
+from flowlab.bijections import scales
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.multi_scale_flows_on_mnist.toys import (
     ATTRIBUTES,
@@ -66,7 +66,7 @@ class ResampleLevels(Picture):
             right.text((SIDE + 2) * (k + 0.5), SIDE + 4, "", ha="center", va="top", fontsize=10) for k in range(DRAWS)
         ]
         self.moves(self.one, self.map, self.many, *self.names)
-        self.coarse = levels(model().density.bijection, (D,)) > 0  # (784,)
+        self.coarse = scales(model().density.bijection, (D,)) > 0  # (784,)
         self.digits = torch.cat([examples(digit, 1) for digit in range(10)])
         self.z = encode(self.digits)
 

@@ -281,7 +281,7 @@ def interpolation(strips: Mapping[str, Tensor], log_p: Mapping[str, Tensor], wor
     return figure
 
 
-def levels(groups: Mapping[str, Tensor], mode: float) -> Figure:
+def log_likelihoods(groups: Mapping[str, Tensor], mode: float) -> Figure:
     """Histograms of log p(x) in nats, one for each name, and where the most likely image stands."""
     figure = Figure(figsize=(8, 2.8), dpi=80, layout="constrained")
     axes = tidy(figure.subplots(), "", "log p(x), nats on [0, 1]", "share of images")
