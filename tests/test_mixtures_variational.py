@@ -15,8 +15,8 @@ from flowlab.bijections import Chain, FullAffine, ScaleShift, SinhArcsinh
 from flowlab.datasets import EightGaussians, Pinwheel, TwoCircles
 from flowlab.densities import Flow, StandardNormal
 from flowlab.densities.mixtures import (
+    EMGaussianMixture,
     FlowMixture,
-    GaussianMixture,
     Interleaved,
     LatentGaussianMixture,
     Mixture,
@@ -236,7 +236,7 @@ def test_a_mixture_of_affine_flows_is_the_gaussian_mixture(seed, K, D):
     stack.shift.data = -(whiten @ truth.means.detach().unsqueeze(-1)).squeeze(-1)
     flow = Flow(stack, StandardNormal(D, stack=K).double())
     model = FlowMixture(flow, truth.logits.softmax(-1).detach())
-    fitted = GaussianMixture(
+    fitted = EMGaussianMixture(
         truth.means, truth._scale_tril() @ truth._scale_tril().mT, weights=truth.logits.softmax(-1).detach()
     )
     x = points(30, D, seed)
@@ -440,7 +440,7 @@ def test_interleaved_takes_labels_first_and_then_one_step_in_every(monkeypatch):
 def test_separated_blobs_are_found_from_a_warm_start(objective):
     toy = EightGaussians()
     x = toy.sample(512, generator(0))
-    start = GaussianMixture.fit(x, 8, restarts=3, steps=30, generator=generator(0))
+    start = EMGaussianMixture.fit(x, 8, restarts=3, steps=30, generator=generator(0))
     model = FlowMixture(flowlab.realnvp(2, 2, hidden=(8,), stack=8, generator=generator(0)), generator=generator(0))
     loss = Interleaved(x, start.responsibilities(x), objective, first=100, every=0)
     flowlab.fit(model, x, steps=170, batch_size=256, learning_rate=1e-2, objective=loss, progress=False)

@@ -43,7 +43,7 @@ def normal(shift, fitted=False):
     def trial(seed, points=50):
         x = shift + torch.randn(points, 1, generator=Generator().manual_seed(seed))
         model = Counted(Flow(ScaleShift(1), StandardNormal(1)))
-        return Trial(model, x, None if fitted else {"steps": 5, "learning_rate": 0.1, "seed": seed})
+        return Trial(model, x, {"steps": 5, "learning_rate": 0.1, "seed": seed}, fitted=fitted)
 
     return trial
 
@@ -68,7 +68,7 @@ def test_a_record_is_its_seed_its_variant_and_its_settings():
     assert one["gap"] == one.scores["gap"] > 0.1 and one.seconds >= 0
     few = NORMALS.record("far", 0, points=7)
     assert few.settings == {"points": 7} and few.scores != one.scores
-    assert NORMALS.record("untrained")["gap"] == 0, "no settings: the model is fitted already"
+    assert NORMALS.record("untrained")["gap"] == 0, "the model is fitted already, and no step is taken"
 
 
 def test_scores_are_measured_in_evaluation_mode_and_leave_the_mode_as_it_was():

@@ -35,7 +35,7 @@ class _Step(Protocol):
     def total(self) -> int: ...
     @property
     def generator(self) -> Generator: ...
-    def _replace(self, *, index: int, total: int) -> Step: ...
+    def _replace(self, *, index: int, total: int) -> _Step: ...
 
 
 class Elbo(NamedTuple):
@@ -609,7 +609,7 @@ class Interleaved:
 
     points: Tensor
     labels: Tensor
-    unlabelled: Callable[[Mixture, Tensor, Step], Tensor] = field(default_factory=Objective)
+    unlabelled: Callable[[Mixture, Tensor, _Step], Tensor] = field(default_factory=Objective)
     first: int = 300
     every: int = 9
     classify: float = 1.0
