@@ -21,6 +21,7 @@ from flowlab.lessons.base import order, progress
 
 COURSE = course()
 NUMBERS = [path.name[:2] for path in COURSE]
+NICE, REALNVP, LINE = (order.numbers()[slug] for slug in ("nice", "realnvp_in_the_plane", "change_of_variables_1d"))
 
 
 @pytest.fixture
@@ -123,8 +124,8 @@ def test_what_an_older_version_has_kept_by_numbers_is_still_solved(kept, capsys)
     kept.write_text(json.dumps(old))
     first = {f"{slug}.1": day for slug, day in zip(order.FORMER, days.values(), strict=True)}
     assert progress.read()["solved"] == {"nice.3": "2026-11-22", **first} and first.keys() < exercises().keys()
-    assert main(["progress", "4"]) == 0
-    assert "04 Coupling layers: NICE: 2 of 4 exercises solved" in capsys.readouterr().out
+    assert main(["progress", NICE]) == 0
+    assert f"{NICE} Coupling layers: NICE: 2 of 4 exercises solved" in capsys.readouterr().out
     progress.solved("nice.2")
     solved = json.loads(kept.read_text())["solved"]
     assert len(solved) == 19 and solved["nice.1"] == "2026-10-05" and not [name for name in solved if name[0].isdigit()]
@@ -134,13 +135,13 @@ def test_progress_says_which_aims_are_shown(kept, capsys):
     progress.solved("nice.1")
     progress.solved("nice.3")
     inventory.mark("a" * 10)
-    assert main(["progress", "4"]) == 0
+    assert main(["progress", NICE]) == 0
     out = capsys.readouterr().out
-    assert "04 Coupling layers: NICE: 2 of 4 exercises solved" in out
-    assert "✔ write a coupling layer" in out and "(shown by 04.1)" in out
-    assert "○ catch a log-determinant that sums too much (to show it: 04.4)" in out
+    assert f"{NICE} Coupling layers: NICE: 2 of 4 exercises solved" in out
+    assert "✔ write a coupling layer" in out and f"(shown by {NICE}.1)" in out
+    assert f"○ catch a log-determinant that sums too much (to show it: {NICE}.4)" in out
     assert re.search(r"Concept inventory: \d of 10 on \d{4}-", out) and str(kept) in out
-    assert "05 " not in out
+    assert f"{REALNVP} " not in out
 
 
 @pytest.mark.parametrize("path", COURSE, ids=NUMBERS)
@@ -160,7 +161,7 @@ def test_a_notebook_closes_with_what_has_been_shown(kept, capsys, monkeypatch, t
         [cell] = [cell for cell in base.read(path)["cells"] if "progress" in cell["metadata"].get("tags", [])]
         exec(cell["source"], {})
         out = capsys.readouterr().out
-        assert out.startswith(f"{base.title(path)}: ") and ("✔" in out) == (path.name[:2] == "04")
+        assert out.startswith(f"{base.title(path)}: ") and ("✔" in out) == (path.name[:2] == NICE)
     monkeypatch.setattr(order, "NOTEBOOKS", tmp_path)  # as where flowlab is installed without its notebooks
     exec(cell["source"].replace(order.slug(path), "nice"), {})
     assert capsys.readouterr().out.split("\n")[2:4] == ["○ Exercise nice.3", "✔ Exercise nice.4"]
@@ -219,6 +220,31 @@ def test_an_edited_notebook_is_never_written_over(clone, tmp_path):
         (mine / beside).write_text(f"work in {version}")
         assert list(copying.copy(mine)) == [], "a version is put beside once"
     assert (mine / "00_a_version_2.ipynb").read_text() == "work in 2"
+
+
+def test_a_notebook_follows_its_lesson_to_another_number(clone, tmp_path):
+    """A lesson is put before 01: the student's work in the old 01 is in 02 now, to the byte."""
+    mine = tmp_path / "mine"
+    (clone / "02_c.ipynb").write_text("c, version 1")
+    (clone / "03_d.ipynb").write_text("d, version 1")
+    list(copying.copy(mine))
+    (mine / "01_b.ipynb").write_text("my work")
+    (mine / "03_d.ipynb").unlink()
+    for old, new in (("03_d", "04_d"), ("02_c", "03_c"), ("01_b", "02_b")):
+        (clone / f"{old}.ipynb").rename(clone / f"{new}.ipynb").write_text(f"{new}, version 2")
+    (clone / "01_a_new_one.ipynb").write_text("new")
+    said = list(copying.copy(mine))
+    assert "01_b.ipynb: is 02_b.ipynb now, as you have left it" in said
+    assert "03_c.ipynb: brought up to date" in said and "01_a_new_one.ipynb: new" in said
+    assert {path.name: path.read_text() for path in mine.glob("*.ipynb")} == {
+        "00_a.ipynb": "00_a.ipynb, version 1",
+        "01_a_new_one.ipynb": "new",
+        "02_b.ipynb": "my work",
+        "02_b_version_2.ipynb": "02_b, version 2",
+        "03_c.ipynb": "03_c, version 2",
+        "04_d.ipynb": "04_d, version 2",
+    }
+    assert list(copying.copy(mine)) == []
 
 
 def test_an_edited_notebook_that_is_deleted_comes_back_as_it_is_now(clone, tmp_path):
@@ -332,7 +358,7 @@ def test_marking_names_what_was_missed_and_where_to_look(kept, capsys):
     assert main(["inventory", letters[:3] + wrong + letters[4:]]) == 0
     out = capsys.readouterr().out
     assert out.startswith("9 of 10 are right.") and "\n4. d) Nothing: any function" in out
-    assert "Revisit notebook 04." in out and "Revisit notebook 01." not in out
+    assert f"Revisit notebook {NICE}." in out and f"Revisit notebook {LINE}." not in out
     assert [right for _, right in progress.read()["inventory"]] == [10, 9]
 
 
@@ -381,24 +407,25 @@ def test_a_release_is_open_clear_and_complete(tmp_path, capsys):
 
 
 def test_a_notebook_released_alone_has_no_links_to_others(tmp_path):
-    list(release.release(["05"], tmp_path))
-    text = markdown(base.read(tmp_path / "05_realnvp_in_the_plane.ipynb"))
-    assert "04 Coupling layers: NICE" in text and "04_nice" not in text
+    list(release.release([REALNVP], tmp_path))
+    text = markdown(base.read(tmp_path / f"{REALNVP}_realnvp_in_the_plane.ipynb"))
+    assert f"{NICE} Coupling layers: NICE" in text and f"{NICE}_nice" not in text
     assert "(https://arxiv.org/abs/1605.08803)" in text
 
 
 def test_a_release_writes_over_nothing(tmp_path, capsys):
-    (tmp_path / "04_nice.ipynb").write_text("marked by hand")
-    assert main(["release", "4", "5", "--out", str(tmp_path)]) == 1
-    assert "04_nice.ipynb exists" in capsys.readouterr().err
-    assert (tmp_path / "04_nice.ipynb").read_text() == "marked by hand"
-    assert [path.name for path in tmp_path.iterdir()] == ["04_nice.ipynb"]
+    name = f"{NICE}_nice.ipynb"
+    (tmp_path / name).write_text("marked by hand")
+    assert main(["release", "nice", REALNVP, "--out", str(tmp_path)]) == 1
+    assert f"{name} exists" in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "marked by hand"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_later_release_leaves_what_the_teacher_changed(tmp_path):
     for name in ("concept_inventory.md", "notation.md"):
         (tmp_path / name).write_text("my own words")
-    list(release.release(["04"], tmp_path))
+    list(release.release([NICE], tmp_path))
     assert {(tmp_path / name).read_text() for name in ("concept_inventory.md", "notation.md")} == {"my own words"}
 
 
@@ -410,16 +437,16 @@ def test_a_release_of_what_is_not_there_says_what_is(tmp_path, capsys):
 def test_grading_without_nbgrader_says_what_to_install(tmp_path, capsys, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nbgrader" else find(name))
-    assert main(["release", "4", "--out", str(tmp_path / "class"), "--grading"]) == 1
+    assert main(["release", NICE, "--out", str(tmp_path / "class"), "--grading"]) == 1
     assert 'pip install -e ".[grading]"' in capsys.readouterr().err and not (tmp_path / "class").exists()
 
 
 def test_the_first_cell_for_colab_installs_only_where_flowlab_is_missing(tmp_path):
     from IPython.core.inputtransformer2 import TransformerManager
 
-    list(release.release(["04"], tmp_path, install="git+https://example.org/flowlab"))
-    cells = base.read(tmp_path / "04_nice.ipynb")["cells"]
-    assert cells[0]["source"].startswith("# 04")
+    list(release.release([NICE], tmp_path, install="git+https://example.org/flowlab"))
+    cells = base.read(tmp_path / f"{NICE}_nice.ipynb")["cells"]
+    assert cells[0]["source"].startswith(f"# {NICE}")
     [line] = [line for line in cells[1]["source"].splitlines() if "%pip" in line]
     assert '"flowlab @ git+https://example.org/flowlab"' in line and "ipywidgets" in line and "anywidget" in line
     assert "jupyterlab" not in line and "pytest" not in line, "what Colab has itself, and what students do not need"
@@ -474,8 +501,8 @@ COMMON_MISTAKES = {
 @pytest.mark.skipif(importlib.util.find_spec("nbgrader") is None, reason='needs nbgrader: pip install -e ".[grading]"')
 def test_autograding_gives_each_student_what_check_says(tmp_path):
     """Release notebook 01, hand in one right submission and one with common mistakes, and let nbgrader mark both."""
-    name = "01_change_of_variables_1d"
-    list(release.release(["01"], tmp_path, grading=True))
+    name = f"{LINE}_change_of_variables_1d"
+    list(release.release([LINE], tmp_path, grading=True))
     for student in ("right", "mistaken"):
         notebook = base.read(tmp_path / "release" / name / f"{name}.ipynb")
         assert "score(" not in json.dumps(notebook), "the tests are hidden"
@@ -515,7 +542,7 @@ def test_the_guide_states_what_the_notebooks_state():
     text = GUIDE.read_text(encoding="utf-8")
     assert text == guide(text), "run: python tests/notebook_format.py --write"
     assert all(f"| {number} | [" in text for number in NUMBERS)
-    for said in re.findall(r"`flowlab (\w+)", text):
+    for said in re.findall(r"`flowlab ([\w-]+)", text):
         with pytest.raises(SystemExit, match="0"):
             main([said, "--help"])
 
@@ -536,8 +563,8 @@ def test_commands_that_only_read_the_order_of_lessons_start_without_torch():
 
 @pytest.mark.parametrize("machine", (1, 10))
 def test_only_a_gross_excess_over_the_stated_seconds_counts(machine):
-    path, unit = COURSE[4], machine * REFERENCE
+    path, unit = order.notebooks()[NICE], machine * REFERENCE
     stated = stated_seconds(path)
     assert too_slow({path: 3 * stated * machine}, unit) == []
     [line] = too_slow({path: (5 * stated + 10) * machine}, unit)
-    assert f"states {stated:.0f} s, here {stated * machine:.0f} s" in line and "--time --write 04" in line
+    assert f"states {stated:.0f} s, here {stated * machine:.0f} s" in line and f"--time --write {NICE}" in line

@@ -27,7 +27,7 @@ CLEAN: set[str] = {
     "tables",
     "training",
 }
-ELSEWHERE = 362  # errors in all others together; lower it when you mended some
+ELSEWHERE = 290  # errors in all others together; lower it when you mended some
 
 
 @pytest.mark.slow

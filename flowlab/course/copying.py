@@ -20,14 +20,15 @@ def copy(folder: Path) -> Iterator[str]:
 
     A file that the student has left alone is brought up to date, and one that they have deleted comes back. A file that
     they have changed stays as it is, to the byte: a new version is put beside it. So does a link that they have put in
-    its place. What was copied is remembered, as hashes, in ``.flowlab_copy.json`` in the folder. Raises ValueError
-    where the folder is the course's own.
+    its place. Where a lesson has another number now, its notebook is renamed. What was copied is remembered, as hashes,
+    in ``.flowlab_copy.json`` in the folder. Raises ValueError where the folder is the course's own.
     """
     base.notebooks()
     if folder.resolve().is_relative_to(order.NOTEBOOKS) or order.NOTEBOOKS.is_relative_to(folder.resolve()):
         raise ValueError(f"{folder} holds the course itself. Name a folder of your own, as in: flowlab copy my-course")
     folder.mkdir(parents=True, exist_ok=True)
     record = _record(folder)
+    yield from _follow(folder, record)
     touched_in_clone = _changed_in_clone()
     for source in _files():
         name = source.relative_to(order.NOTEBOOKS).as_posix()
@@ -52,6 +53,24 @@ def copy(folder: Path) -> Iterator[str]:
                 _bring(source, beside)
         record[name] = {"copied": copied, "offered": new}
         _write(folder, record)
+
+
+def _follow(folder: Path, record: dict[str, dict[str, str | None]]) -> Iterator[str]:
+    """Rename notebooks whose lesson has another number now, with whatever the student has done in them."""
+    for old in [name for name in record if not (order.NOTEBOOKS / name).exists()]:
+        place = Path(old)
+        lesson = order.slug(place)
+        now = [path.name for path in (order.NOTEBOOKS / place.parent).glob(f"[0-9][0-9]_{lesson}.ipynb")]
+        if len(now) != 1:
+            continue  # the course has it no more, and the student keeps theirs
+        new = place.with_name(now[0])
+        known = record.pop(old)
+        own, moved = folder / old, folder / new
+        if (own.exists() or own.is_symlink()) and not moved.exists() and not moved.is_symlink():
+            own.rename(moved)
+            record[new.as_posix()] = known
+            _write(folder, record)
+            yield f"{old}: is {new.as_posix()} now, as you have left it"
 
 
 def _files() -> list[Path]:

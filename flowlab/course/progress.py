@@ -32,7 +32,8 @@ def show(lesson: str) -> None:
     """Print which aims of one lesson, such as "the_elbo", have been shown: the cell with which each notebook closes."""
     lesson, solved = order.meant(lesson), progress.read()["solved"]
     try:
-        lines = _notebook(*notebooks([lesson]), solved)
+        [path] = notebooks([lesson])
+        lines = _notebook(path, solved)
     except ValueError:  # installed without the notebooks, and so without the words of their aims
         lines = [f"{'✔' if name in solved else '○'} Exercise {e.label}" for name, e in exercises(lesson).items()]
     print("\n".join(lines))  # noqa: T201

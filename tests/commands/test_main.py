@@ -29,7 +29,7 @@ def test_help_has_examples(capsys):
         main(["--help"])
     out = capsys.readouterr().out
     assert "flowlab lab 5" in out
-    for name in re.findall(r"^  flowlab (\w+)", out, re.M):
+    for name in re.findall(r"^  flowlab ([\w-]+)", out, re.M):
         with pytest.raises(SystemExit, match="0"):
             main([name, "--help"])
         assert f"examples:\n  flowlab {name}" in capsys.readouterr().out

@@ -202,7 +202,7 @@ class PictureView(anywidget.AnyWidget):
     scene = traitlets.Dict({}).tag(sync=True)
     readout = traitlets.Unicode("").tag(sync=True)  # in HTML
     alt = traitlets.Unicode("").tag(sync=True)
-    regions = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
+    regions: Any = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
     draggable = traitlets.Bool(False).tag(sync=True)
     pointer = traitlets.Dict({})
 
@@ -226,6 +226,7 @@ class Explorer(widgets.VBox):
     """
 
     closed = True  # until it is made
+    picture: Any  # the explorer's own kind of Picture; None once it is closed
 
     def __init__(
         self,
@@ -236,7 +237,8 @@ class Explorer(widgets.VBox):
         rows: list[list[str]] | None = None,
         draggable: bool = False,
     ) -> None:
-        self.picture, self.controls, self.numbers = picture, controls, {}
+        self.picture, self.controls = picture, controls
+        self.numbers: dict[str, float | str] = {}
         self.errors: list[BaseException] = []
         self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
         self._task: asyncio.Task | None = None

@@ -162,8 +162,11 @@ class Picture:
         self._still: Any = None
         self._background = b""
 
-    def update(self, **controls: Any) -> dict[str, float | str]:
-        """Set the artists for these controls, and return the numbers to show beside the picture."""
+    def update(self, *_: Any, **controls: Any) -> dict[str, float | str]:
+        """Set the artists for these controls, and return the numbers to show beside the picture.
+
+        A subclass names its controls as its arguments, which this signature allows.
+        """
         raise NotImplementedError
 
     def describe(self, numbers: dict[str, float | str]) -> str:
