@@ -48,6 +48,7 @@ EXAMPLES = """examples:
   flowlab sample glow_mnist --grid digits.png
   flowlab evaluate glow_mnist        its likelihood, with the protocol
   flowlab train nice_mnist           train one: a minute on a laptop, or a paper's size on a GPU
+  flowlab ablation --known           what each ingredient of the mixtures of digits is worth
   flowlab data mnist                 fetch and verify the full MNIST
 
 'flowlab COMMAND --help' says more about each."""

@@ -51,7 +51,7 @@ def test_it_says_its_version(capsys):
 def test_a_command_is_a_file_with_its_parser(name):
     module = commands.command(name)
     assert module.ABOUT and not module.ABOUT.endswith(".") and f"flowlab {name}" in module.EXAMPLES
-    assert re.search(rf"^  flowlab {name}\b", commands.EXAMPLES, re.M) or name == "ablation"
+    assert re.search(rf"^  flowlab {name}\b", commands.EXAMPLES, re.M)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--version"], ["--help"], ["train", "--help"], ["lab", "--help"]], ids=str)

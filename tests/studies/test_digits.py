@@ -30,7 +30,7 @@ def test_each_study_has_a_quick_size_inside_the_package_and_a_full_one():
     assert set(NAMES) <= set(MNIST) and all(MNIST[name].name == name for name in MNIST)
     for study in MNIST.values():
         assert study.about and study.size("quick").data == "bundled" and study.size("full").data == "full"
-        assert all(size.cost for size in study.sizes.values()) and study.sizes is SIZES[study.name]
+        assert all(size.cost for size in study.sizes.values()) and study.sizes == SIZES[study.name]
 
 
 @pytest.mark.parametrize(
