@@ -1,7 +1,7 @@
 """flowlab: normalizing flows that you can take hold of.
 
 import flowlab
-flow = flowlab.realnvp(2)                # a flow for vectors of 2 numbers
+flow = flowlab.flow_for(x)               # a flow for your table, of a size that its rows can train
 history = flowlab.fit(flow, x)           # maximum likelihood, with a progress bar
 flow.log_prob(x), flow.sample(1000)      # nats, and new points
 """
@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowlab.densities.flow import Flow
-    from flowlab.models import nice, realnvp, spline_flow
+    from flowlab.models import flow_for, nice, realnvp, spline_flow
     from flowlab.tables import describe
     from flowlab.training import fit
 
 __version__ = "0.1.0"
-__all__ = ["Flow", "__version__", "describe", "fit", "nice", "realnvp", "spline_flow"]
+__all__ = ["Flow", "__version__", "describe", "fit", "flow_for", "nice", "realnvp", "spline_flow"]
 
 # Loaded when first asked for: `flowlab.plotting` brings matplotlib only then, and Jupyter's server, which needs nothing
 # but `flowlab.commands.jupyter`, goes without torch.
@@ -26,6 +26,7 @@ EXPORTS = {
     "Flow": "densities.flow",
     "describe": "tables",
     "fit": "training",
+    "flow_for": "models",
     "nice": "models",
     "realnvp": "models",
     "spline_flow": "models",

@@ -112,9 +112,14 @@ class Flow(DensityModule):
         """As for any density; but float64 stays float64 where the first map centers it before it rounds."""
         return x if x.dtype == torch.float64 and self.centers_float64 else super()._rounded(x)
 
+    @property
+    def centers_context(self) -> bool:
+        """Whether the map centers float64 contexts before it rounds them."""
+        return self.bijection.centers_context
+
     def _rounded_context(self, context: Tensor) -> Tensor:
         """The same of contexts."""
-        keeps = context.dtype == torch.float64 and self.bijection.centers_context
+        keeps = context.dtype == torch.float64 and self.centers_context
         return context if keeps else super()._rounded_context(context)
 
     def without_tiny_gradients(self, log_p: Tensor) -> Tensor:

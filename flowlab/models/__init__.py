@@ -12,6 +12,7 @@ from flowlab.models.realnvp import realnvp, realnvp_image
 from flowlab.models.registry import PRESETS, RECIPES, build, complete, rebuild, recipe
 from flowlab.models.sizes import SIZES, Size
 from flowlab.models.spline import spline_flow
+from flowlab.models.table import flow_for, table_flow
 
 __all__ = [
     "PRESETS",
@@ -21,6 +22,7 @@ __all__ = [
     "build",
     "complete",
     "dequantized",
+    "flow_for",
     "flow_mixture",
     "glow",
     "image_mixture",
@@ -32,4 +34,5 @@ __all__ = [
     "rebuild",
     "recipe",
     "spline_flow",
+    "table_flow",
 ]

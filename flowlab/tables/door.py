@@ -46,6 +46,8 @@ def as_table(x: Any, what: str = "x") -> Table:
         TypeError: for what holds no table of numbers, such as a path, a DataLoader or a sparse matrix.
         ValueError: for a table in which something is no number, naming the column; for rows of unequal length.
     """
+    if isinstance(x, Table):
+        return x
     if isinstance(x, Tensor):
         return Table(_strided(x, what), None)
     if refused := _way_out(x):
