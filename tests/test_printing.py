@@ -147,7 +147,7 @@ TABLE = {
                              {"density": flow(3), "noise": stacks(2, 2, StandardLogistic), "levels": 4, "draws": 2}),
     FlowMixture: ({"components": [flow(), flow()]},
                   {"components": flow(stack=3), "posterior": nn.Linear(2, 2), "hidden": (5,), "shared": ActNorm(2)}),
-    mixtures.GaussianMixture: ({"means": means}, {"means": means[:, :2], "diagonal": True, "floor": 0.1, "ridge": 0.1,
+    mixtures.EMGaussianMixture: ({"means": means}, {"means": means[:, :2], "diagonal": True, "floor": 0.1, "ridge": 0.1,
                                                   "prior": mixtures.Prior(torch.eye(3), 5.0)}),
     LatentGaussianMixture: ({"bijection": ActNorm(3), "base": GaussianMixture(means)},
                             {"bijection": FullAffine(3), "base": GaussianMixture(means.repeat(2, 1))}),
