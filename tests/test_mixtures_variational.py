@@ -651,7 +651,7 @@ empty = torch.zeros(0, 2), torch.zeros(0).long()
         (lambda: Interleaved(torch.full((4, 2), math.nan), torch.zeros(4).long()), "NaN or infinity"),
         (lambda: Interleaved(x2, torch.zeros(4).long(), every=-1), "first and every of at least 0"),
         (lambda: LatentGaussianMixture(single.bijection, densities.GaussianMixture(torch.zeros(1, 2))), "two comp"),
-        (lambda: flowlab.fit(model, torch.full((4, 2), math.nan), objective=Objective(), progress=False), "has NaN"),
+        (lambda: flowlab.fit(model, torch.full((4, 2), math.nan), objective=Objective(), progress=False), "got NaN"),
     ),
 )
 def test_what_makes_no_mixture_is_refused_in_words(call, words):

@@ -22,6 +22,7 @@ from flowlab.bijections import (
     Elementwise,
     FactorOut,
     FullAffine,
+    GaussianizeMargins,
     ImageCoupling,
     Inverse,
     InverseAutoregressive,
@@ -43,6 +44,8 @@ from flowlab.bijections import (
     SplineImageCoupling,
     Squeeze,
     Standardize,
+    StandardizeContext,
+    Whiten,
     alternating_mask,
     channel_mask,
     checkerboard_mask,
@@ -90,8 +93,12 @@ def flow(D: int = 2, **settings) -> Flow:
     return realnvp(D, 2, hidden=(4,), **settings)
 
 
+def coupling(context: int) -> AffineCoupling:
+    return AffineCoupling(alternating_mask(2), (4,), context_features=context)
+
+
 def stacks(D: int, context: int, base: type = StandardNormal) -> Flow:
-    return Flow(AffineCoupling(alternating_mask(D), (4,), context_features=context), base(D))
+    return Flow(coupling(context), base(D))
 
 
 # Of each class: how one is made, and for each argument another value than the one made with, or than the default.
@@ -132,6 +139,9 @@ TABLE = {
     SplineAutoregressive: ({"features": 3}, {"features": 2, **made, **spline}),
     SplineCoupling: ({"mask": alternating_mask(3)}, {**mask, **mlp, **spline}),
     SplineImageCoupling: ({"mask": checkerboard_mask(1, 4, 4)}, {**board, **conv, **spline}),
+    GaussianizeMargins: ({"features": 2}, {"features": 3, "stack": 2}),
+    Whiten: ({"features": 2}, {"features": 3, "context_features": 3, "stack": 2}),
+    StandardizeContext: ({"bijection": coupling(2)}, {"bijection": coupling(3)}),
     Squeeze: ({}, {"event_shape": (1, 2, 2), "stack": 2}),
     Standardize: ({"features": 2}, {"features": 3, "stack": 2}),
     AutoregressiveMixture: ({"features": 3}, {"features": 2, "components": 3, **mlp, "order": [1, 2, 0],

@@ -129,6 +129,9 @@ class Whiten(StartsFromData):
             self.regression.copy_(B)
         self.initialized.fill_(True)
 
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, context_features={self.context_features}"
+
     def _triangle(self, x: Tensor) -> Tensor:
         """L, ``(D, D)``, or ``(K, 1, ..., D, D)`` in a stack."""
         return self.align(self.lower.tril(-1) + torch.diag_embed(self.log_scale.exp()), x.unsqueeze(-1))

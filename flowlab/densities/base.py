@@ -105,8 +105,7 @@ class DensityModule(Density, nn.Module):
         """
         if not isinstance(x, Tensor) or x.dtype != self.anchor.dtype or x.layout != torch.strided:
             x = self._rounded(self._at_the_door(x, "x", self.columns))
-        if self.event_shape == (1,):
-            x = self._as_column(x)
+        x = self._as_column(x, self.event_shape)
         self.check_shape(x)
         return x
 
@@ -141,8 +140,7 @@ class DensityModule(Density, nn.Module):
             raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
         if not isinstance(context, Tensor) or context.dtype != self.anchor.dtype:
             context = self._rounded_context(self._at_the_door(context, "the context", self.context_columns))
-        if self.context_features == self.context_dim == 1:
-            context = self._as_column(context)
+        context = self._as_column(context, (self.context_features,) if self.context_dim == 1 else ())
         axis = context.ndim - self.context_dim
         if axis < 0 or context.shape[axis] != self.context_features:
             raise ValueError(
@@ -208,9 +206,9 @@ class DensityModule(Density, nn.Module):
         values = as_tensor(x, what, names=names)
         return values if isinstance(x, Tensor) else values.to(self.anchor.device)
 
-    def _as_column(self, x: Tensor) -> Tensor:
-        """One number ``()``, or N of them ``(N,)``, each as a vector of one number."""
-        return x.unsqueeze(-1) if self.stack is None and x.ndim < 2 and x.shape != (1,) else x
+    def _as_column(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """One number ``()``, or N of them ``(N,)``, each as a vector of one number, where ``shape`` is that of one."""
+        return x.unsqueeze(-1) if shape == (1,) and self.stack is None and x.ndim < 2 and x.shape != (1,) else x
 
     def _rounded(self, x: Tensor) -> Tensor:
         """x in the dtype in which this density takes it."""

@@ -128,7 +128,7 @@ class Dequantized(Bound):
         Raises:
             TypeError, ValueError: for what are no whole numbers, or are outside 0 to ``levels`` − 1.
         """
-        v = self._at_the_door(x, "x", self.columns)
+        v = self._as_column(self._at_the_door(x, "x", self.columns), self.event_shape)
         self.check_shape(v)
         if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool:
             raise TypeError(

@@ -370,7 +370,10 @@ def test_wrong_shapes_and_counts_are_refused_in_words(name):
     density = TABLE[name].make()
     x, c = points(name, density, 5)
     shape = ", ".join(map(str, density.event_shape))
-    for wrong in (torch.cat((x, x), -1), x[0].flatten()[0]):
+    wide, number = torch.cat((x, x), -1), x[0].flatten()[0]
+    if density.event_shape == (1,):
+        assert log_prob(density, number, None if c is None else c[0]).shape == (), "one number is one sample"
+    for wrong in (wide,) if density.event_shape == (1,) else (wide, number):
         with pytest.raises(ValueError) as error:
             log_prob(density, wrong, c)
         assert f"(..., {shape})" in str(error.value) and str(tuple(wrong.shape)) in str(error.value)
@@ -387,10 +390,11 @@ def test_takes_what_people_have(name):
     x, c = points(name, density, 6, torch.float32)
     expected = log_prob(density, x, c)
     array, of_c = x.numpy(), None if c is None else c.numpy()
-    for given in (array, array.tolist(), np.asfortranarray(array), array[::-1][::-1], list(array)):
+    for given in (array, np.asfortranarray(array), array[::-1][::-1], list(array)):
         torch.testing.assert_close(log_prob(density, given, of_c), expected)
+    torch.testing.assert_close(log_prob(density, array.tolist(), of_c), expected, check_dtype=False)
     if density.domain == "real":
-        for given in (array.astype(np.float64), x.double()):  # some keep the digits
+        for given in (array.astype(np.float64), x.double()):  # some keep the digits, as those of a list
             torch.testing.assert_close(log_prob(density, given, of_c), expected, check_dtype=False)
 
 
