@@ -36,6 +36,18 @@ class Batches:
         return tuple(part[rows] for part in self.data)
 
 
+def hold_out(data: Parts, share: float | bool, seed: int) -> tuple[Parts, Parts]:
+    """Take some rows out of the data, by the seed: what is left, and what was taken.
+
+    ``share`` of the rows; for True a tenth, but at least 20 rows, and at most a quarter.
+    """
+    N = len(data[0])
+    count = max(N // 10, min(20, N // 4)) if share is True else round(share * N)
+    order = torch.randperm(N, generator=generator(seed, 0, shard=-1))
+    taken, left = (rows.sort().values.to(data[0].device) for rows in (order[:count], order[count:]))
+    return tuple(part[left] for part in data), tuple(part[taken] for part in data)
+
+
 def generator(seed: int, number: int, device: torch.device | str = "cpu", shard: int = 0) -> Generator:
     """A CPU generator heeds 32 bits of its seed; odd factors keep the numbers of two seeds or shards apart in them."""
     return Generator(device).manual_seed((seed * 0x9E3779B1 + shard * 0x85EBCA6B + number) % 2**32)

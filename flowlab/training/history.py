@@ -34,6 +34,7 @@ class History:
         reason: the same for programs. "finished": all steps; "patience": no new best for long enough; "interrupted": by
             the interrupt button; "left": by whoever drove the loop; "running" until one of these.
         batch_size: samples in a step.
+        held_out: how many rows of the data the run held out by itself.
         whole_numbers: how many numbers one sample has, where they are whole numbers, such as pixels; else 0.
     """
 
@@ -46,6 +47,7 @@ class History:
     stopped: str = "not finished"
     reason: Reason = "running"
     batch_size: int = 0
+    held_out: int = 0
     whole_numbers: int = 0
 
     @property

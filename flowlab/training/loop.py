@@ -22,7 +22,7 @@ from flowlab import tables
 from flowlab.densities import evaluating
 from flowlab.training import checkpoints, distributed, resume
 from flowlab.training.averages import averaged, with_weights
-from flowlab.training.batches import Batches, Parts, Prepared, generator, prepare
+from flowlab.training.batches import Batches, Parts, generator, hold_out, prepare
 from flowlab.training.checkpoints import CheckpointError, copy_of, name_columns
 from flowlab.training.compiling import compiled, products
 from flowlab.training.distributed import ShardedLoss
@@ -32,7 +32,7 @@ from flowlab.training.lookahead import Losses
 from flowlab.training.objectives import Step, negative_log_likelihood
 from flowlab.training.progress import Bar, Progress, interruptible
 from flowlab.training.resume import Standing
-from flowlab.training.settings import STEPS, Settings
+from flowlab.training.settings import MANY, PASSES, Settings
 
 
 def fit(model: nn.Module, data: Any = None, *, progress: bool | Progress = True, **settings: Any) -> History:
@@ -115,26 +115,22 @@ class Run(Standing):
                 "The model was built under torch.inference_mode, so it has no gradients. Build it outside."
             )
         self.settings, self.parameters, self.device = settings, parameters, parameters[0].device
-        prepared = Prepared((), ()) if data is None else prepare(data, model, "data")
-        held_out = None
-        if settings.validation is not None and data is not None:
-            held_out = prepare(settings.validation, model, "validation data", prepared.names).parts
-        self.data, self.held_out = prepared.parts or None, held_out
-        _check(self.data, self.held_out, settings)
-        name_columns(model, prepared.names)
-        N = 0 if self.data is None else len(self.data[0])
-        self.batch_size = min(settings.batch_size, N)
-        self.batches = None if self.data is None else Batches(self.data, self.batch_size, settings.seed)
-        epochs = 0 if self.batches is None or settings.epochs is None else settings.epochs * self.batches.per_epoch
-        history = History(settings.steps or epochs or STEPS, batch_size=self.batch_size)
+        self._take(data, model)
+        rows = 0 if self.data is None else len(self.data[0])
+        chosen = self.held_out is not None and not _is_data(settings.validation)
+        self.plan = settings.plan(rows, chosen and settings.validation is None)
+        self.batches = None if self.data is None else Batches(self.data, self.plan.batch_size, settings.seed)
+        history = History(self.plan.total, batch_size=self.plan.batch_size)
+        if self.held_out is not None and chosen:
+            history.held_out = len(self.held_out[0])
         if self.data is not None and getattr(model, "domain", "real") == "whole":
             history.whole_numbers = self.data[0][0].numel()
         super().__init__(model, settings.optimizer_of(parameters), history)
 
         self.loss = ShardedLoss(model, settings.objective, not isinstance(data, tuple), settings.shards)
-        if self.batches is not None and self.loss.shards > self.batch_size:
+        if self.batches is not None and self.loss.shards > self.plan.batch_size:
             raise ValueError(
-                f"A batch of {self.batch_size} cannot be cut into {self.loss.shards} shards. Lower shards."
+                f"A batch of {self.plan.batch_size} cannot be cut into {self.loss.shards} shards. Lower shards."
             )
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.kept, self.parts = settings.kept(history.total), list(model.modules())
@@ -144,11 +140,35 @@ class Run(Standing):
         if 0 in self.kept and history.step == 0:
             history.snapshots[0] = copy_of(model)
 
+    def _take(self, data: Any, model: nn.Module) -> None:
+        """The data and those that are held out, checked and in place."""
+        settings, self.data, self.held_out = self.settings, None, None
+        if data is None:
+            for name in ("epochs", "validation"):
+                if (given := getattr(settings, name)) is not None and given is not False:
+                    raise ValueError(f"{name} needs data, but got none. Give steps, and an objective without data.")
+            if settings.objective is negative_log_likelihood:
+                raise ValueError("negative_log_likelihood needs data, but got none. Give data, or another objective.")
+            return
+        self.data, names = prepare(data, model, "data")
+        if _is_data(settings.validation):
+            self.held_out = prepare(settings.validation, model, "validation data", names).parts
+            shapes = [[tuple(part.shape[1:]) for part in parts] for parts in (self.data, self.held_out)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"The validation data should have samples like the data, {shapes[0]}, but got {shapes[1]}."
+                )
+        elif share := settings.share(len(self.data[0])):
+            left, taken = hold_out(self.data, share, settings.seed)
+            if len(taken[0]) and len(left[0]):
+                self.data, self.held_out = left, taken
+        name_columns(model, names)
+
     def _go_on(self) -> None:
         """Go on from the checkpoint if there is one, in all processes from the same step and with the same data."""
         file = self.settings.file
         if file is not None:
-            self.record = resume.record(self, self.settings, self.data, self.held_out, self.loss.shards)
+            self.record = resume.record(self, self.settings, self.plan, self.data, self.held_out, self.loss.shards)
             if checkpoints.training_file(file).exists():
                 resume.resume(file, self, self.record)
             elif file.exists():
@@ -174,6 +194,7 @@ class Run(Standing):
         if self.over:
             return
         if self.history.step == 0:
+            self._warn_of_overfitting()
             with products(self.settings.tf32):
                 self.loss.start(self.batch(0), self.at(0, 1)(0), self.settings.restart)
         self.loss.share()
@@ -217,7 +238,7 @@ class Run(Standing):
     def validate(self) -> None:
         """If it is time, measure the held-out loss, and keep the best weights: those of a finite loss."""
         history, now = self.history, self.history.step
-        if self.held_out is None or (now % self.settings.validate_every and now < history.total):
+        if self.held_out is None or (now % self.plan.validate_every and now < history.total):
             return
         self.losses.look()
         with with_weights(self.model, self.average), products(False), evaluating(self.model):
@@ -245,7 +266,7 @@ class Run(Standing):
     @property
     def impatient(self) -> bool:
         """Whether patience has run out, by the history alone, so that a resumed run ends where it would have."""
-        patience, best = self.settings.patience, self.history.best_step or 0
+        patience, best = self.plan.patience, self.history.best_step or 0
         return patience is not None and sum(step > best for step in self.history.validation) >= patience
 
     @property
@@ -255,16 +276,19 @@ class Run(Standing):
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
         """However the run ends, the model has its best weights then, and the history says why."""
-        history, settings = self.history, self.settings
+        history = self.history
         try:
             yield
             if self.impatient:
-                early = f"stopped early at step {history.step}: {settings.patience} validations without a new best"
+                early = f"stopped early at step {history.step}: {self.plan.patience} validations without a new best"
                 history.reason, history.stopped = "patience", early
             else:
                 history.reason, history.stopped = "finished", f"finished {history.total} steps"
             if history.validation and history.best_step is None:
                 self._say_that_none_was_best()
+            elif history.held_out:
+                rows, best = history.held_out, history.best_step
+                history.stopped += f"; {rows} rows were held out, and the weights of step {best} were best on them"
         except GeneratorExit:
             # Whoever drives the loop has had enough. An error, in contrast, leaves the last good checkpoint alone.
             self.losses.look()
@@ -281,6 +305,23 @@ class Run(Standing):
                 self.model.load_state_dict(weights)
             self.model.eval()
 
+    def _warn_of_overfitting(self) -> None:
+        """Say so, when nobody watches a run that passes over few rows so often that it may learn them by heart."""
+        if self.data is None or self.batches is None or self.held_out is not None:
+            return
+        settings, (N, numbers) = self.settings, (len(self.data[0]), self.data[0].numel())
+        passes, weights = self.plan.total // self.batches.per_epoch, sum(p.numel() for p in self.parameters)
+        often = passes > (PASSES if N < MANY else 10 * PASSES)
+        plain = settings.objective is negative_log_likelihood and settings.validation is None
+        if plain and often and weights > numbers and distributed.rank() == 0:
+            warnings.warn(
+                f"This run passes over {N} rows {passes:,} times without held-out data, and the model has {weights:,} "
+                f"weights: it may learn the rows by heart, and be far off on others. validation=True holds out some "
+                f"rows and keeps the weights that are best on them; validation=False trains on all, without this "
+                f"warning.",
+                stacklevel=5,
+            )
+
     def _say_that_none_was_best(self) -> None:
         losses = self.history.validation
         self.history.stopped += "; no validation loss was finite"
@@ -292,7 +333,7 @@ class Run(Standing):
         )
 
     def _out_of_memory(self) -> str:
-        shards, batch_size = self.loss.shards, self.batch_size
+        shards, batch_size = self.loss.shards, self.plan.batch_size
         there = "" if self.settings.file is None else f", which goes on from step {self.saved}"
         return (
             f"Training stopped at step {self.history.step}: the memory of this {self.device.type} is too small for "
@@ -311,18 +352,9 @@ def _warn(model: nn.Module, data: Any) -> None:
         tables.warn(first, stacklevel=3)
 
 
-def _check(data: Parts | None, held_out: Parts | None, settings: Settings) -> None:
-    """Refuse settings that do not go with the data, and held-out data of other shapes."""
-    if data is None:
-        for name in ("epochs", "validation"):
-            if getattr(settings, name) is not None:
-                raise ValueError(f"{name} needs data, but got none. Give steps, and an objective that needs no data.")
-        if settings.objective is negative_log_likelihood:
-            raise ValueError("negative_log_likelihood needs data, but got none. Give data, or another objective.")
-        return
-    shapes = [[tuple(part.shape[1:]) for part in parts] for parts in (data, held_out or data)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"The validation data should have samples like the data, {shapes[0]}, but got {shapes[1]}.")
+def _is_data(validation: Any) -> bool:
+    """Whether these are data, and no word on how to hold some out."""
+    return validation is not None and not isinstance(validation, (bool, float))
 
 
 def _is_memory(error: Exception) -> bool:

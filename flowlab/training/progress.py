@@ -53,6 +53,12 @@ class Bar:
             self.began, self.first = time.perf_counter(), history.step - 1
             quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
             self.bar = tqdm(total=history.total, initial=self.first, unit="step", mininterval=10 if quiet else 0.2)
+            if history.held_out:
+                self.bar.write(
+                    f"{history.held_out} rows are held out. The run ends when the loss there has not fallen for long, "
+                    f"and keeps the weights that were best. validation=False trains on all rows.",
+                    file=sys.stderr,
+                )
         self.bar.update(history.step - self.bar.n)
         if history.step % 20 == 0 or history.step == history.total:
             self.bar.set_postfix_str(self._words(history), refresh=False)
@@ -63,6 +69,9 @@ class Bar:
         words = f"loss {nats:.3f} nats"
         if history.whole_numbers:
             words += f", {nats / (history.whole_numbers * math.log(2)):.3f} bits/dim"
+        if history.best_step is not None:
+            best = history.validation[history.best_step]
+            words += f", held out {best:.3f} at best, step {history.best_step}"
         if history.batch_size:
             rate = (history.step - self.first) * history.batch_size / max(time.perf_counter() - self.began, 1e-9)
             words += f", {rate:,.0f} {'images' if history.whole_numbers else 'samples'}/s"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flowlab.training import checkpoints, fingerprints
 from flowlab.training.checkpoints import Card, CheckpointError, State, copy_of
 from flowlab.training.history import History
-from flowlab.training.settings import Settings
+from flowlab.training.settings import Plan, Settings
 
 # What files of earlier versions do not say of their run; there it is taken to be as it is here.
 NEWER = ("objective", "optimizer", "law", "code", "frozen")
@@ -38,6 +38,7 @@ class Standing:
 def record(
     now: Standing,
     settings: Settings,
+    plan: Plan,
     data: tuple[Tensor, ...] | None,
     held_out: tuple[Tensor, ...] | None,
     shards: int,
@@ -45,15 +46,15 @@ def record(
     """What decides the numbers of a run, as JSON gives it back; a file with another record is of another run."""
     schedule, trained = settings.schedule, [p.requires_grad for p in now.model.parameters()]
     run: dict[str, Any] = {
-        "steps": now.history.total,
-        "batch_size": now.history.batch_size,
+        "steps": plan.total,
+        "batch_size": plan.batch_size,
         "learning_rate": settings.learning_rate,
         "seed": settings.seed,
         "samples": 0 if data is None else len(data[0]),
         "clip": settings.clip,
         "schedule": schedule if isinstance(schedule, str) else "a function",
         "dtype": str(next(p.dtype for p in now.model.parameters() if p.requires_grad)),
-        "validate_every": settings.validate_every,
+        "validate_every": plan.validate_every,
         "objective": fingerprints.told(settings.objective),
         "optimizer": [
             fingerprints.told(type(now.optimizer)),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -24,6 +24,18 @@ SCHEDULES: dict[str, Schedule] = {
     "constant": lambda u: 1.0,
 }
 STEPS = 2000  # when neither steps nor epochs are given
+PASSES = 50  # over the data: from there on a run that nobody watches may learn them by heart
+MANY = 1000  # rows, which may be passed over ten times as often
+PATIENCE = 100  # epochs without a new best, when the run chose its held-out data itself
+
+
+class Plan(NamedTuple):
+    """What a run does with the data that it has."""
+
+    total: int  # steps
+    batch_size: int
+    validate_every: int
+    patience: int | None
 
 
 @dataclass(kw_only=True)
@@ -44,8 +56,12 @@ class Settings:
             the same gradient in less memory, for losses that are means over samples. What an objective takes from a
             whole batch, such as the balance of a mixture, it then takes from a shard. As many as processes under
             torchrun, which share them; see ``flowlab.training.distributed``.
-        validation: held-out data. The weights that were best on it are the ones that the model ends with.
-        validate_every: steps from one validation to the next.
+        validation: held-out data. The weights that were best on them are the ones that the model ends with. True, or a
+            share such as 0.1, takes them out of the data, by the seed: a tenth, but at least 20 rows, and at most a
+            quarter. False trains on all. Where neither steps nor epochs nor validation is given, and 2,000 steps would
+            pass over the data more than 50 times, it is True, each epoch is validated, and 100 without a new best end
+            the run.
+        validate_every: steps from one validation to the next; 50, or 5 epochs where an epoch has fewer than 5 steps.
         patience: how many validations without a new best end the run.
         snapshots: how many copies of the weights to keep for scrubbing (denser at the start), or at which steps.
         seed: of the batches and of the noise.
@@ -72,7 +88,7 @@ class Settings:
     ema: float | None = None
     shards: int | None = None
     validation: Any = None
-    validate_every: int = 50
+    validate_every: int | None = None
     patience: int | None = None
     snapshots: int | Sequence[int] = 0
     seed: int = 0
@@ -98,7 +114,9 @@ class Settings:
                 setattr(self, name, _number(name, value))
         if self.steps is not None and self.epochs is not None:
             raise ValueError("fit takes steps or epochs, but both were given.")
-        if self.patience is not None and self.validation is None:
+        if isinstance(self.validation, float) and not 0 < self.validation < 1:
+            raise ValueError(f"validation as a share of the data is between 0 and 1, but got {self.validation}.")
+        if self.patience is not None and (self.validation is None or self.validation is False):
             raise ValueError(f"patience={self.patience} counts validations, but got no validation data.")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is a decay between 0 and 1, such as 0.999, but got {self.ema}.")
@@ -149,6 +167,21 @@ class Settings:
         """The factor on the learning rate at ``progress`` from 0 to 1."""
         law = SCHEDULES[self.schedule] if isinstance(self.schedule, str) else self.schedule
         return law(progress)
+
+    def plan(self, rows: int, chosen: bool) -> Plan:
+        """What a run on so many rows does; ``chosen`` when it holds out others by its own choice."""
+        batch_size = min(self.batch_size, rows)
+        per_epoch = max(rows // max(batch_size, 1), 1)
+        total = self.steps or (self.epochs or 0) * per_epoch or STEPS
+        every = per_epoch if chosen else 50 if per_epoch >= 5 else 5 * per_epoch
+        return Plan(total, batch_size, self.validate_every or every, PATIENCE if chosen else self.patience)
+
+    def share(self, rows: int) -> float | bool:
+        """The share of the data to hold out, True for the usual one: see ``validation``."""
+        if isinstance(self.validation, (bool, float)):
+            return self.validation
+        chosen = self.validation is None and self.steps is None and self.epochs is None
+        return chosen and STEPS // max(rows // self.batch_size, 1) > PASSES
 
     def kept(self, total: int) -> set[int]:
         """The steps of which snapshots are kept: as given, or a count of them from 0 to ``total``, denser at first."""
