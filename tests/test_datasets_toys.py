@@ -420,8 +420,7 @@ def test_a_toy_without_a_density_says_so():
         (lambda: TwoMoons().sample(0), "TwoMoons expected a whole number of points, at least 1, but got 0"),
         (lambda: TwoMoons().labelled(-3), "but got -3"),
         (lambda: TwoMoons().labelled(10.0), "but got 10.0"),
-        (lambda: TwoMoons().log_prob(torch.zeros(4, 3)), r"\(\.\.\., 2\), but got torch.float32 of shape \(4, 3\)"),
-        (lambda: TwoMoons().log_prob(torch.zeros(4, 2, dtype=torch.int64)), "but got torch.int64"),
+        (lambda: TwoMoons().log_prob(torch.zeros(4, 3)), r"expected shape \(\.\.\., 2\), but got \(4, 3\)"),
         (lambda: TwoMoons().log_prob(torch.zeros(())), "shape"),
     ],
 )

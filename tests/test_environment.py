@@ -26,10 +26,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The layers, lowest first: a module imports only from layers below its own.
 LAYERS = [
     ["files", "tables"],
-    ["networks", "datasets"],
+    ["networks"],
     ["bijections"],
     ["densities"],
-    ["metrics"],
+    ["datasets", "metrics"],
     ["evaluation", "restoration"],
     ["models"],
     ["training"],

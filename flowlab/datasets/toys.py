@@ -1,6 +1,6 @@
 """Toys: densities in the plane that one can look at, each with labels and its exact log-density.
 
-A toy is a density like any model (``log_prob`` and ``sample``), so a fit can be compared with the truth in nats.
+A toy is a density like any model, so a fit can be compared with the truth in nats.
 """
 
 from __future__ import annotations
@@ -9,24 +9,29 @@ import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
+
+from flowlab.bijections.base import ShapeError
+from flowlab.densities.base import Density, check_generator
+from flowlab.tables import as_tensor
 
 TWO_PI = 2 * math.pi
 ROOTS = 16  # features that the pinwheel's density finds one by one at each end of a piece of circle
 MOST_TURNS = 1e9  # turns (in radians) beyond which float64 has no digits left for where they end
 
 
-class Toy:
+class Toy(Density):
     """A mixture of ``components`` equally likely parts in the plane: p(x) = (1/K) Σₖ p(x | k).
 
     ``extent`` is the half-width of the centered square that holds the data, for plotting; ``size`` is how many points
     are drawn where no number is asked for.
     """
 
+    event_shape = (2,)
     components: int
     extent: float
     size: int = 1024
@@ -37,36 +42,61 @@ class Toy:
 
         The labels are as balanced as n allows; which parts get one more is random too, so that each single point has
         the density of ``log_prob``. Randomness is the generator's (torch's own if None) and so is the device.
+
+        Raises:
+            ValueError: for an n that is not a whole number of at least 1.
         """
         n = self.size if n is None else n
-        if not isinstance(n, Integral) or n < 1:
+        if isinstance(n, bool) or not isinstance(n, Integral) or n < 1:
             raise ValueError(f"{type(self).__name__} expected a whole number of points, at least 1, but got {n!r}.")
+        check_generator(generator)
         device = torch.device("cpu") if generator is None else generator.device
         first = torch.randint(self.components, (1,), generator=generator, device=device)
-        order = torch.randperm(n, generator=generator, device=device)
+        order = torch.randperm(int(n), generator=generator, device=device)
         labels = (order + first) % self.components
         return self._draw(labels, generator), labels
 
-    def sample(self, n: int | None = None, generator: Generator | None = None) -> Tensor:
+    def draw(
+        self, n: int | None = None, generator: Generator | None = None, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """n points of p(x) and their exact log p(x) in nats: (n, 2) and (n,), without gradients.
+
+        Raises:
+            ValueError: for a context, and for an n that is not a whole number of at least 1.
+        """
+        x = self.sample(n, generator, context)
+        return x, self.log_prob(x)
+
+    def sample(self, n: int | None = None, generator: Generator | None = None, context: Tensor | None = None) -> Tensor:
         """n points of p(x), (n, 2) in torch's default dtype: ``labelled`` without the labels."""
+        self._refuse(context)
         return self.labelled(n, generator)[0]
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Any, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """The exact log p(x) in nats: (..., 2) to (...), in x's dtype and on its device, computed in float64.
 
-        No gradient passes. A point with a NaN has NaN, an infinite one −∞. Raises ValueError for another shape or
-        dtype, and NotImplementedError for a toy without a density that can be computed.
+        Takes what ``flowlab.tables`` takes; whole numbers give torch's default dtype. No gradient passes. A point with
+        a NaN has NaN, an infinite one −∞.
+
+        Raises:
+            ShapeError: for points of another shape.
+            ValueError: for a context.
+            NotImplementedError: for a toy without a density that can be computed.
         """
-        if not x.is_floating_point() or x.shape[-1:] != (2,):
-            raise ValueError(
-                f"{type(self).__name__}.log_prob expected floating-point points of shape (..., 2), "
-                f"but got {x.dtype} of shape {tuple(x.shape)}; try x.float() or x.reshape(-1, 2)."
-            )
+        self._refuse(context)
+        x = as_tensor(x)
+        if x.shape[-1:] != (2,):
+            raise ShapeError(f"{type(self).__name__} expected shape (..., 2), but got {tuple(x.shape)}.")
+        x = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         points = x.detach().cpu().double().reshape(-1, 2)
         log_p = torch.where(points.isnan().any(-1), math.nan, -math.inf).double()
         finite = points.isfinite().all(-1)
         log_p[finite] = torch.cat([self._log_density(chunk) for chunk in points[finite].split(self._chunk)])
-        return log_p.reshape(x.shape[:-1]).to(x)
+        return self.defined(log_p.reshape(x.shape[:-1]).to(x), x)
+
+    def _refuse(self, context: Any) -> None:
+        if context is not None:
+            raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
 
     def _draw(self, labels: Tensor, generator: Generator | None) -> Tensor:
         """One point for each label: (n,) to (n, 2)."""

@@ -61,6 +61,10 @@ class Density:
         """n samples, or n for each context, without gradients: the first part of ``draw``."""
         return self.draw(n, generator, context)[0]
 
+    def defined(self, log_p: Tensor, x: Tensor) -> Tensor:
+        """``log_p`` ``(...)`` with −∞ where it is NaN though x is not: where −∞ and ∞ meet, the density is 0."""
+        return torch.where(log_p.isnan() & ~x.isnan().flatten(log_p.ndim).any(-1), -math.inf, log_p)
+
     @property
     def features(self) -> int:
         """How many numbers one sample has: the product of ``event_shape``."""
@@ -170,10 +174,6 @@ class DensityModule(Density, nn.Module):
             x = x.expand(*batch, *self.event_shape)
             context = context.expand(*batch, *context.shape[context.ndim - self.context_dim :])
         return x, context
-
-    def defined(self, log_p: Tensor, x: Tensor) -> Tensor:
-        """``log_p`` ``(...)`` with −∞ where it is NaN though x is not: where −∞ and ∞ meet, the density is 0."""
-        return torch.where(log_p.isnan() & ~x.isnan().flatten(log_p.ndim).any(-1), -math.inf, log_p)
 
     def count(self, n: int) -> int:
         """n as a plain int; ValueError, in a sentence, unless it is a whole number of at least 1."""

@@ -143,7 +143,7 @@ def test_integrates_to_one(name):
     """By the midpoint rule: its own error is below the tolerance, as a finer grid shows."""
     row = TABLE[name]
     density = row.make()
-    x, cell = grid(row.box, density.features, 600 if density.features == 2 else 4000)
+    x, cell = grid(row.box, density.features, row.cells if density.features == 2 else 4000)
     c = contexts(density)
     with torch.no_grad():
         total = sum(density.log_prob(part, c).exp().sum() for part in x.split(60_000)) * cell
@@ -156,7 +156,7 @@ def test_samples_follow_the_density(name):
     row = TABLE[name]
     density = row.make()
     c = contexts(density)
-    x, cell = grid(row.box, density.features, 500 if density.features == 2 else 4000)
+    x, cell = grid(row.box, density.features, row.cells if density.features == 2 else 4000)
     with torch.no_grad():
         p = torch.cat([density.log_prob(part, c).exp() for part in x.split(60_000)]) * cell
     drawn = density.sample(20_000, generator(2), c).double()
