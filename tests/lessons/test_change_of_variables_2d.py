@@ -154,7 +154,7 @@ WRONG = [
     (1, lambda m, C: (cholesky(C), cholesky(C) @ m), "b is A @ mean"),
     (1, lambda m, C: (cholesky(C), -m), "A·0 + b"),
     (1, lambda m, C: cholesky(C), "Return two things"),
-    (1, lambda m, C: (cholesky(C), m[None]), "Expected b as shape"),
+    (1, lambda m, C: (cholesky(C), m[:1]), "Expected b as shape"),
     (2, turn, "orthogonal"),
     (2, lambda s: torch.tensor([[1.0, 0.0], [0.0, s]]), "so is the area"),
     (2, lambda s: torch.tensor([[1 / s, 0.0], [0.0, s]]), "(1, 0) moved"),

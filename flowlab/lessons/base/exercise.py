@@ -30,7 +30,10 @@ def expect(condition: Any, hint: str) -> None:
 
 
 def numbers(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
-    """What a student returned, as float64, of the wanted shape if one is given; a sentence where it cannot be."""
+    """What a student returned, as float64, of the wanted shape if one is given; a sentence where it cannot be.
+
+    An axis of length one more or less is no mistake: one number may come as shape (1,), a column as (N, 1).
+    """
     import torch  # here, so that commands such as `flowlab lab`, which read the order of lessons, start without it
 
     expect(value is not None, f"Your function returned None: {name} is missing. Is there a return?")
@@ -40,7 +43,9 @@ def numbers(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
         raise Wrong(
             f"Expected {name} as numbers (a tensor, an array or a list), but got {type(value).__name__}."
         ) from None
-    wanted = "one number" if shape == () else f"shape {shape}"
+    if shape is not None and [n for n in value.shape if n > 1] == [n for n in shape if n > 1] and value.numel():
+        return value.reshape(shape)
+    wanted = "one number" if shape == () else f"shape {tuple(shape)}" if shape is not None else ""
     expect(shape is None or value.shape == shape, f"Expected {name} as {wanted}, but got shape {tuple(value.shape)}.")
     return value
 
