@@ -1,4 +1,4 @@
-"""The one table of constructors: a row in TABLE buys a bijection the whole battery of its kind, `test_battery.py`."""
+"""The one table of constructors: a row in TABLE buys a bijection the battery of its kind, `test_battery.py` and `test_battery_derivatives.py`."""
 
 import inspect
 from collections.abc import Callable
