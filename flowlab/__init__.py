@@ -12,18 +12,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flowlab.comparison import compare
     from flowlab.densities.flow import Flow
     from flowlab.models import flow_for, nice, realnvp, spline_flow
     from flowlab.tables import describe
     from flowlab.training import fit
 
 __version__ = "0.1.0"
-__all__ = ["Flow", "__version__", "describe", "fit", "flow_for", "nice", "realnvp", "spline_flow"]
+__all__ = ["Flow", "__version__", "compare", "describe", "fit", "flow_for", "nice", "realnvp", "spline_flow"]
 
 # Loaded when first asked for: `flowlab.plotting` brings matplotlib only then, and Jupyter's server, which needs nothing
 # but `flowlab.commands.jupyter`, goes without torch.
 EXPORTS = {
     "Flow": "densities.flow",
+    "compare": "comparison",
     "describe": "tables",
     "fit": "training",
     "flow_for": "models",
@@ -33,6 +35,7 @@ EXPORTS = {
 }
 MODULES = {
     "bijections",
+    "comparison",
     "course",
     "datasets",
     "densities",

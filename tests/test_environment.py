@@ -33,7 +33,7 @@ LAYERS = [
     ["evaluation", "restoration"],
     ["models"],
     ["training"],
-    ["study"],
+    ["comparison", "study"],
     ["studies"],
     ["pretrained"],
     ["plotting"],

@@ -9,7 +9,17 @@ import torch
 
 import flowlab
 
-LIBRARY = ("networks", "bijections", "densities", "datasets", "models", "training", "metrics", "evaluation")
+LIBRARY = (
+    "networks",
+    "bijections",
+    "densities",
+    "datasets",
+    "models",
+    "training",
+    "metrics",
+    "evaluation",
+    "comparison",
+)
 
 
 def modules() -> list[str]:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLEAN: set[str] = {
     "bijections",
     "commands",
+    "comparison",
     "densities",
     "evaluation",
     "files",

@@ -51,8 +51,8 @@ class Bar:
             from tqdm.auto import tqdm
 
             self.began, self.first = time.perf_counter(), history.step - 1
-            quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-            self.bar = tqdm(total=history.total, initial=self.first, unit="step", mininterval=10 if quiet else 0.2)
+            often = seconds_to_the_next_look()
+            self.bar = tqdm(total=history.total, initial=self.first, unit="step", mininterval=often)
             if history.held_out:
                 self.bar.write(
                     f"{history.held_out} rows are held out. The run ends when the loss there has not fallen for long, "
@@ -76,6 +76,11 @@ class Bar:
             rate = (history.step - self.first) * history.batch_size / max(time.perf_counter() - self.began, 1e-9)
             words += f", {rate:,.0f} {'images' if history.whole_numbers else 'samples'}/s"
         return words
+
+
+def seconds_to_the_next_look() -> float:
+    """How often a bar is drawn: for a person who watches it, or into a file."""
+    return 0.2 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10.0
 
 
 @contextlib.contextmanager
