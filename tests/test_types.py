@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Of flowlab; add a package or a module once mypy finds nothing in it.
 CLEAN: set[str] = {
+    "datasets",
     "bijections",
     "commands",
     "comparison",
@@ -28,7 +29,7 @@ CLEAN: set[str] = {
     "tables",
     "training",
 }
-ELSEWHERE = 290  # errors in all others together; lower it when you mended some
+ELSEWHERE = 277  # errors in all others together; lower it when you mended some
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ from flowlab.bijections.gaussianize import GaussianizeMargins, Whiten
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze, scales
 from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
-from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, starting
+from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, learning, starting
 
 __all__ = [
     "ActNorm",
@@ -90,6 +90,7 @@ __all__ = [
     "alternating_mask",
     "channel_mask",
     "checkerboard_mask",
+    "learning",
     "scales",
     "starting",
 ]

@@ -227,8 +227,9 @@ class BatchNorm(Bijection):
 
     In training μ and σ² are the batch's own, in evaluation their running averages. With batch statistics the map of a
     whole batch is not injective (shift every sample alike and nothing changes), so the log-determinant is that of
-    the map *with the statistics held fixed*. ``inverse`` uses the same: in training the statistics that were last
-    applied, in evaluation the running averages, so that samples belong to the density.
+    the map *with the statistics held fixed*. The averages learn inside ``learning``, as in the steps of ``fit``, and no
+    other call changes them. ``inverse`` uses the same: in training the statistics that were last learned from, in
+    evaluation the running averages, so that samples belong to the density.
     Shapes ``(..., D)`` and ``(...)``.
 
     Raises:
@@ -238,7 +239,7 @@ class BatchNorm(Bijection):
     uses_batch_statistics = True
     running_mean: Tensor
     running_variance: Tensor
-    mean: Tensor  # of the last batch
+    mean: Tensor  # of the last batch that it learned from
     variance: Tensor
 
     def __init__(
@@ -247,6 +248,7 @@ class BatchNorm(Bijection):
         super().__init__(features, stack)
         lead = () if stack is None else (stack,)
         self.momentum, self.epsilon = momentum, epsilon
+        self.learning = False  # set by ``learning``
         for name, start in (("running_mean", 0.0), ("running_variance", 1.0), ("mean", 0.0), ("variance", 1.0)):
             self.register_buffer(name, torch.full((*lead, features), start))
 
@@ -255,11 +257,8 @@ class BatchNorm(Bijection):
         if self.training:
             rows = rows_of(x, self.stack, "BatchNorm in training")
             mean, variance = rows.mean(-2), rows.var(-2, correction=0)
-            with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_variance.lerp_(variance, self.momentum)
-                self.mean.copy_(mean)
-                self.variance.copy_(variance)
+            if self.learning:
+                self._learn(mean.detach(), variance.detach())
         else:
             mean, variance = self.running_mean, self.running_variance
         log_std = 0.5 * (variance + self.epsilon).log()
@@ -275,5 +274,30 @@ class BatchNorm(Bijection):
         x = z * self.align(log_std, z).exp() + self.align(mean, z)
         return x, self.batch_log_det(log_std.sum(-1), z)
 
+    def _learn(self, mean: Tensor, variance: Tensor) -> None:
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_variance.lerp_(variance, self.momentum)
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, momentum={self.momentum:g}, epsilon={self.epsilon:g}"
+
+
+@contextmanager
+def learning(model: nn.Module) -> Iterator[None]:
+    """While it lasts, what passes ``model`` in training mode moves the running averages of its BatchNorm layers.
+
+    Only here do they move. A training loop of your own has each of its steps inside
+
+        with learning(flow):
+            loss = -flow.log_prob(batch).mean()
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
+    for layer in layers:
+        layer.learning = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.learning = False

@@ -32,10 +32,19 @@ class Toy(Density):
     """
 
     event_shape = (2,)
-    components: int
-    extent: float
-    size: int = 1024
     _chunk: ClassVar[int] = 8192  # points that the density takes at a time, which bounds its memory
+
+    @property
+    def components(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def extent(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        return 1024
 
     def labelled(self, n: int | None = None, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """n points and the part each came from: (n, 2) in torch's default dtype and (n,) int64, in random order.
@@ -460,14 +469,14 @@ def _uniform(labels: Tensor, generator: Generator | None, *event: int) -> Tensor
 def _check_positive(toy: Toy, *names: str) -> None:
     for name in names:
         value = getattr(toy, name)
-        if not (isinstance(value, Real) and math.isfinite(value) and value > 0):
+        if not (isinstance(value, Real) and math.isfinite(value) and float(value) > 0):
             raise ValueError(f"{type(toy).__name__} expected a positive number for {name}, but got {value!r}.")
 
 
 def _check_count(toy: Toy, *names: str) -> None:
     for name in names:
         value = getattr(toy, name)
-        if not isinstance(value, Integral) or value < 1:
+        if not isinstance(value, Integral) or int(value) < 1:
             raise ValueError(
                 f"{type(toy).__name__} expected a whole number, at least 1, for {name}, but got {value!r}."
             )

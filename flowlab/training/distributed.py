@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from flowlab.bijections import starting
+from flowlab.bijections import learning, starting
 from flowlab.densities import evaluating
 from flowlab.training import startup
 from flowlab.training.batches import Parts, own_randomness
@@ -129,14 +129,15 @@ class ShardedLoss:
             raise ValueError(
                 f"fit expected shards to be a multiple of the number of processes, {processes}, but got {shards}."
             )
-        if self.shards > 1 and (name := next((n for n, m in model.named_modules() if _sees_batches(m)), None)):
+        name = next((n for n, m in model.named_modules() if _sees_batches(m)), None)
+        if self.shards > 1 and name is not None:
             raise ValueError(
                 f"{name} takes its statistics from a whole batch, and a batch in {self.shards} shards is never seen "
                 f"whole. Train with shards=1 on one process, or with ActNorm in its place."
             )
         each = self.shards // processes
         self.mine = range(rank() * each, (rank() + 1) * each)
-        self.alone, self.model = alone, model
+        self.alone, self.model, self.averages = alone, model, name is not None
         self.plain = Loss(model, objective)
         self.shared: nn.Module = self.plain
 
@@ -150,7 +151,7 @@ class ShardedLoss:
             startup.stay(layers)
         elif anew or not all(layer.started for layer in layers):
             # Gradients, for objectives that take some themselves; in shards there is no room for a whole batch's.
-            with torch.set_grad_enabled(self.shards == 1), starting(self.model, anew=anew):
+            with torch.set_grad_enabled(self.shards == 1), starting(self.model, anew=anew), self._learning():
                 self.plain(self._given(batch), step)
         elif layers:
             with evaluating(self.model), torch.set_grad_enabled(self.shards == 1):
@@ -172,7 +173,8 @@ class ShardedLoss:
         for s, part, weight in self._parts(batch):
             # One exchange a step: the gradients of the earlier shards wait in the parameters for the last.
             together = self.shared if isinstance(self.shared, DistributedDataParallel) else None
-            with together.no_sync() if together and s != self.mine[-1] else contextlib.nullcontext():
+            wait = together.no_sync() if together and s != self.mine[-1] else contextlib.nullcontext()
+            with wait, self._learning():
                 value = self.shared(self._given(part), step(s)) * weight
                 (size() * value).backward()  # DistributedDataParallel takes the mean over processes
             loss = value.detach() if s == self.mine[0] else loss + value.detach()
@@ -190,6 +192,10 @@ class ShardedLoss:
                 block = tuple(d[start : start + rows] for d in part)
                 total += float(self.plain(self._given(block), now)) * len(block[0])
         return summed(total)[0] / len(data[0])
+
+    def _learning(self) -> contextlib.AbstractContextManager[None]:
+        """Inside it running averages learn; nobody looks for them where there are none."""
+        return learning(self.model) if self.averages else contextlib.nullcontext()
 
     def _parts(self, data: Parts | None) -> Iterator[tuple[int, Parts | None, float]]:
         """The shards that are this process's own: their numbers, their rows, and what each weighs in the mean."""

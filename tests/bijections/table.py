@@ -1,4 +1,7 @@
-"""The one table of constructors: a row in TABLE buys a bijection the battery of its kind, `test_battery.py` and `test_battery_derivatives.py`."""
+"""The one table of constructors: a row in TABLE buys a bijection the whole battery of its kind.
+
+The checks are in `test_battery.py` and `test_battery_derivatives.py`.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -52,6 +55,7 @@ from flowlab.bijections import (
     alternating_mask,
     channel_mask,
     checkerboard_mask,
+    learning,
     starting,
 )
 
@@ -96,7 +100,7 @@ class Row:
     def make(self, event: tuple[int, ...], stack: int | None, generator: Generator, spread: float = 0.3) -> Bijection:
         """A float64 bijection in evaluation mode: data-dependent starts done, then N(0, spread²) on each parameter."""
         bijection = self.fresh(event, stack, generator).double()
-        with starting(bijection.train()):
+        with starting(bijection.train()), learning(bijection):
             bijection(*self.points(event, stack, (16,), generator))
         for p in bijection.parameters():
             p.data += spread * torch.randn(p.shape, generator=generator, dtype=p.dtype)

@@ -7,7 +7,9 @@ import torch
 from torch import Generator, Tensor
 
 from bijections.battery import jacobian
-from flowlab.bijections import ActNorm, BatchNorm, Bijection, Standardize, starting
+from flowlab.bijections import ActNorm, BatchNorm, Bijection, Chain, ScaleShift, Standardize, learning, starting
+from flowlab.densities import Flow, StandardNormal
+from flowlab.training import train
 
 
 def spread_points(*shape: int) -> Tensor:
@@ -94,7 +96,8 @@ def test_actnorm_takes_a_coordinate_that_never_varies_and_one_that_hardly_does()
 
 def test_batchnorm_in_training_is_the_map_with_statistics_held_fixed():
     f, x = BatchNorm(3).double(), spread_points(20, 3).double()
-    z, log_det = f(x)
+    with learning(f):
+        z, log_det = f(x)
     mean, variance = x.mean(0), x.var(0, correction=0)
     torch.testing.assert_close(z, (x - mean) / (variance + 1e-5).sqrt())
     fixed = jacobian(lambda x: ((x - mean) / (variance + 1e-5).sqrt(), None), x, 1)
@@ -102,8 +105,27 @@ def test_batchnorm_in_training_is_the_map_with_statistics_held_fixed():
     back, inverse_log_det = f.inverse(z)
     torch.testing.assert_close(back, x)
     torch.testing.assert_close(inverse_log_det, -log_det)
-    f(10 * x + 1)  # other statistics: now these were last applied
-    torch.testing.assert_close(f.inverse(f(x)[0])[0], x)
+    with learning(f):
+        f(10 * x + 1)  # other statistics: now these were learned from last
+    torch.testing.assert_close(f.inverse(f(10 * x + 1)[0])[0], 10 * x + 1)
+
+
+def test_batchnorm_learns_in_the_steps_of_training_alone():
+    """A look at a model in training mode uses the statistics of what it is shown, and changes nothing."""
+    f, x = BatchNorm(2, momentum=0.25), spread_points(30, 2)
+    before = copy.deepcopy(f.state_dict())
+    torch.testing.assert_close(f(x)[0].mean(0), torch.zeros(2), rtol=0, atol=1e-5)
+    f.inverse(x)
+    assert all(torch.equal(before[entry], value) for entry, value in f.state_dict().items())
+    flow = Flow(Chain([f, ScaleShift(2)]), StandardNormal(2))
+    expected, looked = torch.zeros(2), 0
+    for history in train(flow, x, steps=3, batch_size=30):
+        expected = expected.lerp(x.mean(0), 0.25)
+        torch.testing.assert_close(f.running_mean, expected)
+        flow.log_prob(x + 100)
+        looked = history.step
+    assert looked == 3 and not f.learning
+    torch.testing.assert_close(f.running_mean, expected)
 
 
 def test_batchnorm_in_training_passes_gradients_through_its_statistics():
@@ -115,7 +137,8 @@ def test_batchnorm_in_training_passes_gradients_through_its_statistics():
 
 def test_batchnorm_averages_and_evaluation_uses_the_averages():
     f, x = BatchNorm(2, momentum=0.25), spread_points(30, 2)
-    f(x)
+    with learning(f):
+        f(x)
     torch.testing.assert_close(f.running_mean, 0.25 * x.mean(0))
     torch.testing.assert_close(f.running_variance, 0.75 + 0.25 * x.var(0, correction=0))
     f.eval()
@@ -130,5 +153,6 @@ def test_batchnorm_averages_and_evaluation_uses_the_averages():
 def test_batchnorm_stack_keeps_statistics_apart():
     f = BatchNorm(2, stack=2)
     x = torch.stack((spread_points(30, 2), 100 * spread_points(30, 2)))
-    torch.testing.assert_close(f(x)[0].mean(1), torch.zeros(2, 2), rtol=0, atol=1e-5)
+    with learning(f):
+        torch.testing.assert_close(f(x)[0].mean(1), torch.zeros(2, 2), rtol=0, atol=1e-5)
     assert f.running_variance[1].min() > 100 * f.running_variance[0].max()

@@ -12,6 +12,7 @@ from flowlab.bijections import (
     ActNorm,
     AffineCoupling,
     AsImage,
+    BatchNorm,
     Chain,
     FactorOut,
     Inverse,
@@ -22,6 +23,7 @@ from flowlab.bijections import (
     SplineCoupling,
     Squeeze,
     alternating_mask,
+    learning,
     starting,
 )
 from flowlab.datasets import Checkerboard, EightGaussians, Pinwheel, Rings, Spirals, TwoCircles, TwoMoons
@@ -69,7 +71,7 @@ class Row:
         if not isinstance(density, torch.nn.Module):
             return density
         density.to(dtype)
-        with starting(density), torch.no_grad():
+        with starting(density), learning(density), torch.no_grad():
             if density.domain == "real" and not density.context_features and self.outside is None:
                 density.log_prob(torch.randn(self.lead(density, 16), generator=generator, dtype=dtype))
         for p in density.parameters():
@@ -90,6 +92,11 @@ def couplings(D: int, context: int = 0, **own) -> list[AffineCoupling]:
 def plane(stack: int | None, generator: Generator) -> Flow:
     own = {"stack": stack, "generator": generator}
     maps = [ActNorm(2, stack=stack), *couplings(2, **own), LULinear(2, **own)]
+    return Flow(Chain(maps), StandardNormal(2, stack=stack))
+
+
+def batch_norm(stack: int | None, generator: Generator) -> Flow:
+    maps = [BatchNorm(2, stack=stack), LULinear(2, stack=stack, generator=generator)]
     return Flow(Chain(maps), StandardNormal(2, stack=stack))
 
 
@@ -169,6 +176,7 @@ TABLE = {
         (-12, 12),
     ),
     "Flow": Row(plane, (-12, 12)),
+    "Flow, batch norm": Row(batch_norm, (-12, 12)),
     "Flow, spline": Row(spline, (-8, 8)),
     "Flow, context": Row(
         lambda stack, generator: Flow(
