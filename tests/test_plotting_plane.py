@@ -1,6 +1,7 @@
 """Densities and grids in the plane: what is drawn is right, and looking changes nothing."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Generator
@@ -56,7 +57,35 @@ def test_own_data_is_drawn_with_its_axes_named(dimensions):
 def test_bad_data_has_a_sentence():
     x = torch.zeros(10, 2)
     x[3, 0] = torch.nan
-    with pytest.raises(ValueError, match="first in row 3"):
+    with pytest.raises(ValueError, match="the first in row 3"):
         density(flowlab.realnvp(2), x)
     with pytest.raises(ValueError, match="one or two dimensions, but these are 5"):
         density(flowlab.nice(5), torch.zeros(10, 5))
+
+
+def test_data_come_through_the_door_and_name_the_axes():
+    z = torch.randn(100, 2, generator=Generator().manual_seed(0)).double().numpy()
+    x = pd.DataFrame(z * [86400, 1] + [1.7e9, 48], columns=["seconds", "latitude"])
+    flow = flowlab.flow_for(x)
+    axes = density(flow, x[["latitude", "seconds"]]).axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("seconds", "latitude"), "in the model's order"
+    height = axes.get_ylim()[1] - axes.get_ylim()[0]
+    assert height < 10 and axes.get_aspect() == "auto", "each axis has its own range, or all points lay on a line"
+    shown = axes.images[0].get_array()
+    span = (axes.get_xlim()[1] - axes.get_xlim()[0]) * height
+    assert shown.mean() * span == pytest.approx(1, abs=0.15), "float64 points: float32 is 128 seconds wide there"
+    with pytest.raises(TypeError, match="read the file first"):
+        density(flow, "my.csv")
+
+
+def test_what_is_no_density_in_the_plane_has_a_sentence():
+    with pytest.raises(ValueError, match="has a context"):
+        density(flowlab.realnvp(2, context_features=1))
+    with pytest.raises(ValueError, match="a stack of 3"):
+        density(flowlab.realnvp(2, stack=3))
+    with pytest.raises(ValueError, match="at least one row"):
+        density(flowlab.realnvp(2), np.empty((0, 2)))
+
+
+def test_one_dimension_is_known_without_data():
+    assert density(StandardNormal(1)).axes[0].get_ylabel() == "p(x)"

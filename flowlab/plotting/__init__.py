@@ -1,4 +1,4 @@
-"""Figures: pure functions of data and models to matplotlib. ``density`` and ``training_curve`` are where to start.
+"""Figures: pure functions of data and models to matplotlib. Start with ``density``, ``pairs`` and ``training_curve``.
 
 A figure shown in a notebook carries its text alternative: what stands in it, put into words by ``words.describe``.
 ``figure.set_label("...")`` puts words of your own in their place, where you can say more.
@@ -12,10 +12,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from flowlab.plotting.pairs import pairs
 from flowlab.plotting.plane import density, training_curve
 from flowlab.plotting.words import describe
 
-__all__ = ["density", "training_curve"]
+__all__ = ["density", "pairs", "training_curve"]
 
 
 def _bundle(figure: Figure, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from flowlab.bijections import Bijection
-from flowlab.densities import evaluating
+from flowlab.densities import Density, evaluating
 from flowlab.plotting.style import COLORS, DENSITY, tidy
+from flowlab.tables import as_rows, as_tensor
 
 CHUNK = 4096  # points at a time: measured four times faster than 40,000 at once, and bounded in memory
 
@@ -34,10 +36,13 @@ def jacobians(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(rows, -2)
 
 
-def plane(extent: float | tuple[float, float, float, float], size: int = 200) -> Tensor:
+def plane(
+    extent: float | tuple[float, float, float, float], size: int = 200, dtype: torch.dtype | None = None
+) -> Tensor:
     """A square grid of points ``(size, size, 2)`` in the order of an image: rows are y, upward; columns are x."""
     left, right, bottom, top = (-extent, extent, -extent, extent) if np.ndim(extent) == 0 else extent
-    y, x = torch.meshgrid(torch.linspace(bottom, top, size), torch.linspace(left, right, size), indexing="ij")
+    up, across = (torch.linspace(*ends, size, dtype=dtype) for ends in ((bottom, top), (left, right)))
+    y, x = torch.meshgrid(up, across, indexing="ij")
     return torch.stack((x, y), dim=-1)
 
 
@@ -64,41 +69,67 @@ def density(
     title: str = "p(x)",
     axes: Axes | None = None,
 ) -> Figure:
-    """Draw p(x) of anything with a ``log_prob``, on the line or in the plane, and the data on it when given."""
-    rows = None if data is None else np.asarray(data, dtype=np.float64)
-    if rows is not None and rows.ndim == 1:
-        rows = rows[:, None]
-    if rows is not None and not np.isfinite(rows).all():
-        row = int((~np.isfinite(rows)).any(1).argmax())
-        raise ValueError(f"The data has NaN or infinity, first in row {row}: remove or fill such rows.")
-    dimensions = rows.shape[1] if rows is not None else getattr(getattr(model, "base", None), "features", 2)
+    """Draw p(x) of anything with a ``log_prob``, on the line or in the plane, and the data on it when given.
+
+    Data are what ``flowlab.tables`` takes, and the names of their columns are those of the axes. Where the two columns
+    have very different ranges, each axis has its own.
+
+    Raises:
+        TypeError, ValueError: for data that are no table of finite numbers, and for more than two dimensions.
+    """
+    rows, names = (None, None) if data is None else rows_of(model, data)
+    dimensions = rows.shape[1] if rows is not None else math.prod(getattr(model, "event_shape", (2,)))
     if dimensions not in (1, 2):
-        raise ValueError(f"density draws one or two dimensions, but these are {dimensions}.")
+        raise ValueError(
+            f"density draws one or two dimensions, but these are {dimensions}. flowlab.plotting.pairs draws any two of "
+            f"the columns."
+        )
+    if getattr(model, "context_features", 0):
+        raise ValueError("density draws p(x), but this model has a context. flowlab.plotting.pairs takes context=.")
+    if getattr(model, "stack", None) is not None:
+        raise ValueError(f"density draws one density, but this model is a stack of {model.stack}.")
     if axes is None:
         axes = Figure(figsize=(4.2, 4.2) if dimensions == 2 else (5, 3), dpi=80, layout="constrained").subplots()
-    like = getattr(getattr(model, "base", None), "anchor", torch.zeros(()))
     if extent is None:
         extent = 4.0 if rows is None else _frame(rows)
     if dimensions == 1:
         left, right = (-extent, extent) if np.ndim(extent) == 0 else extent[:2]
-        x = torch.linspace(left, right, 400)[:, None].to(like)
-        tidy(axes, title, "x", "p(x)")
+        x = torch.linspace(left, right, 400, dtype=torch.float64)[:, None]
+        tidy(axes, title, names[0] if names else "x", "p(x)")
         if rows is not None:
             axes.hist(rows[:, 0], 60, density=True, color=COLORS["data"], alpha=0.3, label="data")
-        axes.plot(x[:, 0].cpu(), log_density(model, x).exp().cpu(), color=COLORS["model"], lw=2, label="model")
+        axes.plot(x[:, 0], _on_grid(model, x).exp(), color=COLORS["model"], lw=2, label="model")
         axes.legend(frameon=False, fontsize=8)
         return axes.figure
-    points = plane(extent, size)
-    p = log_density(model, points.to(like)).exp().cpu().numpy()
+    points = plane(extent, size, torch.float64)
+    p = _on_grid(model, points).exp().numpy()
     frame = (float(points[0, 0, 0]), float(points[0, -1, 0]), float(points[0, 0, 1]), float(points[-1, 0, 1]))
-    axes.imshow(p, origin="lower", extent=frame, cmap=DENSITY, vmin=0, vmax=_top(p), aspect="equal")
+    square = math.isclose(frame[1] - frame[0], frame[3] - frame[2], rel_tol=1e-6)
+    axes.imshow(
+        p, origin="lower", extent=frame, cmap=DENSITY, vmin=0, vmax=_top(p), aspect="equal" if square else "auto"
+    )
     if rows is not None:
         shown = rows[:: max(1, len(rows) // 1000)]
         axes.scatter(*shown.T, s=3, color=COLORS["data"], alpha=0.4, linewidths=0)
-    tidy(axes, title, "x₁", "x₂")
+    tidy(axes, title, *(names or ("x₁", "x₂")))
     axes.set_xlim(frame[:2])
     axes.set_ylim(frame[2:])
     return axes.figure
+
+
+def rows_of(model: Any, data: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Rows ``(N, D)`` of float64 and the names of their columns, in the order that the model has them in."""
+    known, table = getattr(model, "columns", None), as_rows(data, "the data")
+    values = as_tensor(table, "the data", names=known)
+    return values.double().cpu().numpy(), known or table.names
+
+
+def _on_grid(model: Any, points: Tensor) -> Tensor:
+    """log p at float64 points, which a flow centers before it rounds: ``(...)`` on the CPU."""
+    like = getattr(model, "anchor", torch.zeros(()))
+    keeps = isinstance(model, Density) and like.device.type != "mps"
+    points = points.to(like.device, torch.float64 if keeps else like.dtype)
+    return log_density(model, points).double().cpu()
 
 
 def training_curve(history: Any, *, truth: float | None = None, axes: Axes | None = None) -> Figure:
@@ -128,8 +159,10 @@ def _top(p: np.ndarray) -> float:
 
 
 def _frame(rows: np.ndarray) -> tuple[float, float, float, float]:
-    """A frame around the data, square in the plane, with a tenth to spare."""
+    """A frame around the data with a tenth to spare; square in the plane, unless one range is much the longer."""
     low, high = rows.min(0), rows.max(0)
-    middle, half = (low + high) / 2, 0.55 * float((high - low).max()) or 1.0
-    ends = [end for m in middle for end in (m - half, m + half)]
+    middle, spans = (low + high) / 2, high - low
+    spans = np.where(spans > 0, spans, spans.max() or 1.0)
+    half = 0.55 * (spans if spans.max() > 4 * spans.min() else np.full_like(spans, spans.max()))
+    ends = [float(end) for m, h in zip(middle, half, strict=True) for end in (m - h, m + h)]
     return tuple(ends) if len(ends) == 4 else (ends[0], ends[1], 0.0, 1.0)
