@@ -29,7 +29,7 @@ CLEAN: set[str] = {
     "tables",
     "training",
 }
-ELSEWHERE = 277  # errors in all others together; lower it when you mended some
+ELSEWHERE = 269  # errors in all others together; lower it when you mended some
 
 
 @pytest.mark.slow

@@ -40,8 +40,8 @@ def plane(
     extent: float | tuple[float, float, float, float], size: int = 200, dtype: torch.dtype | None = None
 ) -> Tensor:
     """A square grid of points ``(size, size, 2)`` in the order of an image: rows are y, upward; columns are x."""
-    left, right, bottom, top = (-extent, extent, -extent, extent) if np.ndim(extent) == 0 else extent
-    up, across = (torch.linspace(*ends, size, dtype=dtype) for ends in ((bottom, top), (left, right)))
+    left, right, bottom, top = _ends(extent)
+    up, across = torch.linspace(bottom, top, size, dtype=dtype), torch.linspace(left, right, size, dtype=dtype)
     y, x = torch.meshgrid(up, across, indexing="ij")
     return torch.stack((x, y), dim=-1)
 
@@ -93,7 +93,7 @@ def density(
     if extent is None:
         extent = 4.0 if rows is None else _frame(rows)
     if dimensions == 1:
-        left, right = (-extent, extent) if np.ndim(extent) == 0 else extent[:2]
+        left, right = _ends(extent)[:2]
         x = torch.linspace(left, right, 400, dtype=torch.float64)[:, None]
         tidy(axes, title, names[0] if names else "x", "p(x)")
         if rows is not None:
@@ -110,7 +110,7 @@ def density(
     )
     if rows is not None:
         shown = rows[:: max(1, len(rows) // 1000)]
-        axes.scatter(*shown.T, s=3, color=COLORS["data"], alpha=0.4, linewidths=0)
+        axes.scatter(shown[:, 0], shown[:, 1], s=3, color=COLORS["data"], alpha=0.4, linewidths=0)
     tidy(axes, title, *(names or ("x₁", "x₂")))
     axes.set_xlim(frame[:2])
     axes.set_ylim(frame[2:])
@@ -164,5 +164,13 @@ def _frame(rows: np.ndarray) -> tuple[float, float, float, float]:
     middle, spans = (low + high) / 2, high - low
     spans = np.where(spans > 0, spans, spans.max() or 1.0)
     half = 0.55 * (spans if spans.max() > 4 * spans.min() else np.full_like(spans, spans.max()))
-    ends = [float(end) for m, h in zip(middle, half, strict=True) for end in (m - h, m + h)]
-    return tuple(ends) if len(ends) == 4 else (ends[0], ends[1], 0.0, 1.0)
+    left, right, *rest = [float(end) for m, h in zip(middle, half, strict=True) for end in (m - h, m + h)]
+    bottom, top = rest or (0.0, 1.0)
+    return left, right, bottom, top
+
+
+def _ends(extent: Any) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a frame; of one number the square around 0."""
+    left, right, *rest = (-float(extent), float(extent)) * 2 if np.ndim(extent) == 0 else extent
+    bottom, top = rest or (left, right)
+    return left, right, bottom, top
