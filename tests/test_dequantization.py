@@ -218,3 +218,15 @@ def test_a_flow_on_the_logits_stays_finite_at_black_and_white():
     flow = Flow(Chain([Logit()]), StandardNormal(4))
     v = torch.tensor([[0, 0, 255, 255]], dtype=torch.uint8).expand(100_000, 4)
     assert bool(torch.isfinite(Dequantized(flow).log_prob(v, generator=seeded(0))).all())
+
+
+@pytest.mark.parametrize("dtype", (torch.uint8, torch.int64))
+def test_whole_numbers_outside_have_no_probability(dtype):
+    """Where a GPU holds them they are not looked at, and so not refused."""
+    model = Dequantized(StandardUniform(2), levels=4)
+    v = torch.tensor([[0, 4], [1, 2], [200, 0], [3, 3]]).to(dtype)
+    log_w = model.log_weight(v, Generator().manual_seed(0))
+    assert (log_w == -math.inf).tolist() == [True, False, True, False]
+    torch.testing.assert_close(log_w[1], torch.tensor(-2 * math.log(4)))
+    if dtype == torch.int64:
+        assert model.log_weight(-v, Generator().manual_seed(0))[1:3].tolist() == [-math.inf] * 2

@@ -81,12 +81,13 @@ class AutoregressiveMixture(DensityModule):
         e, context = self.spread(self._normal, n, generator, context)
         z = torch.zeros_like(e)
         with self.network.masked_once():
-            for i in self.network.place.argsort().tolist():
-                log_weight, mean, log_std = (p[..., i] for p in self.conditionals(z, context))  # (..., K)
+            for i in self.network.place.argsort().unsqueeze(-1):  # (1,): to read it would wait for the device
+                parts = self.conditionals(z, context)
+                log_weight, mean, log_std = (p.index_select(-1, i).squeeze(-1) for p in parts)  # (..., K)
                 with torch.no_grad():
                     weights = log_weight.exp().flatten(0, -2)
                     k = torch.multinomial(weights, 1, generator=generator).view(*e.shape[:-1], 1)
-                    z_i = (mean + log_std.exp() * e[..., i : i + 1]).gather(-1, k)
+                    z_i = (mean + log_std.exp() * e.index_select(-1, i)).gather(-1, k)
                 if torch.is_grad_enabled():
                     standard = (z_i - mean) * (-log_std).exp()
                     F = (log_weight.exp() * torch.special.ndtr(standard)).sum(-1, keepdim=True)

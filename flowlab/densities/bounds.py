@@ -93,7 +93,11 @@ class Dequantized(Bound):
         """log p((v + u)/256) − log q(u | v) − D log 256 for one u."""
         u, log_q = self.noise(x, generator)
         log_p = self.density.log_prob(self.dequantize(x, u), context)
-        return log_p - log_q - self.features * math.log(self.levels)
+        log_w = log_p - log_q - self.features * math.log(self.levels)
+        if self._may_leave(x):  # not looked at by ``accept`` on a GPU
+            outside = ((x < 0) | (x >= self.levels)).flatten(x.ndim - len(self.event_shape)).any(-1)
+            log_w = log_w.masked_fill(outside, -math.inf)
+        return log_w
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """n samples of v and the bound on their log P(v): ``(n, ..., *event)`` int64 and ``(n, ...)``, no gradients."""
@@ -126,7 +130,7 @@ class Dequantized(Bound):
         """x as a tensor of whole numbers, checked.
 
         Raises:
-            TypeError, ValueError: for what are no whole numbers, or are outside 0 to ``levels`` − 1.
+            TypeError, ValueError: for what are no whole numbers, or, on a CPU, are outside 0 to ``levels`` − 1.
         """
         v = self._as_column(self._at_the_door(x, "x", self.columns), self.event_shape)
         self.check_shape(v)
@@ -135,8 +139,7 @@ class Dequantized(Bound):
                 f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, such as uint8 pixels, but "
                 f"got {v.dtype}. It adds the noise itself: give it the pixels as they were read."
             )
-        kind = torch.iinfo(v.dtype)
-        if kind.min < 0 or kind.max >= self.levels:  # else nothing can be outside, and a GPU need not be asked
+        if self._may_leave(v) and v.device.type == "cpu":  # a GPU would have to be waited for: log p is −∞ there
             low, high = (int(end) for end in v.aminmax())
             if low < 0 or high >= self.levels:
                 raise ValueError(
@@ -144,6 +147,11 @@ class Dequantized(Bound):
                     f"{high}."
                 )
         return v
+
+    def _may_leave(self, v: Tensor) -> bool:
+        """Whether the type of v has whole numbers outside of 0 to ``levels`` − 1."""
+        kind = torch.iinfo(v.dtype)
+        return kind.min < 0 or kind.max >= self.levels
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={self.levels}, draws={self.draws}"
