@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from flowlab.densities.mixtures import LatentGaussianMixture, supervised
 from flowlab.lessons.a_few_labels import exercises as lesson
@@ -82,6 +84,17 @@ RIGHT = [
     (2, lambda a: 1 - math.acos(math.cos(a)) / math.pi),
     (3, most),
     (4, joint),
+    (1, lambda p, o, y: -(torch.nn.functional.one_hot(y, p.shape[-1]) * (p + o.log_softmax(-1))).sum(-1).mean()),
+    (1, lambda p, o, y: np.float32(-(pick(p, y) + pick(o.log_softmax(-1), y)).mean())),
+    (3, lambda n, w: float(binom.cdf((n - 1) // 2, n, w) + (binom.pmf(n / 2, n, w) / 2 if n % 2 == 0 else 0))),
+    (4, lambda z, d, m, w: w + torch.distributions.Normal(m, 1.0).log_prob(z[:, None]).sum(-1) + d[:, None]),
+    (
+        4,
+        lambda z, d, m, w: (
+            w + torch.distributions.MultivariateNormal(m, torch.eye(z.shape[1])).log_prob(z[:, None]) + d[:, None]
+        ),
+    ),
+    (4, lambda z, d, m, w: w - ((z[:, None] - m) ** 2).sum(-1) / 2 - z.shape[1] / 2 * 1.84 + d[:, None]),
 ]
 
 

@@ -317,6 +317,15 @@ WRONG = [
     (5, lambda m, t, D, L: L, "Which of x and z"),
 ]
 
+
+def one_after_another(network, z):
+    x = torch.zeros(z.shape)
+    for i in range(z.shape[1]):
+        s, t = network(x)
+        x[:, i] = (z[:, i] - t[:, i]) / s[:, i].exp()
+    return x.numpy()
+
+
 # number, a right answer that is not written as the worked one
 RIGHT = [
     (1, lambda d: tuple(m.float() for m in made(d))),
@@ -324,6 +333,11 @@ RIGHT = [
     (3, lambda x, m, a: ((x - m(x)) / a(x).exp(), torch.log((-a(x)).exp().prod(-1)))),
     (4, fixed_point),
     (5, count),
+    (1, lambda d: [m.numpy() for m in made(d)]),
+    (2, lambda o, j: torch.tensor(sorted(through(o, j)))),
+    (3, lambda x, m, a: [((x - m(x)) * (-a(x)).exp()).numpy(), -a(x).sum(-1, keepdim=True)]),
+    (4, one_after_another),
+    (5, lambda m, t, D, L: np.int64(count(m, t, D, L))),
 ]
 
 

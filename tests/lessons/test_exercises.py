@@ -9,7 +9,9 @@ import importlib
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from flowlab import lessons
 from flowlab.lessons import exercises
@@ -31,6 +33,35 @@ def test_a_wrong_answer_meets_its_own_hint_and_no_others(name, answer, words):
 @pytest.mark.parametrize(("name", "answer"), RIGHT, ids=[name for name, _ in RIGHT])
 def test_a_right_answer_written_otherwise_passes(name, answer):
     assert exercises()[name].verdict(answer)[0] == "right", exercises()[name].verdict(answer)
+
+
+FORMS = {
+    "in float32": lambda value: value.float() if value.is_floating_point() else value,
+    "as an array of float32": lambda value: (value.float() if value.is_floating_point() else value).numpy(),
+    "as lists and numbers": lambda value: value.tolist(),
+    "one number as shape (1,)": lambda value: value.reshape(1) if value.ndim == 0 else value,
+    "a vector as a column": lambda value: value[:, None] if value.ndim == 1 else value,
+}
+GRADIENTS = "the_variational_mixture_of_flows.2"  # asks for a loss, whose gradient counts
+FIRST = lessons.slugs().index("the_variational_mixture_of_flows")
+
+
+def formed(value, form):
+    """What a student returned, each number and tensor in it in another form."""
+    if isinstance(value, tuple | list):
+        return type(value)(formed(part, form) for part in value)
+    if isinstance(value, float | np.floating | np.ndarray | torch.Tensor):
+        return form(torch.as_tensor(value).detach())
+    return value
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("slug", lessons.slugs()[FIRST:])
+def test_a_right_answer_passes_in_whatever_form_it_comes(slug, form):
+    for name, exercise in exercises(slug).items():
+        if name != GRADIENTS:
+            kind, sentence = exercise.verdict(lambda *given, f=exercise.answer: formed(f(*given), FORMS[form]))
+            assert kind == "right", f"{name}: {sentence}"
 
 
 @pytest.mark.parametrize("name", list(exercises()))

@@ -251,9 +251,9 @@ WRONG = [
         lambda P, l, u, s: (P @ (l.tril(-1) + torch.eye(len(s))) @ (u.triu() + s.diag()), logs(s)),
         "keeps the diagonal of ``upper``",
     ),
-    (2, lambda P, l, u, s: (product(P, l, u, s, torch.eye(len(s)).double()), logs(s)), "P is missing"),
+    (2, lambda P, l, u, s: (product(P, l, u, s, torch.eye(len(s))), logs(s)), "P is missing"),
     (2, lambda P, l, u, s: (product(P, l, u, s, P.T), logs(s)), "You used Pᵀ"),
-    (2, lambda P, l, u, s: (product(P, l, u, s, torch.eye(len(s)).double()) @ P, logs(s)), "leftmost factor"),
+    (2, lambda P, l, u, s: (product(P, l, u, s, torch.eye(len(s))) @ P, logs(s)), "leftmost factor"),
     (2, lambda P, l, u, s: (product(P, l, u, s), s.log().sum()), "the log of a negative s"),
     (2, lambda P, l, u, s: (product(P, l, u, s), s.abs().prod()), "That is the product"),
     (2, lambda P, l, u, s: (product(P, l, u, s), s.sum()), "You summed s"),
@@ -292,12 +292,44 @@ WRONG = [
     (5, lambda a, b: (apart(a, b), 0.01), "the root of var(a)/n"),
 ]
 
+
+def factors_in_place(P, lower, upper, s):
+    L, U, below = torch.eye(len(s)), torch.diag(s), torch.tril_indices(len(s), len(s), -1)
+    L[tuple(below)] = lower[tuple(below)]
+    U[tuple(below.flip(0))] = upper[tuple(below.flip(0))]
+    return P @ L @ U, torch.log(torch.abs(torch.prod(s)))
+
+
 RIGHT = [
     (1, lambda W, x: ((W @ x.flatten(2)).view_as(x), pixels(x) * torch.linalg.det(W).abs().log().repeat(len(x)))),
     (2, lambda P, l, u, s: (product(P, l, u, s), torch.linalg.slogdet(product(P, l, u, s))[1])),
     (3, lambda x, g, b, e: (normed(x, g, b, e), (logs(g) - spread(x, e).sum()).repeat(len(x)))),
     (4, lambda x: (lambda m, s: (-s.log(), -m / s))(x.mean(0), safe(x))),
     (5, lambda a, b: (sum(a) / len(a) - b.mean(), math.hypot(a.std() / len(a) ** 0.5, b.std() / len(b) ** 0.5))),
+    (
+        1,
+        lambda W, x: (
+            torch.einsum("ij,njhw->nihw", W, x),
+            torch.full((len(x), 1), pixels(x) * torch.logdet(W.T @ W) / 2),
+        ),
+    ),
+    (
+        1,
+        lambda W, x: (
+            (x.movedim(1, -1) @ W.T).movedim(-1, 1),
+            [pixels(x) * float(torch.linalg.slogdet(W)[1])] * len(x),
+        ),
+    ),
+    (2, lambda P, l, u, s: (product(P, l, u, s).numpy(), float(np.log(np.abs(s.numpy())).sum()))),
+    (2, factors_in_place),
+    (4, lambda x: (lambda m, s: (-np.log(s), -m / s))(x.numpy().mean(0), safe(x).numpy())),
+    (
+        5,
+        lambda a, b: (
+            np.mean(a.numpy()) - np.mean(b.numpy()),
+            (np.var(a.numpy(), ddof=1) / len(a) + b.var() / len(b)) ** 0.5,
+        ),
+    ),
 ]
 
 

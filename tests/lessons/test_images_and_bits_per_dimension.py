@@ -53,10 +53,10 @@ def test_samples_stay_put_while_spikes_sharpen():
         explorer.set(log_width=log_width)
         seen.append([bar.get_height() for bar in explorer.picture.bars])
     assert explorer.errors == [] and seen[0] == seen[1] == seen[2] and sum(seen[0]) == pytest.approx(1)
-    assert explorer.numbers["test score, nats"] == pytest.approx(float(toys.score(1e-4, 0.0)))
-    assert explorer.numbers["the truth's score"] == "∞" and "no noise" in explorer.view.alt
+    assert explorer.numbers["test log-likelihood, nats"] == pytest.approx(float(toys.score(1e-4, 0.0)))
+    assert explorer.numbers["of the exact density"] == "∞" and "no noise" in explorer.view.alt
     explorer.set(noise=1.0)
-    assert explorer.numbers["test score, nats"] < explorer.numbers["the truth's score"] == toys.ceiling(1.0)
+    assert explorer.numbers["test log-likelihood, nats"] < explorer.numbers["of the exact density"] == toys.ceiling(1.0)
 
 
 def test_the_rulers_agree_with_the_conversions():
@@ -153,7 +153,7 @@ WRONG = [
     (3, lambda x, d, l=None: -unit(x, l) / d / math.log(2), "costs log₂ 256"),
     (3, lambda x, d, l=None: 8 - unit(x, l) / math.log(2), "for the whole image"),
     (3, lambda x, d, l=None: 8 - x / d / math.log(2), "is not used"),
-    (3, lambda x, d, l=None: 8 - (x - (l or 0)) / d / math.log(2), "You took it away"),
+    (3, lambda x, d, l=None: 8 - (x - (l or 0)) / d / math.log(2), "You subtracted it"),
     (3, lambda x, d, l=None: 1.0, "First to nats on [0, 1]"),
     (4, lambda p, q: -(p * q.log2()).sum(), "0 · log 0"),
     (4, lambda p, q: cross(p, q) * math.log(2), "in nats"),
@@ -176,6 +176,12 @@ RIGHT = [
     (3, lambda x, d, l=None: math.log2(256) - unit(x, l) / d / math.log(2)),
     (4, lambda p, q: sum(a * -math.log2(b) for a, b in zip(p.tolist(), q.tolist(), strict=True) if a)),
     (5, lambda f, p, levels=256, features=784: features * math.log(total(f, p, levels, S=200))),
+    (1, lambda v, f: float((v.std(0) == 0).sum() * np.log(f))),
+    (1, lambda v, f: (v.amin(0) == v.amax(0)).sum() * torch.log(torch.tensor(f))),
+    (3, lambda x, d, l=None: 8 - (x + (l or 0)) / (d * 0.693)),
+    (3, lambda x, d, l=None: 8 - (x + (0 if l is None else l)) * 1.4427 / d),
+    (4, lambda p, q: np.nansum(-p.numpy() * np.log2(np.where(p > 0, q, 1)))),
+    (4, lambda p, q: torch.special.xlogy(p, q.clamp_min(1e-30)).sum() / -0.693),
 ]
 
 

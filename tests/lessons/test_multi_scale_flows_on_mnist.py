@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from flowlab import models
@@ -310,6 +311,16 @@ RIGHT = [
     (3, lambda z, e, level, which: z + (level == which) * (e - z)),
     (4, lambda z0, z1, w: (1 - w) ** 0.5 * z0 + w**0.5 * z1),
     (5, lambda a, b: sum((y > x) + 0.5 * (y == x) for x in a for y in b) / (len(a) * len(b))),
+    (1, lambda x: x.view(*x.shape[:2], x.shape[2] // 2, 2, -1, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3).numpy()),
+    (
+        2,
+        lambda x, f: [
+            part.float() for part in left(x, f, lambda b, s, m: (b - m) / s.exp(), lambda s: -s.sum((1, 2, 3)))
+        ],
+    ),
+    (4, lambda z0, z1, w: math.cos(1.57 * w) * z0 + math.sin(1.57 * w) * z1),
+    (4, lambda z0, z1, w: ((1 - w) * z0 + w * z1) / math.hypot(w, 1 - w)),
+    (5, lambda a, b: roc_auc_score([0] * len(a) + [1] * len(b), torch.cat((a, b)))),
 ]
 
 

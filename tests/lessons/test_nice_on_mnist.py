@@ -260,6 +260,12 @@ RIGHT = [
             torch.distributions.Normal(inverse(z)[0], sigma).log_prob(y).sum(-1) + log_prior(z)
         ),
     ),
+    (1, lambda D, prior: {"logistic": 0.614, "normal": 0.5}[prior] * D),
+    (1, lambda D, prior: D * (2 - 1.39) if prior == "logistic" else torch.tensor([D / 2])),
+    (2, lambda s, k: np.argsort(s.numpy())[:k]),
+    (2, lambda s, k: sorted(range(len(s)), key=lambda i: s[i])[:k]),
+    (3, lambda x, score, hidden, a, eps: np.where(hidden, x + a * score(x) + np.sqrt(2 * a) * eps.numpy(), x)),
+    (4, lambda step, a: run(step, a, spread=lambda x: float(np.var(x.numpy())))),
 ]
 
 

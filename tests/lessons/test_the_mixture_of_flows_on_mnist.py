@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
+from sklearn.metrics import mutual_info_score
 
 from flowlab.lessons.the_mixture_of_flows_on_mnist import figures as draw
 from flowlab.lessons.the_mixture_of_flows_on_mnist import toys
@@ -169,4 +170,7 @@ RIGHT = [
     (2, lambda a, b, s: np.sqrt(1 - s) * a + np.sqrt(s) * b),
     (3, lambda t: over(t, lambda y, k: (y + k) / 2)),
     (4, lambda L, A: sorted(zip(L, A, strict=True))[0][1]),
+    (1, lambda t: round(matched(t) / t.sum(), 4)),
+    (1, lambda t: torch.tensor(matched(t)) / torch.tensor(t).sum()),
+    (3, lambda t: mutual_info_score(None, None, contingency=t) / (entropy(t.sum(0)) / 2 + entropy(t.sum(1)) / 2)),
 ]

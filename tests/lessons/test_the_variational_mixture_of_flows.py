@@ -263,6 +263,13 @@ def match_by_trying_all(q, y):
     return dead(q), best / len(y)
 
 
+def cut_in_place(p, inside, w):
+    both = torch.full((len(p), 2), -math.inf)  # float32, as torch makes it
+    both[inside, 0] = p[inside] - math.log(w)
+    both[~inside, 1] = p[~inside] - math.log(1 - w)
+    return both
+
+
 RIGHT = [
     (1, draw_one_by_one),
     (2, lambda p, w: -joint(p, w).logsumexp(-1).mean()),  # Fisher's identity
@@ -274,6 +281,13 @@ RIGHT = [
     ),
     (4, match_by_trying_all),
     (5, lambda fs: index_of(abs(math.log(integral(f))) for f in fs)),
+    (1, lambda f, w, n, g: draw_one_by_one(f, w.double(), n, g)),
+    (2, lambda p, w: -(joint(p, w).softmax(-1).detach() * p).sum(-1).mean().reshape(1)),  # log π has no gradient in p
+    (3, lambda p, inside, w: sides(inside, p - math.log(w), p - math.log(1 - w), empty=-1e30)),
+    (3, lambda p, inside, w: np.where(np.stack((inside, ~inside), -1), p[:, None] - np.log([w, 1 - w]), -np.inf)),
+    (3, cut_in_place),
+    (4, lambda q, y: (set(dead(q)), right(q, y))),
+    (4, lambda q, y: (torch.tensor(dead(q)), round(right(q, y), 4))),
 ]
 
 

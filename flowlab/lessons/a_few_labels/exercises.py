@@ -156,7 +156,7 @@ def check_majority(answer: Callable) -> None:
         right = more + tie / 2
 
         def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-9)
+            return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-5)
 
         expect(
             gave(right) or not gave(1 - wrong),
@@ -188,17 +188,17 @@ def check_joint(answer: Callable) -> None:
 
     g = torch.Generator().manual_seed(4)
     for D, K in ((2, 2), (3, 4)):
-        x = torch.randn(6, D, generator=g, dtype=torch.float64)
+        x = torch.randn(6, D, generator=g)
         z, log_det = x.sinh(), x.cosh().log().sum(-1)
-        means = torch.randn(K, D, generator=g, dtype=torch.float64)
-        log_weights = torch.randn(K, generator=g, dtype=torch.float64).log_softmax(-1)
-        log_n = MultivariateNormal(means, torch.eye(D, dtype=torch.float64)).log_prob(z.unsqueeze(1))  # (N, K)
+        means = torch.randn(K, D, generator=g)
+        log_weights = torch.randn(K, generator=g).log_softmax(-1)
+        log_n = MultivariateNormal(means, torch.eye(D)).log_prob(z.unsqueeze(1))  # (N, K)
         right = log_weights + log_n + log_det.unsqueeze(-1)
         value = numbers(answer(z.clone(), log_det.clone(), means.clone(), log_weights.clone()), None, "the log joint")
         constant = 0.5 * D * math.log(2 * math.pi)
 
         def gave(other: Tensor, value: Tensor = value) -> bool:
-            return value.shape == other.shape and torch.allclose(value, other, atol=1e-6)
+            return value.shape == other.shape and torch.allclose(value, other.double(), rtol=1e-4, atol=5e-3)
 
         expect(
             not gave(right.logsumexp(-1)),

@@ -202,9 +202,9 @@ def check_flickers(answer: Callable) -> None:
 
 
 def _networks(D: int, seed: int) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """A masked network with random weights, in float64: (N, D) to s and t."""
+    """A masked network with random weights: (N, D) to s and t."""
     generator = torch.Generator().manual_seed(seed)
-    network = MaskedMLP(D, 2, hidden=(12,), activation="tanh", generator=generator).double().requires_grad_(False)
+    network = MaskedMLP(D, 2, hidden=(12,), activation="tanh", generator=generator).requires_grad_(False)
     network.last.weight.normal_(std=0.6, generator=generator)
     network.last.bias.normal_(std=0.3, generator=generator)
     return lambda x: network(x).unbind(-2)
@@ -214,12 +214,12 @@ def check_forward(answer: Callable) -> None:
     """Against autograd's Jacobian, and against the usual slips."""
     for D, N in ((3, 4), (5, 2)):
         network = _networks(D, D)
-        x = torch.randn(N, D, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        x = torch.randn(N, D, generator=torch.Generator().manual_seed(1))
         given = answer(x.clone(), lambda x, f=network: f(x)[0], lambda x, f=network: f(x)[1])
         expect(given is not None, "Your function returned None: z and log_det are missing. Is there a return?")
         expect(isinstance(given, tuple | list) and len(given) == 2, "Expected two things, z and log_det.")
         z = numbers(given[0], (N, D), "z")
-        mu, alpha = network(x)
+        mu, alpha = (part.double() for part in network(x))
         for other, hint in (
             (mu + x * alpha.exp(), "This is z → x, how one *draws*: x = z · exp(α) + μ. Asked is the way back."),
             ((x - mu) * alpha.exp(), "You multiplied by the deviation: x − μ is *divided* by exp(α)."),
@@ -234,6 +234,7 @@ def check_forward(answer: Callable) -> None:
         )
         right = -alpha.sum(-1)
         log_det = numbers(given[1], None, "log_det")
+        log_det = log_det.flatten() if log_det.numel() == N else log_det
         expect(
             log_det.shape != (N, D),
             "log_det has a number for each coordinate. The determinant of a triangle is one number: sum.",
@@ -258,13 +259,13 @@ def check_invert(answer: Callable) -> None:
     """By going there and back, in several dimensions."""
     for D in (4, 7):
         f = _networks(D, 10 + D)
-        x = torch.randn(5, D, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+        x = torch.randn(5, D, generator=torch.Generator().manual_seed(2))
         s, t = f(x)
         z = x * s.exp() + t
         given = numbers(answer(f, z.clone()), (5, D), "x")
 
         def gave(other: Tensor, given: Tensor = given) -> bool:
-            return torch.allclose(given, other)
+            return torch.allclose(given, other.double(), rtol=1e-4, atol=1e-4)
 
         if gave(x):
             continue
@@ -299,7 +300,7 @@ def check_invert(answer: Callable) -> None:
             "The map scales, then shifts. Undo the last thing first: take t away before you divide.",
         )
         expect(
-            not torch.allclose(given[:, : D - 1], x[:, : D - 1]),
+            not torch.allclose(given[:, : D - 1], x[:, : D - 1].double(), rtol=1e-4, atol=1e-4),
             "All but the last coordinate come back. How many passes does it take?",
         )
         expect(gave(x), "x does not come back. Ask the network again after each coordinate that you have found.")

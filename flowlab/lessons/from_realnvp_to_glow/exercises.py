@@ -92,10 +92,11 @@ def check_mix(answer: Callable) -> None:
         expect(z.shape == x.shape, f"z should have the shape of x, {tuple(x.shape)}, but got {tuple(z.shape)}.")
         expect(torch.allclose(z, right), "z is not W x at each pixel. Which axis of x holds the channels?")
         log_det = numbers(log_det, None, "log_det")
+        log_det = log_det.flatten() if log_det.numel() == 5 else log_det
         one = float(torch.linalg.slogdet(W).logabsdet)
 
         def gave(value: float, came: Tensor = log_det) -> bool:
-            return bool(torch.allclose(came, torch.tensor(value, dtype=torch.float64), rtol=1e-6))
+            return bool(torch.allclose(came, torch.tensor(value, dtype=torch.float64), rtol=1e-4))
 
         expect(
             not log_det.isnan().any(),
@@ -126,16 +127,16 @@ def check_factors(answer: Callable) -> None:
     for order in ([2, 0, 1], [1, 2, 3, 0], [1, 2, 0, 4, 3]):  # none is its own inverse
         D = len(order)
         g = torch.Generator().manual_seed(D)
-        P = torch.eye(D, dtype=torch.float64)[order]
-        lower, upper = torch.randn(2, D, D, generator=g, dtype=torch.float64)
-        s = torch.tensor([-2.0, 0.5, 3.0, -0.25, -1.5], dtype=torch.float64)[:D]
+        P = torch.eye(D)[order]
+        lower, upper = torch.randn(2, D, D, generator=g)
+        s = torch.tensor([-2.0, 0.5, 3.0, -0.25, -1.5])[:D]
         W, log_det = _pair(answer(P.clone(), lower.clone(), upper.clone(), s.clone()), "W and log_det")
         W = numbers(W, (D, D), "W")
         L = lower.tril(-1) + torch.eye(D)
         R = upper.triu(1) + torch.diag(s)
 
         def is_W(other: Tensor, W: Tensor = W) -> bool:
-            return bool(torch.allclose(W, other))
+            return bool(torch.allclose(W, other.double(), rtol=1e-4, atol=1e-5))
 
         expect(not is_W(P @ lower.tril() @ R), "Your L keeps the diagonal of ``lower``. L has ones there.")
         expect(not is_W(P @ lower.tril(-1) @ R), "Your L has zeros on its diagonal, so W is singular. It needs ones.")
@@ -154,18 +155,18 @@ def check_factors(answer: Callable) -> None:
         sign = float(torch.linalg.det(P @ L @ R).sign())
         product = math.exp(right)
         expect(
-            not any(math.isclose(log_det, v, rel_tol=1e-6) for v in (product, -product)),
+            not any(math.isclose(log_det, v, rel_tol=1e-4) for v in (product, -product)),
             "That is the product: the determinant, up to its sign. Asked is the log of its size.",
         )
         expect(
-            not math.isclose(log_det, float(s.sum()), rel_tol=1e-6),
+            not math.isclose(log_det, float(s.sum()), rel_tol=1e-4),
             "You summed s. Summed are the logs of |s|, as logs turn the product into a sum.",
         )
         expect(
-            sign > 0 or not math.isclose(log_det, -right, rel_tol=1e-6),
+            sign > 0 or not math.isclose(log_det, -right, rel_tol=1e-4),
             "You gave the log the sign of the determinant. That sign says that W mirrors; volumes do not care.",
         )
-        expect(math.isclose(log_det, right, rel_tol=1e-6), "|det P| = 1 and det L = 1. What is the third factor's?")
+        expect(math.isclose(log_det, right, rel_tol=1e-4), "|det P| = 1 and det L = 1. What is the third factor's?")
 
 
 def check_batch(answer: Callable) -> None:
@@ -190,10 +191,11 @@ def check_batch(answer: Callable) -> None:
         expect(not is_z(out((variance + epsilon) ** 2)), "You divided by the variance. A deviation is its root.")
         expect(is_z(out(variance + epsilon)), "z is not γ (x − μ) / √(σ² + ε) + β, each statistic by column.")
         log_det = numbers(log_det, None, "log_det")
+        log_det = log_det.flatten() if log_det.numel() == N else log_det
         spread, logs = 0.5 * (variance + epsilon).log().sum(), gamma.abs().log().sum()
 
         def gave(value: Tensor, came: Tensor = log_det, N: int = N) -> bool:
-            return came.shape in ((), (N,)) and bool(torch.allclose(came, value.expand(came.shape), rtol=1e-6))
+            return came.shape in ((), (N,)) and bool(torch.allclose(came, value.expand(came.shape), rtol=1e-4))
 
         expect(
             not log_det.isnan().any(), "log_det is not a number: γ may be negative. Take the log of its absolute value."
@@ -225,7 +227,7 @@ def check_start(answer: Callable) -> None:
         varies = std > 0
 
         def is_scale(other: Tensor, came: Tensor = log_scale, varies: Tensor = varies) -> bool:
-            return bool(torch.allclose(came[varies], other[varies], rtol=1e-6))
+            return bool(torch.allclose(came[varies], other[varies], rtol=1e-4))
 
         expect(not is_scale(std.log()), "After this the deviation is std²: you multiply by std. Multiply by 1/std.")
         expect(not is_scale(1 / std), "That is the scale itself. Asked is its log: z = x · exp(log_scale) + shift.")
@@ -235,7 +237,8 @@ def check_start(answer: Callable) -> None:
         )
         expect(is_scale(-std.log()), "After your log_scale the deviations of the batch are not 1.")
         expect(
-            bool((log_scale[~varies] == 0).all()), "The column that does not vary should keep its scale: log_scale 0."
+            bool((log_scale[~varies].abs() < 1e-4).all()),
+            "The column that does not vary should keep its scale: log_scale 0.",
         )
         scaled = mean * log_scale.exp()
         expect(
@@ -243,7 +246,7 @@ def check_start(answer: Callable) -> None:
             "You subtract the mean of x, but after scaling the mean is mean · exp(log_scale).",
         )
         expect(not torch.allclose(shift, scaled, rtol=1e-6), "The sign of the shift is turned: the mean doubles.")
-        expect(torch.allclose(shift, -scaled, rtol=1e-6), "After your shift the means of the batch are not 0.")
+        expect(torch.allclose(shift, -scaled, rtol=1e-4), "After your shift the means of the batch are not 0.")
 
 
 def check_difference(answer: Callable) -> None:
@@ -255,7 +258,7 @@ def check_difference(answer: Callable) -> None:
         right = float(a.mean() - b.mean())
 
         def near(value: float, other: Tensor | float) -> bool:
-            return math.isclose(value, float(other), rel_tol=1e-6)
+            return math.isclose(value, float(other), rel_tol=1e-4)
 
         expect(not near(mean, a.min() - b.min()), "You compared the best seeds. Luck has no place in the table.")
         expect(not near(mean, -right), "Asked is a minus b: below 0 when a is nearer to the truth.")

@@ -12,7 +12,7 @@ from flowlab.lessons.base.exercise import Exercise, expect, numbers
 
 
 def nats_gained(images, factor):
-    """By how many nats an image the score rises, without noise, if all spikes that can narrow do, by ``factor``.
+    """By how many nats an image the log-likelihood rises, without noise, if all spikes that can narrow become narrower.
 
     images is (N, D) whole numbers. A model puts a Gaussian spike on each pixel that is the same in all N images, and
     makes its width ``factor`` times smaller. What it does in the other pixels stays as it is.
@@ -71,11 +71,11 @@ def check_gained(answer: Callable) -> None:
         v = torch.randint(1, 256, (N, D), generator=g)
         v[0] = (v[1] + 1) % 256  # every other pixel changes
         v[:, :fixed] = torch.arange(fixed) % 2 * 7  # always 0, or always 7
-        value = float(numbers(answer(v.clone(), factor), (), "the gain"))
+        value = float(numbers(answer(v.double(), factor), (), "the gain"))
         right = fixed * math.log(factor)
 
         def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-9)
+            return math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-6)
 
         expect(
             gave(right) or not gave(-right), "A narrower spike is a higher one: the area under it stays 1. Which sign?"
@@ -110,11 +110,12 @@ def check_bound(answer: Callable) -> None:
         v[0] = levels - 1
         u = torch.rand(S, N, D, generator=g, dtype=torch.float64)
         value = numbers(answer(log_p, v.clone(), u.clone(), levels), None, "the bound")
+        value = value.reshape(N) if value.numel() == N else value
         log_w, shift = log_p((v + u) / levels), D * math.log(levels)
         right = log_w.logsumexp(0) - math.log(S) - shift
 
         def gave(other: Tensor, value: Tensor = value) -> bool:
-            return value.shape == other.shape and torch.allclose(value, other, rtol=1e-7, atol=1e-9)
+            return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-4)
 
         def is_right(value: Tensor = value, right: Tensor = right) -> bool:
             return gave(right, value)
@@ -153,13 +154,13 @@ def check_bound(answer: Callable) -> None:
 
 def check_bits(answer: Callable) -> None:
     """NICE's number, MAF's number, and a uniform density."""
-    for nats, dims, log_det in ((1980.5, 784, None), (-1300.5, 784, 4619.95), (0.0, 196, None), (100.0, 196, 1000.0)):
+    for nats, dims, log_det in ((1980.5, 784, None), (-1300.5, 784, 4619.95), (0.0, 196, None), (100.0, 196, 500.0)):
         value = float(numbers(answer(nats, dims, log_det), (), "the bits"))
         on_unit = nats + (log_det or 0.0)
         right = 8 - on_unit / (dims * math.log(2))
 
         def gave(other: float, value: float = value, right: float = right) -> bool:
-            return not math.isclose(value, right, rel_tol=1e-9) and math.isclose(value, other, rel_tol=1e-9)
+            return not math.isclose(value, right, rel_tol=5e-3) and math.isclose(value, other, rel_tol=5e-3)
 
         expect(not gave(8 - on_unit / dims), "Nats are not bits: a bit is log 2 = 0.69 nats.")
         expect(not gave(8 - on_unit * math.log(2) / dims), "Upside down: a bit is less than a nat, so there are more.")
@@ -178,9 +179,9 @@ def check_bits(answer: Callable) -> None:
         )
         expect(
             log_det is None or not gave(8 - (nats - log_det) / (dims * math.log(2))),
-            "log p(x) = log p(z) + log_det, of the map x → z. You took it away.",
+            "log p(x) = log p(h) + log_det, of the map x → h from [0, 1] to the logits. You subtracted it.",
         )
-        expect(math.isclose(value, right, rel_tol=1e-9), "First to nats on [0, 1], then to bits, then by dimensions.")
+        expect(math.isclose(value, right, rel_tol=5e-3), "First to nats on [0, 1], then to bits, then by dimensions.")
 
 
 def check_code(answer: Callable) -> None:
@@ -197,7 +198,9 @@ def check_code(answer: Callable) -> None:
         turned = float(-torch.where(q > 0, q * p.log2(), 0.0).sum())
 
         def gave(other: float, value: float = value, right: float = right) -> bool:
-            return not math.isclose(value, right, abs_tol=1e-7) and math.isclose(value, other, abs_tol=1e-7)
+            return not math.isclose(value, right, rel_tol=5e-3) and math.isclose(
+                value, other, rel_tol=5e-3, abs_tol=1e-3
+            )
 
         expect(
             not math.isnan(value), "Not a number: 0 · log 0. A symbol that never comes costs nothing: count it as 0."
@@ -207,7 +210,7 @@ def check_code(answer: Callable) -> None:
         expect(not gave(right - entropy), "That is KL(p‖q), what the wrong code wastes. The useful bits come on top.")
         expect(not gave(turned), "You averaged over q. The symbols that come are drawn from p.")
         expect(not gave(-right), "A length cannot be negative: log₂ of a probability is.")
-        expect(math.isclose(value, right, abs_tol=1e-7), "A symbol costs −log₂ q bits, and comes with probability p.")
+        expect(math.isclose(value, right, rel_tol=5e-3), "A symbol costs −log₂ q bits, and comes with probability p.")
 
 
 def check_off(answer: Callable) -> None:
@@ -237,7 +240,10 @@ def check_off(answer: Callable) -> None:
                 "That is Σ P(v) for one pixel. Take its log, and D pixels.",
             )
             expect(not gave(right / D) or right == 0, "That is for one pixel. The images have D of them.")
-            expect(not gave(-right) or right == 0, "The sign is turned: a sum below 1 is a score that is too low.")
+            expect(
+                not gave(-right) or right == 0,
+                "The sign is turned: if the sum is below 1, the log-likelihood comes out too low.",
+            )
             expect(not gave(right / math.log(2)) or right == 0, "That is in bits. Asked are nats.")
             expect(
                 _close(value, right),

@@ -8,7 +8,7 @@ from flowlab.lessons.images_and_bits_per_dimension.toys import LAMBDAS
 
 
 class Spikes(Explorer):
-    """Sharpen the spikes on whole numbers, and the test score has no ceiling; add noise, and it has one."""
+    """Sharpen the spikes on whole numbers, and the test log-likelihood has no limit; add noise, and it has one."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -17,8 +17,8 @@ class Spikes(Explorer):
                 "log_width": slider("log₁₀ width of the spikes", -0.6, *LOG_WIDTH),
                 "noise": slider("width of the noise", 0.0, 0.0, 1.0, step=0.1),
             },
-            caption="Sharpen: the score on the right climbs, the samples in the middle stay put. Then add noise of "
-            "width 1, a whole bin, and sharpen again.",
+            caption="Sharpen: the log-likelihood on the right rises, the samples in the middle do not change. Then add "
+            "noise of width 1, a whole bin, and sharpen again.",
         )
 
 

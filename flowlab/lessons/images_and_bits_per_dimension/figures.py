@@ -28,18 +28,18 @@ from flowlab.plotting.style import COLORS, DENSITY, tidy
 
 LOG_WIDTH = (-4.0, 0.3)  # log₁₀ σ
 HIGHEST = 1.3  # of the axis of densities
-SCORES = (-4.0, 8.0)  # nats; the axis of the test score
+SCORES = (-4.0, 8.0)  # nats; the axis of the test log-likelihood
 
 
 @functools.lru_cache
 def _curve(noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """log₁₀ σ and the score, cut off at the ends of its axis."""
+    """log₁₀ σ and the log-likelihood, cut off at the ends of its axis."""
     grid = np.linspace(*LOG_WIDTH, 61)
     return grid, np.clip(score(10**grid, noise), *SCORES)
 
 
 class SharpenSpikes(Picture):
-    """Left, a density with a spike on each whole number; middle, its samples by bin; right, its test score."""
+    """Left, a density with a spike on each whole number; middle, samples by bin; right, its test log-likelihood."""
 
     def __init__(self) -> None:
         super().__init__(11.4, 3.8)
@@ -53,13 +53,13 @@ class SharpenSpikes(Picture):
         tidy(self.middle, "samples of the model, by bin", "level v", "share").set(ylim=(0, 0.4), xticks=levels)
         self.bars = self.middle.bar(levels, np.zeros(8), color=COLORS["model"], alpha=0.6, label="samples")
         self.middle.stairs(P, np.arange(9) - 0.5, color=COLORS["truth"], ls="--", lw=1.2, label="the truth")
-        tidy(self.right, "score on test numbers", "log₁₀ width of the spikes (sharper →)", "nats a number")
+        tidy(self.right, "log-likelihood of test numbers", "log₁₀ width of the spikes (sharper →)", "nats a number")
         self.right.set(xlim=LOG_WIDTH[::-1], ylim=SCORES)
         for noise in np.linspace(0, 1, 11):  # now, and not while someone drags
             _curve(round(float(noise), 1))
-        self.right.plot(*_curve(0.0), ":", color=COLORS["muted"], lw=2, label="no noise")
+        self.right.plot(*_curve(0.0), ":", color="black", lw=1.5, zorder=4, label="no noise")
         self.curve = self.right.plot([], [], color=COLORS["validation"], lw=2.5, label="your noise")[0]
-        self.truth = self.right.plot([], [], "--", color=COLORS["truth"], lw=1.2, label="the truth's score")[0]
+        self.truth = self.right.plot([], [], "--", color=COLORS["truth"], lw=1.2, label="exact density (with noise)")[0]
         self.here = self.right.plot([], [], "o", color=COLORS["validation"], mec="black", ms=9)[0]
         self.line = self.left.plot([], [], color=COLORS["model"], lw=1.8, label="p(x), yours")[0]
         g = np.random.default_rng(2)
@@ -88,17 +88,17 @@ class SharpenSpikes(Picture):
         shown = math.isfinite(best)
         self.truth.set_data(LOG_WIDTH, [best if shown else SCORES[1] + 9] * 2)
         return {
-            "test score, nats": mine,
-            "the truth's score": best if shown else "∞",
+            "test log-likelihood, nats": mine,
+            "of the exact density": best if shown else "∞",
             "tallest spike": tallest,
             "largest error of a sampled share": float(np.abs(heights - P).max()),
         }
 
     def describe(self, numbers: dict[str, float | str]) -> str:
-        best = numbers["the truth's score"]
+        best = numbers["of the exact density"]
         return (
-            f"Eight spikes, the tallest {numbers['tallest spike']:.3g} high. The test score is "
-            f"{numbers['test score, nats']:.2f} nats, the truth's is "
+            f"Eight spikes, the tallest {numbers['tallest spike']:.3g} high. The test log-likelihood is "
+            f"{numbers['test log-likelihood, nats']:.2f} nats, that of the exact density is "
             f"{'infinite, as there is no noise' if best == '∞' else format(best, '.2f')}. The sampled shares are at "
             f"most {numbers['largest error of a sampled share']:.3f} from the truth."
         )

@@ -111,18 +111,22 @@ def check_factor(answer: Callable) -> None:
 
         result = answer(x.clone(), conditioner)
         expect(
-            isinstance(result, tuple) and len(result) == 2,
+            isinstance(result, tuple | list) and len(result) == 2,
             "Return two things: z and log_det. Each map of the course brings its log-determinant along.",
         )
         z, log_det = numbers(result[0], None, "z"), numbers(result[1], None, "log_det")
-        expect(z.shape == x.shape, f"All scales stay in one latent: expected z of {tuple(x.shape)}, not {z.shape}.")
+        log_det = log_det.flatten() if log_det.numel() == N else log_det
+        expect(
+            z.shape == x.shape,
+            f"All scales stay in one latent: expected z of {tuple(x.shape)}, but got {tuple(z.shape)}.",
+        )
         x_a, x_b = x.chunk(2, dim=1)
         s, mu = conditioner(x_a)
         right_b, right = (x_b - mu) * torch.exp(-s), -s.sum((1, 2, 3))
         (s_b, mu_b) = conditioner(x_b)
 
         def same(value: Tensor, other: Tensor) -> bool:
-            return value.shape == other.shape and torch.allclose(value, other, rtol=1e-8, atol=1e-10)
+            return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-5)
 
         def gave(a: Tensor, b: Tensor, z: Tensor = z, same: Callable = same) -> bool:
             return same(z, torch.cat((a, b), 1))
@@ -173,7 +177,7 @@ def check_resample(answer: Callable) -> None:
         first = torch.arange(len(level)) < n
 
         def gave(a: Tensor, b: Tensor, mask: Tensor, value: Tensor = value) -> bool:
-            return torch.allclose(value, torch.where(mask, a, b), rtol=1e-9, atol=1e-12)
+            return torch.allclose(value, torch.where(mask, a, b), rtol=1e-4, atol=1e-5)
 
         expect(
             not gave(z, e, new),
@@ -208,7 +212,7 @@ def check_path(answer: Callable) -> None:
     half = value[0.5]
 
     def same(a: Tensor, b: Tensor) -> bool:
-        return torch.allclose(a, b, atol=1e-6)
+        return torch.allclose(a, b, atol=5e-3)
 
     expect(
         not (same(value[0.0], z1) and same(value[1.0], z0)), "You start at z1. At w = 0 the path should still be at z0."

@@ -107,10 +107,10 @@ def strangers(v: Tensor) -> dict[str, Tensor]:
 # Published bits per dimension on MNIST's test set, 28 × 28, each with its protocol. The first four as Residual Flow,
 # arXiv:1906.02735, lists them; the others from the UvA deep learning tutorials.
 PUBLISHED = {
-    "RealNVP, multi-scale": (1.06, "uniform noise"),
-    "Glow": (1.05, "uniform noise"),
-    "FFJORD": (0.99, "uniform noise; chosen on test"),
-    "Residual Flow": (0.97, "uniform noise; chosen on test"),
+    "RealNVP, multi-scale": (1.06, "uniform noise; as the Residual Flows paper lists it"),
+    "Glow": (1.05, "uniform noise; as the Residual Flows paper lists it"),
+    "FFJORD": (0.99, "uniform noise; chosen on test; its own paper"),
+    "Residual Flow": (0.97, "uniform noise; chosen on test; its own paper"),
     "UvA notebook 11, simple": (1.078, "0.56 M weights; importance-sampled; chosen on validation"),
     "UvA notebook 11, learned noise": (1.043, "the same, with variational dequantization"),
     "UvA notebook 11, multi-scale": (1.020, "the same, 1.7 M weights"),

@@ -70,7 +70,7 @@ def check_excess(answer: Callable) -> None:
         other = D * per_dim["normal" if prior == "logistic" else "logistic"]
 
         def gave(number: float, value: float = value, right: float = right) -> bool:
-            return not math.isclose(value, right, rel_tol=1e-6) and math.isclose(value, number, rel_tol=1e-6)
+            return not math.isclose(value, right, rel_tol=0.01) and math.isclose(value, number, rel_tol=0.01)
 
         expect(not gave(-right), "The most likely image is the more likely one: mode minus mean, not mean minus mode.")
         expect(not gave(per_dim[prior]), "That is for one dimension. An image has D of them, and their nats add up.")
@@ -84,7 +84,7 @@ def check_excess(answer: Callable) -> None:
             not gave(other),
             "That is for the other prior: a logistic loses 2 − 2 log 2 nats a dimension, a normal ½, the mean of ½ z².",
         )
-        expect(math.isclose(value, right, rel_tol=1e-6), "D · (log density at 0 − mean of the log density).")
+        expect(math.isclose(value, right, rel_tol=0.01), "D · (log density at 0 − mean of the log density).")
 
 
 def check_widest(answer: Callable) -> None:
@@ -93,6 +93,7 @@ def check_widest(answer: Callable) -> None:
     for D, k in ((12, 4), (30, 7), (6, 1)):
         log_scale = torch.randn(D, generator=g) * 2 + 0.5
         value = numbers(answer(log_scale.clone(), k), None, "the directions")
+        value = value.flatten() if value.numel() == k else value
         order = log_scale.argsort()
         right = order[:k]
 
@@ -137,7 +138,7 @@ def check_step(answer: Callable) -> None:
 
         def gave(drift: float, noise: float, where: Tensor = hidden, value: Tensor = value, x: Tensor = x) -> bool:
             moved = x + drift * score(x) + noise * eps  # noqa: B023
-            return torch.allclose(value, torch.where(where, moved, x), rtol=1e-6, atol=1e-9)
+            return torch.allclose(value, torch.where(where, moved, x), rtol=1e-4, atol=1e-5)
 
         right = gave(a, math.sqrt(2 * a))
         everywhere = torch.ones(D, dtype=torch.bool)
@@ -161,7 +162,7 @@ def check_step(answer: Callable) -> None:
             "You moved the seen pixels and kept the hidden ones. True is hidden.",
         )
         expect(
-            right or torch.equal(value[:, ~hidden], x[:, ~hidden]),
+            right or torch.allclose(value[:, ~hidden], x[:, ~hidden]),
             "The seen pixels changed, if only by noise. They are given.",
         )
         expect(right, "x + a · score(x) + √(2a) · eps where hidden, else x.")
@@ -222,7 +223,7 @@ def check_posterior(answer: Callable) -> None:
 
         def gave(other: Tensor, value: Tensor = value) -> bool:
             off = value - other
-            return torch.allclose(off, off[:1].expand_as(off), rtol=1e-6, atol=1e-7)  # up to a constant
+            return torch.allclose(off, off[:1].expand_as(off), rtol=1e-4, atol=1e-4)  # up to a constant
 
         right = gave(prior + fit)
         expect(

@@ -28,7 +28,7 @@ ROWS = {  # what is filled in together: title of its tile, rule, color and dashe
     "Langevin 1": ("langevin", COLORS["latent"], "-"),
     "Langevin 2": ("langevin", COLORS["latent"], "--"),
     "Langevin 3": ("langevin", COLORS["latent"], ":"),
-    "the paper's rule": ("nice", COLORS["validation"], "-"),
+    "the paper's noise": ("nice", COLORS["validation"], "-"),
 }
 COOLING = ("scale z by τ", "draw from p^(1/τ²)")
 
@@ -224,7 +224,7 @@ class FillIn(Picture):
             "log p of the original": own,
             "MAP": here["MAP"],
             "Langevin, mean of three": float(np.mean([value for name, value in here.items() if "Langevin" in name])),
-            "the paper's rule": here["the paper's rule"],
+            "the paper's noise": here["the paper's noise"],
             "state": state,
         }
 
@@ -240,7 +240,7 @@ class FillIn(Picture):
         count, own, climbed, drawn, paper, state = numbers.values()
         return (
             f"A digit with {count} of 784 pixels hidden and filled in, {state}. Its log p is {own:.0f} nats; of MAP "
-            f"{climbed:.0f}, of Langevin {drawn:.0f}, of the paper's rule {paper:.0f}."
+            f"{climbed:.0f}, of Langevin {drawn:.0f}, of the paper's noise {paper:.0f}."
         )
 
 

@@ -74,7 +74,7 @@ def check_accuracy(answer: Callable) -> None:
         N, diagonal = counts.sum(), np.trace(counts)
 
         def gave(right: float, value: float = value, N: int = N) -> bool:
-            return abs(value - right / N) < 1e-9
+            return abs(value - right / N) < 1e-4
 
         if gave(best):
             continue
@@ -169,7 +169,7 @@ def check_nmi(answer: Callable) -> None:
         shared = H_y + H_k - H
 
         def gave(right: float, value: float = value) -> bool:
-            return abs(value - right) < 1e-9
+            return abs(value - right) < 1e-4
 
         expect(
             not gave(shared) and not gave(shared / np.log(2)),
@@ -194,19 +194,19 @@ def check_report(answer: Callable) -> None:
         L, A = np.array(losses), np.array(accuracies)
         value = numbers(answer(L.copy(), A.copy()), (), "the accuracy").item()
         expect(
-            abs(value - A.max()) > 1e-9,
+            abs(value - A.max()) > 1e-4,
             "You chose with the labels. A recipe without labels cannot know which start is the most accurate.",
         )
         expect(
-            abs(value - A[L.argmax()]) > 1e-9,
+            abs(value - A[L.argmax()]) > 1e-4,
             "That start has the largest loss. It was to be made small.",
         )
         expect(
-            abs(value - A.mean()) > 1e-9 and abs(value - np.median(A)) > 1e-9,
+            abs(value - A.mean()) > 1e-4 and abs(value - np.median(A)) > 1e-4,
             "Starts that were thrown away are not part of what the recipe gives. Which one does it keep?",
         )
         expect(value != L.argmin(), "That is the number of the start. Which accuracy did it have?")
-        expect(abs(value - A[L.argmin()]) < 1e-9, "Not yet. Which start would you keep if you had no labels?")
+        expect(abs(value - A[L.argmin()]) < 1e-4, "Not yet. Which start would you keep if you had no labels?")
 
 
 EXERCISES = [

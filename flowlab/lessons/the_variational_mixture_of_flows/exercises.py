@@ -14,9 +14,10 @@ from flowlab.metrics import accuracy
 
 
 def draw_points(flows, weights, n, generator):
-    """n points of a mixture and the component of each: x (n, D) and k (n,), by the weights (K,).
+    """n independent points of a mixture, in random order, and the component of each: x (n, D) and k (n,).
 
-    flows is a list of K functions; flows[j](m, generator) draws m points (m, D) of component j.
+    weights (K,) are the probabilities of the components. flows is a list of K functions; flows[j](m, generator) draws
+    m points (m, D) of component j.
     """
     k = torch.multinomial(weights, n, replacement=True, generator=generator)
     each = torch.stack([flow(n, generator) for flow in flows])  # (K, n, D)
@@ -26,7 +27,8 @@ def draw_points(flows, weights, n, generator):
 def em_loss(log_p, weights):
     """One step's loss of generalized EM with exact responsibilities: log p(x | k) (N, K), weights (K,), to one number.
 
-    Its gradient in log_p must be the one that EM follows, with the E-step's responsibilities held fixed.
+    A mean over the N points. Its gradient in log_p must be the one that EM follows, with the E-step's responsibilities
+    held fixed.
     """
     log_joint = weights.log() + log_p
     r = log_joint.softmax(-1).detach()
@@ -155,17 +157,18 @@ def check_em(answer: Callable) -> None:
 def check_cut(answer: Callable) -> None:
     """p comes back, and Bayes' rule names the side."""
     g = Generator().manual_seed(9)
-    log_p = torch.randn(8, generator=g, dtype=torch.float64) - 2
+    log_p = torch.randn(8, generator=g) - 2
     inside = torch.tensor([True, False, False, True, True, False, True, False])
     w = 0.3
     value = numbers(answer(log_p.clone(), inside.clone(), w), (8, 2), "the log-densities")
+    value, log_p = torch.where(value < -600, -math.inf, value), log_p.double()  # e⁻⁶⁰⁰ is as good as 0
     nothing = torch.full_like(log_p, -math.inf)
 
     def sides(first: Tensor, second: Tensor, empty: Tensor) -> Tensor:
         return torch.stack((torch.where(inside, first, empty), torch.where(inside, empty, second)), -1)
 
     def gave(other: Tensor) -> bool:
-        return torch.allclose(value, other, atol=1e-6)
+        return torch.allclose(value, other, atol=1e-4)
 
     a, b = log_p - math.log(w), log_p - math.log(1 - w)
     right = sides(a, b, nothing)
@@ -203,14 +206,15 @@ def check_diagnose(answer: Callable) -> None:
         y, k = y[order], k[order]
         q = 0.6 * nn.functional.one_hot(k, 4).double() + 0.1
         dead, value = _pair(answer(q.clone(), y.clone()), "dead, accuracy")
-        expect(isinstance(dead, list | tuple) or hasattr(dead, "tolist"), "dead is a list of components, such as [2].")
-        dead = dead.tolist() if hasattr(dead, "tolist") else list(dead)
+        many = isinstance(dead, list | tuple | set) or hasattr(dead, "tolist")
+        expect(many, "dead is a list of components, such as [2].")
+        dead = dead.tolist() if hasattr(dead, "tolist") else [int(j) for j in dead]
         value = float(numbers(value, (), "the accuracy"))
         N, right = len(y), accuracy(y, k)
         shares = table.sum(0) / N
 
         def gave(other: float, value: float = value, right: float = right) -> bool:
-            return math.isclose(value, other, abs_tol=1e-6) and not math.isclose(value, right, abs_tol=1e-6)
+            return math.isclose(value, other, abs_tol=1e-4) and not math.isclose(value, right, abs_tol=1e-4)
 
         expect(
             not gave(float(q.max(-1).values.mean())),
@@ -234,7 +238,7 @@ def check_diagnose(answer: Callable) -> None:
         )
         expect(not gave(1 - right), "This is the share of errors.")
         expect(
-            math.isclose(value, right, abs_tol=1e-6),
+            math.isclose(value, right, abs_tol=1e-4),
             "The accuracy is not right yet: make the table of classes × components, and match its columns to its rows.",
         )
         truly = [j for j in range(4) if shares[j] < 0.01]
