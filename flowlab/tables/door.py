@@ -59,7 +59,9 @@ def as_table(x: Any, what: str = "x") -> Table:
         arrays = [_numbers(column, f"{what}, column {name!r}") for name, column in columns]
         lengths = {name: array.shape for (name, _), array in zip(columns, arrays, strict=True)}
         if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
-            raise ValueError(f"Expected columns of one length as {what}, but got the shapes {lengths}.")
+            raise ValueError(
+                f"Expected columns of one length as {what}, but got the shapes {lengths}: fill or cut them."
+            )
         dtype = np.result_type(*arrays) if arrays else np.float64
         table = np.stack([a.astype(dtype) for a in arrays], -1) if arrays else np.empty((0, 0))
         return Table(_from_numpy(table), None if _is_count(columns) else tuple(_name(name) for name, _ in columns))
@@ -148,7 +150,10 @@ def _columns(x: Any, what: str) -> list[tuple[Any, Any]] | None:
         names = list(x[0])
         for n, row in enumerate(x):
             if set(row) != set(names):
-                raise ValueError(f"Expected rows with the keys {names} as {what}, but row {n} has {list(row)}.")
+                raise ValueError(
+                    f"Expected rows with the keys {names} as {what}, but row {n} has {list(row)}: give all rows "
+                    f"the same keys."
+                )
         return [(name, [row[name] for row in x]) for name in names]
     return None
 
@@ -204,7 +209,10 @@ def _objects(array: np.ndarray, what: str) -> np.ndarray:
         if not (_is_missing(value) or (isinstance(value, (Number, np.bool_)) and not isinstance(value, complex))):
             if type(value).__name__ in ("Timestamp", "datetime", "date", "time", "Timedelta", "timedelta", "Period"):
                 return np.empty(0, "M8[s]")
-            raise ValueError(f"Expected numbers as {what}, but got {_kind(value)}: {value!r:.60}.")
+            raise ValueError(
+                f"Expected numbers as {what}, but got {_kind(value)}, {value!r:.60}: make it numbers, one in a "
+                f"column, or drop it."
+            )
     return np.array([np.nan if _is_missing(v) else float(v) for v in array.ravel()]).reshape(array.shape)
 
 

@@ -163,8 +163,8 @@ REFUSED = [
     ),
     Refused("rows of unequal length", lambda: [[1, 2], [3]], "fill or cut them", "row 0 has 2 numbers and row 1 has 1"),
     Refused("tensors of unequal length", lambda: [torch.ones(2), torch.ones(3)], "fill or cut them", "row 1 has 3"),
-    Refused("columns of unequal length", lambda: {"a": [1, 2], "b": [3]}, "columns of one length", "'b': (1,)"),
-    Refused("records with other keys", lambda: [{"a": 1}, {"b": 1}], "rows with the keys ['a']", "row 1 has ['b']"),
+    Refused("columns of unequal length", lambda: {"a": [1, 2], "b": [3]}, "fill or cut them", "'b': (1,)"),
+    Refused("records with other keys", lambda: [{"a": 1}, {"b": 1}], "give all rows the same keys", "row 1 has ['b']"),
     Refused(
         "column of text",
         lambda: frame(a=[1.0, 2.0], kind=["red", "blue"]),
@@ -191,7 +191,12 @@ REFUSED = [
         "column 't', but got dates or times",
     ),
     Refused("Python's dates", lambda: [[datetime.date(2020, 2, 2)]], "make them numbers", "dates or times"),
-    Refused("column of lists", lambda: frame(a=[[1, 2], [3, 4]]), "expected numbers", "column 'a', but got a list"),
+    Refused(
+        "column of lists",
+        lambda: frame(a=[[1, 2], [3, 4]]),
+        "make it numbers, one in a column, or drop it",
+        "got a list",
+    ),
     Refused("complex numbers", lambda: ARRAY * 1j, "give real and imaginary part as two columns", "complex128"),
     Refused("complex tensor", lambda: torch.tensor(NUMBERS) * 1j, "use torch.view_as_real(x).flatten(-2)"),
 ]
@@ -302,6 +307,6 @@ if __name__ == "__main__":
     parser.add_argument("--write", action="store_true", help="put the tables into README.md")
     warnings.simplefilter("ignore")
     if parser.parse_args().write:
-        README.write_text(written(README.read_text()))
+        README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print("\n\n".join(make() for make in TABLES.values()))
