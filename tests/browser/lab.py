@@ -51,7 +51,7 @@ def jupyterlab(root: Path) -> Iterator[str]:
         "JUPYTERLAB_WORKSPACES_DIR": str(root / ".lab" / "workspaces"),
         "JUPYTER_RUNTIME_DIR": str(root / ".lab" / "runtime"),
         "JUPYTER_CONFIG_DIR": str(root / ".lab" / "config"),
-        "JUPYTER_CONFIG_PATH": str(Path(flowlab.__file__).parent / "jupyter"),  # as `flowlab lab` sets it
+        "JUPYTER_CONFIG_PATH": str(Path(flowlab.__file__).parent / "commands" / "jupyter"),  # as `flowlab lab` sets it
         "OMP_NUM_THREADS": "1",
     }
     options = ["--no-browser", f"--port={port}", "--ServerApp.port_retries=0", "--ServerApp.ip=127.0.0.1"]
@@ -137,14 +137,16 @@ def open_and_run(page, address: str, path: str, timeout: float = 120) -> None:
 
 
 def picture(explorer) -> tuple[np.ndarray, list]:
-    """The picture an explorer shows now, as pixels, and where its axes are."""
-    url, regions = explorer.locator("canvas.flowlab-picture").evaluate("c => [c.toDataURL(), c.dataset.regions]")
-    return pixels_of(url.partition(",")[2]), json.loads(regions)
+    """The picture an explorer shows now, as pixels of the size that the kernel draws, and where its axes are."""
+    canvas = explorer.locator("canvas.flowlab-picture")
+    url, size, regions = canvas.evaluate("c => [c.toDataURL(), c.dataset.size, c.dataset.regions]")
+    return pixels_of(url.partition(",")[2], json.loads(size)), json.loads(regions)
 
 
-def pixels_of(png: str) -> np.ndarray:
-    """The pixels, (height, width, 3), of a PNG in base 64."""
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"))
+def pixels_of(png: str, size: list[int] | None = None) -> np.ndarray:
+    """The pixels, (height, width, 3), of a PNG in base 64, brought to a size."""
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    return np.asarray(image if size is None else image.resize(size, Image.Resampling.BOX))
 
 
 def inside_axes(pixels: np.ndarray, regions: list) -> list[np.ndarray]:
@@ -179,7 +181,7 @@ def strayed(page, explorer, variable: str) -> float:
     in blocks of nine, since edges are smoothed in two ways.
     """
     still = kernel_png(page, f"{variable}._repr_mimebundle_()[0]['image/png']")
-    background = kernel_png(page, f"{variable}.view.background")
+    background = kernel_png(page, f"{variable}.picture.png(moving=False)")
     canvas, _ = picture(explorer)
     return float(np.abs(blocks(canvas) - blocks(still)).sum() / np.abs(blocks(still) - blocks(background)).sum())
 

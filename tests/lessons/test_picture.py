@@ -112,17 +112,25 @@ def test_a_small_image_travels_as_its_pixels_and_a_large_one_as_a_png(columns, s
 
 def test_the_background_holds_what_stands_still_and_is_made_anew_only_when_told():
     sheet = Sheet()
-    sheet.axes.plot([0, 200], [50, 50], color="black", lw=4)
-    sheet.moves(*sheet.axes.plot([100, 100], [0, 100], color="red", lw=4))
+    sheet.axes.plot([0, 200], [50, 50], color="#000000", lw=4)
+    sheet.moves(*sheet.axes.plot([100, 100], [0, 100], color="#ff0000", lw=4))
     background = sheet.background()
     assert sheet.background() is background
-    pixels = np.asarray(Image.open(io.BytesIO(background)))
-    assert pixels[50, 40].max() < 50 and pixels[10, 100].min() > 250, "the moving line is not in it"
+    assert [step["edge"] for step in background["steps"] if "edge" in step] == ["#000000ff"], "the moving one is not in"
     sheet.png()
-    sheet.axes.lines[0].set_color("blue")
+    sheet.axes.lines[0].set_color("#0000ff")
     assert sheet.background() is background
     sheet.redraw_all()
-    assert np.asarray(Image.open(io.BytesIO(sheet.background())))[50, 40, 2] > 200
+    assert [step["edge"] for step in sheet.background()["steps"] if "edge" in step] == ["#0000ffff"]
+
+
+def test_the_still_picture_can_leave_out_what_moves():
+    sheet = Sheet()
+    sheet.axes.plot([0, 200], [50, 50], color="black", lw=4)
+    sheet.moves(*sheet.axes.plot([100, 100], [0, 100], color="red", lw=4))
+    still, whole = (np.asarray(Image.open(io.BytesIO(sheet.png(moving=moving)))) for moving in (False, True))
+    assert still[50, 40].max() < 50 and still[10, 100].min() > 250
+    assert whole[50, 40].max() < 50 and whole[10, 100].tolist() == [255, 0, 0]
 
 
 def test_what_a_canvas_cannot_draw_is_refused():

@@ -10,6 +10,7 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -19,6 +20,7 @@ import traitlets
 
 from flowlab.lessons.base.picture import Picture
 
+HERE = Path(__file__).parent
 SLICE = 0.08  # seconds of a long run between two looks at the buttons
 _made: dict[str, tuple[str, weakref.WeakSet[Explorer]]] = {}  # by cell: which run of it, and what that run has made
 
@@ -26,179 +28,17 @@ _made: dict[str, tuple[str, weakref.WeakSet[Explorer]]] = {}  # by cell: which r
 class PictureView(anywidget.AnyWidget):
     """A canvas with a line of numbers below, that says what it shows, and that can be pressed and dragged.
 
-    It draws ``scene``, as ``picture.Recorder`` has written it down, over ``background``. The numbers
-    are part of it and no widget of their own, since each message to a browser costs as much as many points.
+    It draws ``scene`` over ``background``, both as ``picture.Recorder`` has written them down, as large as there is
+    room for. The numbers are part of it and no widget of their own, since each message to a browser costs as much as
+    many points.
 
     ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left.
     """
 
-    _esm = """
-    // JupyterLab takes arrow keys for moving between cells before a drop-down list sees them. The window hears a key
-    // before Lab does: keep it from Lab there, and the browser still moves the list.
-    if (!window.flowlabKeys) {
-      window.flowlabKeys = true;
-      window.addEventListener("keydown", (e) => {
-        if (e.target.matches?.(".flowlab-explorer select")) e.stopPropagation();
-      }, true);
-    }
-    // What Recorder has written down, step by step.
-    function draw(context, { steps, numbers }, images) {
-      const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
-      const values = new Float32Array(bytes.slice().buffer);
-      let at = 0, image = 0;
-      const outline = (count) => {
-        const path = new Path2D();
-        for (const end = at + 3 * count; at < end; at += 3) {
-          if (values[at + 2] === 1) path.moveTo(values[at], values[at + 1]);
-          else if (values[at + 2] === 2) path.lineTo(values[at], values[at + 1]);
-          else if (values[at + 2] === 79) path.closePath();
-        }
-        return path;
-      };
-      for (const step of steps) {
-        context.save();
-        if (step.clip) { context.beginPath(); context.rect(...step.clip); context.clip(); }
-        if (step.kind === "image") {
-          context.imageSmoothingEnabled = false;
-          context.transform(...step.matrix);
-          context.drawImage(images[image++], 0, 0);
-        } else {
-          const path = outline(step.count);
-          if (step.face) context.fillStyle = step.face;
-          if (step.edge) {
-            Object.assign(context, { strokeStyle: step.edge, lineWidth: step.width, miterLimit: 10 });
-            Object.assign(context, { lineCap: step.cap, lineJoin: step.join, lineDashOffset: step.shift ?? 0 });
-            context.setLineDash(step.dash ?? []);
-          }
-          const ink = () => {
-            if (step.face || step.faces) context.fill(path);
-            if (step.edge) context.stroke(path);
-          };
-          if (step.kind === "path") ink();
-          for (let i = 0; i < (step.places ?? 0); i++, at += 2) {
-            if (step.faces) context.fillStyle = step.faces[i];
-            context.setTransform(1, 0, 0, 1, values[at], values[at + 1]);
-            ink();
-          }
-        }
-        context.restore();
-      }
-    }
-    const decode = (png) => createImageBitmap(new Blob([png], { type: "image/png" }));
-    function unpack(pixels, [width, height]) {
-      const bitmap = new OffscreenCanvas(width, height), bytes = new Uint8ClampedArray(width * height * 4);
-      bytes.set(new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength));
-      bitmap.getContext("2d").putImageData(new ImageData(bytes, width), 0, 0);
-      return bitmap;
-    }
-    function render({ model, el }) {
-      const image = document.createElement("canvas"), context = image.getContext("2d");
-      image.className = "flowlab-picture";
-      image.setAttribute("role", "img");
-      Object.assign(image.style, { maxWidth: "100%", height: "auto" });
-      image.style.touchAction = model.get("draggable") ? "none" : "auto";
-      image.style.cursor = model.get("draggable") ? "crosshair" : "default";
-      let waiting = false, last = null, count = 0;
-      let still = null, still_png = null, decoding = false, stale = false, frames = 0;
-      const paint = (scene, images) => {
-        if (image.width !== still.width || image.height !== still.height) {
-          image.width = still.width; image.height = still.height;
-        }
-        context.drawImage(still, 0, 0);
-        draw(context, scene, images);
-        image.dataset.frames = ++frames;
-        waiting = false;
-        if (last) { const event = last; last = null; send(event); }
-      };
-      // A PNG takes a moment to decode. What comes in the meantime waits, and only the newest of it is drawn.
-      const show = async () => {
-        stale = true;
-        if (decoding) return;
-        decoding = true;
-        try {
-          while (stale) {
-            stale = false;
-            const scene = model.get("scene"), png = model.get("background");
-            if (png !== still_png) { still = await decode(png); still_png = png; }
-            const sizes = scene.steps.filter((step) => step.kind === "image").map((step) => step.size);
-            let images = scene.images.map((image, i) => sizes[i] ? unpack(image, sizes[i]) : decode(image));
-            if (!sizes.every(Boolean)) images = await Promise.all(images);
-            paint(scene, images);
-            images.forEach((bitmap) => bitmap.close?.());
-          }
-        } finally {
-          decoding = false;
-        }
-      };
-      const numbers = document.createElement("div");
-      numbers.className = "flowlab-readout";
-      numbers.style.margin = "4px 2px";
-      const tell = () => { numbers.innerHTML = model.get("readout"); };
-      const describe = () => {
-        image.setAttribute("aria-label", model.get("alt"));
-        image.dataset.regions = JSON.stringify(model.get("regions"));
-      };
-      const send = (event) => {
-        // One move under way at a time: a slow kernel skips moves, it does not queue them.
-        if (waiting && event.kind === "move") { last = event; return; }
-        waiting = true;
-        setTimeout(() => { waiting = false; }, 250);
-        model.send({ ...event, count: ++count });  // each by itself: changes of a trait would be merged on the way
-      };
-      const where = (kind, e) => {
-        const box = image.getBoundingClientRect();
-        return { kind, x: (e.clientX - box.left) / box.width, y: (e.clientY - box.top) / box.height };
-      };
-      if (model.get("draggable")) {
-        image.addEventListener("pointerdown", (e) => { image.setPointerCapture(e.pointerId); send(where("down", e)); });
-        image.addEventListener("pointermove", (e) => { if (e.buttons) send(where("move", e)); });
-        image.addEventListener("pointerup", (e) => { last = null; send(where("up", e)); });
-      }
-      // A screen reader hears what the picture shows once the hand rests, and not at every step of a slider.
-      const spoken = document.createElement("div");
-      spoken.setAttribute("role", "status");
-      spoken.style.cssText = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)";
-      let resting = null;
-      const speak = () => {
-        clearTimeout(resting);
-        resting = setTimeout(() => { spoken.textContent = model.get("alt"); }, 700);
-      };
-      // ipywidgets writes a slider's name beside it and does not tie the two together: do so, also for sliders to come.
-      const name = () => {
-        for (const slider of el.closest(".flowlab-explorer")?.querySelectorAll(".widget-slider") ?? []) {
-          const label = slider.querySelector(".widget-label")?.textContent;
-          const handle = slider.querySelector(".noUi-handle"), readout = slider.querySelector(".widget-readout");
-          if (!label || !handle) continue;
-          handle.setAttribute("aria-label", label);
-          if (!readout) continue;
-          handle.setAttribute("aria-valuetext", readout.textContent);
-          readout.setAttribute("role", "textbox");
-          readout.setAttribute("aria-label", `${label}, to type`);
-        }
-      };
-      const watch = new MutationObserver(name);
-      const attached = setInterval(() => {
-        const explorer = el.closest(".flowlab-explorer");
-        if (!explorer) return;
-        clearInterval(attached);
-        watch.observe(explorer, { childList: true, subtree: true, characterData: true });
-        name();
-      }, 100);
-      model.on("change:scene", show);
-      model.on("change:readout", tell);
-      model.on("change:alt", describe);
-      model.on("change:alt", speak);
-      show(); tell(); describe();
-      el.append(image, numbers, spoken);
-      return () => {
-        clearInterval(attached); clearTimeout(resting); watch.disconnect();
-        model.off("change:scene", show); model.off("change:readout", tell);
-        model.off("change:alt", describe); model.off("change:alt", speak);
-      };
-    }
-    export default { render };
-    """
-    background = traitlets.Bytes(b"").tag(sync=True)
+    _esm = (HERE / "canvas.js").read_text(encoding="utf-8")
+    _css = (HERE / "explorer.css").read_text(encoding="utf-8")
+    size: Any = traitlets.List([1, 1]).tag(sync=True)  # width and height, in the units of the scenes
+    background = traitlets.Dict({}).tag(sync=True)
     scene = traitlets.Dict({}).tag(sync=True)
     readout = traitlets.Unicode("").tag(sync=True)  # in HTML
     alt = traitlets.Unicode("").tag(sync=True)
@@ -242,7 +82,7 @@ class Explorer(widgets.VBox):
         self.errors: list[BaseException] = []
         self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
         self._task: asyncio.Task | None = None
-        self.view = PictureView(draggable=draggable)
+        self.view = PictureView(size=list(picture.pixel_size), draggable=draggable)
         self.trouble = widgets.HTML()
         self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
         self._held = False
@@ -412,16 +252,11 @@ class Explorer(widgets.VBox):
     def _draw(self) -> None:
         self.numbers = self.picture.update(**self.values())
         scene = self.picture.scene()
-        shown = (
-            f"{html.escape(name)} <b>{value:.3f}</b>"
-            if isinstance(value, float)
-            else f"{html.escape(name)} <b>{html.escape(str(value))}</b>"
-            for name, value in self.numbers.items()
-        )
+        shown = (f"<span>{html.escape(k)} <b>{html.escape(in_words(v))}</b></span>" for k, v in self.numbers.items())
         with self.view.hold_sync():  # one message
             self.view.background = self.picture.background()
             self.view.scene = scene
-            self.view.readout = " &nbsp;·&nbsp; ".join(shown)
+            self.view.readout = "".join(shown)
             self.view.alt = self.picture.describe(self.numbers)
             if not self.view.regions:
                 self.view.regions = self.picture.regions()
@@ -471,6 +306,15 @@ def _close_what_this_cell_made_before(explorer: Explorer) -> None:
         made = weakref.WeakSet()
     made.add(explorer)
     _made[cell] = run, made
+
+
+def in_words(value: float | str) -> str:
+    """A number as it stands beside a picture: three decimals, fewer of large numbers, and no −0."""
+    if not isinstance(value, float):
+        return str(value)
+    digits = 3 if abs(value) < 100 else 2 if abs(value) < 1000 else 1
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def slider(description: str, value: float, low: float, high: float, step: float = 0.05) -> widgets.FloatSlider:

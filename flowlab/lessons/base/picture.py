@@ -31,7 +31,7 @@ class Recorder(RendererBase):
 
     def __init__(self, width: int, height: int, dpi: float) -> None:
         super().__init__()
-        self.size, self.dpi = (width, height), dpi
+        self.pixel_size, self.dpi = (width, height), dpi
         self.down = Affine2D().scale(1, -1)  # matplotlib's y points up, a canvas' down
         self.from_top = self.down + Affine2D().translate(0, height)
         self.start()
@@ -50,7 +50,7 @@ class Recorder(RendererBase):
         return points * self.dpi / 72
 
     def get_canvas_width_height(self) -> tuple[int, int]:
-        return self.size
+        return self.pixel_size
 
     def flipy(self) -> bool:
         return False
@@ -141,7 +141,7 @@ class Recorder(RendererBase):
             if dash is not None:
                 step |= {"dash": [self.points_to_pixels(d) for d in dash], "shift": self.points_to_pixels(offset)}
         if (box := gc.get_clip_rectangle()) is not None:
-            step["clip"] = [float(v) for v in (box.x0, self.size[1] - box.y1, box.width, box.height)]
+            step["clip"] = [float(v) for v in (box.x0, self.pixel_size[1] - box.y1, box.width, box.height)]
         self.steps.append(step)
 
 
@@ -151,16 +151,17 @@ class Picture:
     A subclass makes axes and artists in ``__init__``, hands those that change to ``moves``, and writes ``update``, a
     function of the controls alone: the same controls give the same picture. All that stands still is drawn once, and
     that is what makes a slider feel like a handle. What ``update`` has set is drawn in two ways: ``png()`` is a still
-    picture, made here; ``background()`` and ``scene()`` are what a canvas needs to draw the same in a browser.
+    picture, made here; ``background()`` and ``scene()`` are what a canvas needs to draw the same in a browser, sharp at
+    any size.
     """
 
     def __init__(self, width: float = 9.0, height: float = 3.8, *, dpi: int = 80) -> None:
         self.figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
         self.canvas = FigureCanvasAgg(self.figure)
-        self._recorder = Recorder(*self.canvas.get_width_height(), dpi)
+        self._recorder = Recorder(*self.pixel_size, dpi)
         self._moving: list[Artist] = []
-        self._still: Any = None
-        self._background = b""
+        self._still: Any = None  # for png
+        self._background: dict[str, Any] | None = None
 
     def update(self, *_: Any, **controls: Any) -> dict[str, float | str]:
         """Set the artists for these controls, and return the numbers to show beside the picture.
@@ -181,28 +182,40 @@ class Picture:
         for artist in artists:
             artist.set_animated(True)
         self._moving += artists
-        self._still = None
+        self.redraw_all()
 
     def redraw_all(self) -> None:
         """Call from ``update`` when something that stands still has changed too, such as the limits of the axes."""
-        self._still = None
+        self._still = self._background = None
 
-    def png(self) -> bytes:
-        """The picture as it is now."""
-        self._stand_still()
+    @property
+    def pixel_size(self) -> tuple[int, int]:
+        """Width and height in pixels of the still picture, which are the units of the scenes."""
+        return self.canvas.get_width_height()
+
+    def png(self, *, moving: bool = True) -> bytes:
+        """The picture as it is now, or only what stands still in it."""
+        self._lay_out()
+        if self._still is None:
+            self.canvas.draw()
+            self._still = self.canvas.copy_from_bbox(self.figure.bbox)
         self.canvas.restore_region(self._still)
-        for artist in self._in_order():
+        for artist in self._in_order() if moving else ():
             self.figure.draw_artist(artist)
-        return self._shot()
+        return _png(Image.frombuffer("RGBA", self.pixel_size, self.canvas.buffer_rgba()).convert("RGB"))
 
-    def background(self) -> bytes:
-        """All that stands still, as a PNG: the same bytes until that changes."""
-        self._stand_still()
+    def background(self) -> dict[str, Any]:
+        """All that stands still, written down for a canvas: the same object until that changes."""
+        self._lay_out()
+        if self._background is None:
+            self._recorder.start()
+            self.figure.draw(self._recorder)
+            self._background = self._recorder.scene()
         return self._background
 
     def scene(self) -> dict[str, Any]:
         """What moves, as it is now, written down for a canvas; see ``Recorder``."""
-        self._stand_still()
+        self._lay_out()
         self._recorder.start()
         for artist in self._in_order():
             artist.draw(self._recorder)
@@ -211,18 +224,11 @@ class Picture:
     def _in_order(self) -> list[Artist]:
         return sorted(self._moving, key=Artist.get_zorder)
 
-    def _stand_still(self) -> None:
-        """Draw all that stands still, if it has changed."""
-        if self._still is None:
+    def _lay_out(self) -> None:
+        """Settle the layout, once: a picture whose axes jump while one drags is hard to read."""
+        if self.figure.get_layout_engine() is not None:
             self.canvas.draw()
-            # The layout is settled once; a picture whose axes jump while one drags is hard to read.
             self.figure.set_layout_engine("none")
-            self._still = self.canvas.copy_from_bbox(self.figure.bbox)
-            self._background = self._shot()
-
-    def _shot(self) -> bytes:
-        size = self.canvas.get_width_height()
-        return _png(Image.frombuffer("RGBA", size, self.canvas.buffer_rgba()).convert("RGB"))
 
     def regions(self) -> list[tuple[float, float, float, float]]:
         """Where the axes are: (left, top, right, bottom) in [0, 1] from the top left of the picture."""
@@ -231,7 +237,7 @@ class Picture:
 
     def locate(self, x: float, y: float) -> tuple[Axes | None, float, float]:
         """Which axes, and where in its data, a point of the picture is; x and y in [0, 1] from the top left."""
-        width, height = self.canvas.get_width_height()
+        width, height = self.pixel_size
         pixel = (x * width, (1 - y) * height)
         for axes in self.figure.axes:
             if axes.bbox.contains(*pixel):
