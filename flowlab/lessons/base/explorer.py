@@ -78,6 +78,7 @@ class Explorer(widgets.VBox):
         draggable: bool = False,
     ) -> None:
         self.picture, self.controls = picture, controls
+        self.start_values = {name: control.value for name, control in controls.items()}
         self.numbers: dict[str, float | str] = {}
         self.errors: list[BaseException] = []
         self.stop: Callable[[], None] = lambda: None  # stops the run that is under way
@@ -96,6 +97,9 @@ class Explorer(widgets.VBox):
         rows = rows or [names[i : i + 3] for i in range(0, len(names), 3)]
         wrap = widgets.Layout(flex_flow="row wrap")
         boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
+        self.reset_button = widgets.Button(description="Reset", tooltip="Put the controls back to where they began")
+        self.reset_button.on_click(lambda _: self.guard(self.reset))
+        boxes[-1].children += (self.reset_button,)
         super().__init__([*boxes, self.view, self.caption, self.trouble])
         self.add_class("flowlab-explorer").add_class(type(self).__name__)
         self.closed = False
@@ -129,6 +133,10 @@ class Explorer(widgets.VBox):
             for name, value in values.items():
                 self.controls[name].value = value
         self.refresh()
+
+    def reset(self) -> None:
+        """Put the controls back to where they began, as far as they can still be there, and draw once."""
+        self.set(**{name: value for name, value in self.start_values.items() if _can_be(self.controls[name], value)})
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
@@ -277,6 +285,11 @@ class Explorer(widgets.VBox):
             png = self.picture.png()
         still = {"image/png": png, "text/plain": f"{type(self).__name__}: run this cell to move it."}
         return {**super()._repr_mimebundle_(**kwargs), **still}, {"image/png": {"alt": self.view.alt}}
+
+
+def _can_be(control: Any, value: Any) -> bool:
+    """Whether a control can have this value: a list may have other options by now."""
+    return not hasattr(control, "_options_values") or value in control._options_values
 
 
 def _held_by(explorer: Explorer) -> list[widgets.Widget]:

@@ -43,6 +43,7 @@ class TrainingExplorer(Explorer):
         super().__init__(picture, controls, **settings)
         self.again, self.presets, self.beside = again or start, presets, beside
         self.scrub = self.controls.get("snapshot") or self.scrubber()
+        self._seen = 0  # moments that have been drawn
         buttons = self.runner(start, self._start, 1, *beside)
         for preset in presets:
             preset.style.description_width = "initial"
@@ -66,20 +67,30 @@ class TrainingExplorer(Explorer):
         return len(self.picture.snapshots)
 
     def show_newest(self) -> None:
-        """Put the slider, which is there from now on, at the newest moment, and draw."""
+        """Put the slider, which is there from now on, at the newest moment, and draw.
+
+        Where somebody has moved it to look at an earlier moment of this training, it stays there.
+        """
         if "snapshot" not in self.controls:
             self.controls["snapshot"] = self.scrub
             self.runner_row.children = (*self.runner_row.children, self.scrub)
-        self.show_last("snapshot", self.moments())
+        newest = self.moments() - 1
+        if self.scrub.value < self.scrub.max < newest:
+            with self.hold():
+                self.scrub.max = newest
+        else:
+            self.show_last("snapshot", newest + 1)
 
     def _start(self) -> None:
+        self._seen = 0
         for widget in self.beside:
             widget.disabled = True
         self.run(self.training(), self._report, self._finished)
 
     def _report(self, steps: tuple[int, int]) -> None:
         self.progress.value, self.progress.max = steps
-        if self.moments():
+        if self.moments() != self._seen:  # to draw takes as long as some steps, and nothing else has changed
+            self._seen = self.moments()
             self.show_newest()
 
     def _finished(self) -> None:
