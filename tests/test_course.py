@@ -196,6 +196,33 @@ def test_a_copy_holds_the_course_and_a_second_one_changes_nothing(clone, tmp_pat
     assert "has all that is new already" in capsys.readouterr().out
 
 
+def notebook(source: str, output: str = "1\n", **metadata) -> dict:
+    out = {"output_type": "stream", "name": "stdout", "text": output}
+    cell = {"cell_type": "code", "source": source, "outputs": [out], "execution_count": 1, "metadata": {}}
+    return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def test_a_notebook_that_was_only_opened_counts_as_untouched(clone, tmp_path):
+    """Jupyter fills in metadata and breaks the lines otherwise; to write or to run something is the student's work."""
+    mine, names = tmp_path / "mine", ("05_opened.ipynb", "06_written.ipynb", "07_run.ipynb")
+    for name in names:
+        (clone / name).write_text(json.dumps(notebook("a = 1\nprint(a)")))
+    list(copying.copy(mine))
+    opened = notebook("a = 1\nprint(a)", language_info={"name": "python"})
+    opened["cells"][0]["source"] = ["a = 1\n", "print(a)"]
+    opened["cells"][0]["outputs"][0]["text"] = ["1\n"]
+    (mine / names[0]).write_text(json.dumps(opened))
+    (mine / names[1]).write_text(json.dumps(notebook("a = 2\nprint(a)")))
+    (mine / names[2]).write_text(json.dumps(notebook("a = 1\nprint(a)", output="2\n")))
+    assert list(copying.copy(mine)) == []
+    for name in names:
+        (clone / name).write_text(json.dumps(notebook("a = 3\nprint(a)")))
+    said = list(copying.copy(mine))
+    assert said[0] == f"{names[0]}: brought up to date" and "a = 3" in (mine / names[0]).read_text()
+    assert ["left as it is" in line for line in said] == [False, True, True]
+    assert "a = 2" in (mine / names[1]).read_text() and '"2' in (mine / names[2]).read_text()
+
+
 def test_untouched_files_are_brought_up_to_date_and_new_ones_come(clone, tmp_path):
     mine = tmp_path / "mine"
     list(copying.copy(mine))

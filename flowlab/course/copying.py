@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from flowlab.course import base
 from flowlab.files import write_whole
@@ -20,8 +21,9 @@ def copy(folder: Path) -> Iterator[str]:
 
     A file that the student has left alone is brought up to date, and one that they have deleted comes back. A file that
     they have changed stays as it is, to the byte: a new version is put beside it. So does a link that they have put in
-    its place. Where a lesson has another number now, its notebook is renamed. What was copied is remembered, as hashes,
-    in ``.flowlab_copy.json`` in the folder. Raises ValueError where the folder is the course's own.
+    its place. Jupyter writes a notebook anew that was only opened; while its cells are the same, it counts as left
+    alone. Where a lesson has another number now, its notebook is renamed. What was copied is remembered, as hashes, in
+    ``.flowlab_copy.json`` in the folder. Raises ValueError where the folder is the course's own.
     """
     base.notebooks()
     if folder.resolve().is_relative_to(order.NOTEBOOKS) or order.NOTEBOOKS.is_relative_to(folder.resolve()):
@@ -36,22 +38,23 @@ def copy(folder: Path) -> Iterator[str]:
         last = record.get(name, {})
         # Work done inside the clone itself is the student's from the first: no later version may replace it.
         copied = None if name in touched_in_clone else new
+        cells = _cells(source) if copied else None
         theirs = own.is_symlink()  # also one that leads nowhere now, as to a disk that is not there today
         if not theirs and not own.exists():
             yield f"{name}: {'was gone, and is back' if last else 'new'}"
             _bring(source, own)
-        elif own.exists() and _hash(own) == new:
+        elif own.exists() and (_hash(own) == new or (not theirs and cells and _cells(own) == cells)):
             pass
-        elif not theirs and _hash(own) == last.get("copied"):
+        elif not theirs and (_hash(own) == last.get("copied") or (last.get("cells") and _cells(own) == last["cells"])):
             yield f"{name}: brought up to date"
             _bring(source, own)
         else:
-            copied = last.get("copied")
+            copied, cells = last.get("copied"), last.get("cells")
             if last.get("offered") != new:
                 beside = _free_name(own, new)
                 yield f"{name}: yours, and left as it is; the new version is beside it, as {beside.name}"
                 _bring(source, beside)
-        record[name] = {"copied": copied, "offered": new}
+        record[name] = {"copied": copied, "offered": new, "cells": cells}
         _write(folder, record)
 
 
@@ -86,6 +89,28 @@ def _files() -> list[Path]:
 
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _cells(path: Path) -> str | None:
+    """A hash of a notebook's cells with their outputs, however Jupyter breaks the lines; None for other files."""
+    if path.suffix != ".ipynb":
+        return None
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        kept = [{key: cell.get(key) for key in ("cell_type", "source", "outputs")} for cell in cells]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return hashlib.sha256(json.dumps(_joined(kept), sort_keys=True).encode()).hexdigest()
+
+
+def _joined(value: Any) -> Any:
+    """The same with lists of lines as one text."""
+    if isinstance(value, dict):
+        return {key: _joined(v) for key, v in value.items()}
+    if isinstance(value, list):
+        lines = value and all(isinstance(v, str) for v in value)
+        return "".join(value) if lines else "" if value == [] else [_joined(v) for v in value]
+    return value
 
 
 def _record(folder: Path) -> dict[str, dict[str, str | None]]:
