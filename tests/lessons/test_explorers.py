@@ -35,7 +35,7 @@ def drawn(explorer):
     """What the canvas is told to draw, whole: equal if and only if the picture is."""
     view = explorer.view
     scenes = (view.background, view.scene)
-    return [part for s in scenes for part in (json.dumps(s["steps"]), s["numbers"], *s["images"])]
+    return tuple(part for s in scenes for part in (json.dumps(s["steps"]), s["numbers"], *s["images"]))
 
 
 @pytest.fixture(scope="module", params=list(explorers()))
