@@ -140,3 +140,16 @@ def test_what_a_canvas_cannot_draw_is_refused():
     sheet.moves(line)
     with pytest.raises(NotImplementedError, match="clip it to a rectangle"):
         sheet.scene()
+
+
+def test_a_layout_is_settled_once_and_a_change_costs_no_whole_drawing(monkeypatch):
+    picture, drawn = Picture(3.0, 2.0), []
+    axes = picture.figure.subplots()
+    picture.moves(*axes.plot([0, 1], [0, 1]))
+    draw = picture.canvas.draw
+    monkeypatch.setattr(picture.canvas, "draw", lambda: drawn.append(1) or draw())
+    for _ in range(3):
+        picture.scene()
+        picture.background()
+        picture.redraw_all()
+    assert len(drawn) == 1

@@ -160,6 +160,7 @@ class Picture:
         self.canvas = FigureCanvasAgg(self.figure)
         self._recorder = Recorder(*self.pixel_size, dpi)
         self._moving: list[Artist] = []
+        self._laid_out = False
         self._still: Any = None  # for png
         self._background: dict[str, Any] | None = None
 
@@ -226,9 +227,10 @@ class Picture:
 
     def _lay_out(self) -> None:
         """Settle the layout, once: a picture whose axes jump while one drags is hard to read."""
-        if self.figure.get_layout_engine() is not None:
+        if not self._laid_out:
             self.canvas.draw()
             self.figure.set_layout_engine("none")
+            self._laid_out = True
 
     def regions(self) -> list[tuple[float, float, float, float]]:
         """Where the axes are: (left, top, right, bottom) in [0, 1] from the top left of the picture."""
