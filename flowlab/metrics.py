@@ -87,7 +87,7 @@ def logit_log_det(images: Tensor, lambda_: float = 1e-6, *, levels: int = 256) -
 def _offset(dims: int, scale: str, log_det: float | Tensor | None, levels: int) -> float | Tensor:
     """What to add to log P(v) to get the log-likelihood on another scale, in nats."""
     if scale not in SCALES:
-        raise ValueError(f"The scale is one of {', '.join(map(repr, SCALES))}, but {scale!r} was given.")
+        raise ValueError(f"Expected a scale among {', '.join(map(repr, SCALES))}, but got {scale!r}.")
     if dims < 1 or levels < 2:
         raise ValueError(f"Expected at least 1 dimension and 2 levels, but got {dims} and {levels}.")
     if (scale == "logit") != (log_det is not None):

@@ -46,7 +46,8 @@ def widths(flow: Flow) -> Tensor:
     last = flow.bijection[-1] if isinstance(flow.bijection, Chain) else flow.bijection
     if not isinstance(last, ScaleShift):
         raise ValueError(
-            f"1/S is read from a flow that ends with a ScaleShift, but this one has {type(last).__name__}."
+            f"inpaint expected a flow that ends with a ScaleShift, to read 1/S from, but got one with "
+            f"{type(last).__name__}."
         )
     return (-last.log_scale.detach()).exp()
 

@@ -111,14 +111,16 @@ class Study(Generic[T]):
             ValueError: for a variant or a setting that does not exist.
         """
         if variant not in self.variants:
-            raise ValueError(f"The variants of {self.name} are {_listed(self.variants)}, but got {variant!r}.")
+            raise ValueError(f"{self.name} expected a variant among {_listed(self.variants)}, but got {variant!r}.")
         self._refuse(set(settings) - set(self.settings))
         return {**self.settings, **settings}
 
     def _refuse(self, unknown: Iterable[str]) -> None:
         """ValueError for settings that do not exist."""
         if unknown := sorted(unknown):
-            raise ValueError(f"What can be set of {self.name} is {_listed(self.settings)}, but got {_listed(unknown)}.")
+            raise ValueError(
+                f"{self.name} expected settings among {_listed(self.settings)}, but got {_listed(unknown)}."
+            )
 
     def trial(self, variant: str, seed: int = 0, **settings: Any) -> T:
         """The untrained model of a variant, and its data, all drawn from the seed. Errors as ``check``."""
@@ -183,7 +185,7 @@ def run(
         )
     what = {variant: study.check(variant, **settings) for variant in names}
     if resume and path is None:
-        raise ValueError("Expected a file to resume from, but none was named.")
+        raise ValueError("Expected a file to resume from, but got none.")
     known = _open(path, resume) if path is not None else []
 
     def records() -> Iterator[Record]:

@@ -285,5 +285,5 @@ def test_autoregressive_mixture_log_scale_is_bounded():
 
 
 def test_autoregressive_mixture_of_none_is_refused():
-    with pytest.raises(ValueError, match="AutoregressiveMixture needs at least one component, but was given 0"):
+    with pytest.raises(ValueError, match="AutoregressiveMixture expected at least one component, but got 0"):
         AutoregressiveMixture(2, 0)

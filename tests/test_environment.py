@@ -180,3 +180,21 @@ def test_the_oldest_and_the_newest_python_and_torch_are_tested():
     steps = " ".join(str(step.get("run")) for step in jobs["fast"]["steps"])
     assert "'lowest-direct' || 'highest'" in steps and 'pytest -m "not slow"' in steps
     assert "bash .ci/run" in [step.get("run") for step in jobs["whole"]["steps"]]
+
+
+def messages():
+    """(place, text) of each message that flowlab raises, with what is formatted into it left out."""
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                parts = [n for arg in node.exc.args for n in ast.walk(arg) if isinstance(n, ast.Constant)]
+                text = "".join(n.value for n in parts if isinstance(n.value, str))
+                yield f"{'.'.join(place(path))}:{node.lineno}", text
+
+
+def test_errors_say_what_was_expected_and_what_came():
+    """In these words, so that a reader knows where to look: expected ..., but got ..."""
+    one_sided = [(at, text) for at, text in messages() if ("xpected" in text) != ("but got" in text)]
+    assert not [each for each in one_sided if "but found" not in each[1]]
+    others = r"but (was|were) given|(was|were) given\.|but came|was asked for|needs at least|was built for"
+    assert not [(at, text) for at, text in messages() if re.search(others, text)]

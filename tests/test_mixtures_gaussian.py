@@ -429,7 +429,7 @@ nan = torch.tensor([[0.0, 1.0], [math.nan, 0.0], [math.inf, 0.0]])
         (lambda: EMGaussianMixture.fit(torch.zeros(5, 1, 1), 1), r"a table \(N, D\) .* but got \(5, 1, 1\)"),
         (lambda: EMGaussianMixture.fit(torch.zeros(0, 2), 1), r"but got \(0, 2\)"),
         (lambda: EMGaussianMixture.fit(points(), 0), "from 1 to 60 components.* but got 0"),
-        (lambda: EMGaussianMixture.fit(points(), 2, how="best"), "'kmeans\\+\\+' or 'random', but 'best'"),
+        (lambda: EMGaussianMixture.fit(points(), 2, how="best"), "'kmeans\\+\\+' or 'random', but got 'best'"),
         (lambda: EMGaussianMixture.fit(points(), 2, restarts=0), "one restart"),
         (lambda: EMGaussianMixture.fit(points(), 2, floor=-1.0), "floor and a ridge of at least 0"),
         (

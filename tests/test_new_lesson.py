@@ -58,9 +58,9 @@ def test_every_number_in_a_link_to_a_notebook_is_that_of_its_file():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     (
-        (["Planar Flows"], "A slug is small letters, digits and _"),
-        (["class"], "A slug is small letters"),
-        (["../nice"], "A slug is small letters"),
+        (["Planar Flows"], "a slug of small letters, digits and _"),
+        (["class"], "a slug of small letters"),
+        (["../nice"], "a slug of small letters"),
         (["nice"], "There is a lesson nice already"),
         (["base"], "There is a lesson base already"),
         (["planar", "--after", "spheres"], "There is no notebook spheres"),

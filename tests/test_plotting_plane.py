@@ -59,7 +59,7 @@ def test_bad_data_has_a_sentence():
     x[3, 0] = torch.nan
     with pytest.raises(ValueError, match="the first in row 3"):
         density(flowlab.realnvp(2), x)
-    with pytest.raises(ValueError, match="one or two dimensions, but these are 5"):
+    with pytest.raises(ValueError, match="one or two dimensions, but got 5"):
         density(flowlab.nice(5), torch.zeros(10, 5))
 
 

@@ -137,11 +137,11 @@ def test_an_interrupted_fit_leaves_no_record(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"variants": ["none"]}, r"The variants of normals are 'near', 'far', 'untrained', but got 'none'"),
-        ({"labels": 3}, r"What can be set of normals is 'points', but got 'labels'"),
+        ({"variants": ["none"]}, r"normals expected a variant among 'near', 'far', 'untrained', but got 'none'"),
+        ({"labels": 3}, r"normals expected settings among 'points', but got 'labels'"),
         ({"seeds": []}, "at least one seed, the first at least 0, but got 0"),
         ({"seeds": [-1, 0]}, "but got 2 from -1"),
-        ({"resume": True}, "a file to resume from, but none was named"),
+        ({"resume": True}, "a file to resume from, but got none"),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is(wrong, words, monkeypatch):

@@ -59,9 +59,9 @@ class Bijection(nn.Module):
             shape = (event_shape,) if isinstance(event_shape, (int, Integral)) else event_shape
             event_shape = tuple(int(d) for d in shape)
         if event_shape is not None and min(event_shape) < 1:
-            raise ShapeError(f"{type(self).__name__} needs at least one dimension, but was given {event_shape}.")
+            raise ShapeError(f"{type(self).__name__} expected at least one dimension, but got {event_shape}.")
         if stack is not None and stack < 1:
-            raise NotStackable(f"{type(self).__name__}: a stack holds at least one map, but stack={stack} was given.")
+            raise NotStackable(f"{type(self).__name__} expected a stack of at least one map, but got stack={stack}.")
         self.event_shape = event_shape
         self.stack = stack
 

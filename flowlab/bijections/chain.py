@@ -106,7 +106,8 @@ def _check_that_they_meet(maps: Sequence[Bijection]) -> None:
     for f in maps:
         if None not in (shape, f.event_shape) and shape != f.event_shape:
             raise ShapeError(
-                f"Chain expected maps that fit together, but {type(f).__name__} takes {f.event_shape} where the maps "
+                f"Chain expected maps that fit together, but got a {type(f).__name__} of {f.event_shape} where the "
+                f"maps "
                 f"before it give {shape}."
             )
         shape = f.latent_shape or shape

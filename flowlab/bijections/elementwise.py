@@ -57,7 +57,7 @@ class PReLU(Bijection):
     def __init__(self, features: int, slope: float = 1.0, *, stack: int | None = None) -> None:
         super().__init__(features, stack)
         if not slope > 0:
-            raise ValueError(f"PReLU is invertible only for a slope above 0, but {slope} was given.")
+            raise ValueError(f"PReLU expected a slope above 0, where it is invertible, but got {slope}.")
         self.log_slope = nn.Parameter(torch.full((*_lead(stack), features), math.log(slope)))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -195,7 +195,8 @@ def _in_shape(who: Bijection, apply: Callable, x: Tensor, context: Tensor | None
     z, log_det = apply(x, context)
     if z.shape != x.shape:
         raise ShapeError(
-            f"{type(who).__name__} expected a map that keeps the shape {tuple(x.shape)}, but it gave {tuple(z.shape)}: "
+            f"{type(who).__name__} expected a map that keeps the shape {tuple(x.shape)}, but got {tuple(z.shape)} "
+            f"from it: "
             "end it with Inverse(Squeeze()) for each Squeeze()."
         )
     return z, log_det

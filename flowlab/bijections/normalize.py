@@ -17,7 +17,7 @@ def rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
     lead = () if stack is None else (stack,)
     rows = x.reshape(*lead, -1, x.shape[-1])
     if rows.shape[-2] < 2:
-        raise ValueError(f"{who} needs at least two samples to measure a spread, but got {rows.shape[-2]}.")
+        raise ValueError(f"{who} expected at least two samples to measure a spread, but got {rows.shape[-2]}.")
     return rows
 
 

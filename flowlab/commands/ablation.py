@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     mixtures = {one.name: one for one in digit_mixtures.MIXTURES}
     if options.model not in mixtures:
-        raise ValueError(f"The mixtures are {', '.join(mixtures)}, but got {options.model!r}.")
+        raise ValueError(f"Expected a mixture among {', '.join(mixtures)}, but got {options.model!r}.")
     chosen = mixtures[options.model]
     torch.set_num_threads(1)  # so that the seconds can be compared
     settings = {"size": options.size} | ({} if options.epochs is None else {"epochs": options.epochs})

@@ -50,12 +50,12 @@ def run(options: argparse.Namespace) -> int:
             print(f"\n{one.name}\n  {one.about}\n  variants: {', '.join(one.variants)}")
         return 0
     if options.name not in known:
-        raise ValueError(f"The studies are {', '.join(known)}, but got {options.name!r}.")
+        raise ValueError(f"Expected a study among {', '.join(known)}, but got {options.name!r}.")
     chosen = known[options.name]
     torch.set_num_threads(1)  # tensors this small are faster so
     if options.noise is not None:
         if not (isinstance(chosen, PointStudy) and isinstance(chosen.truth, TwoCircles)):
-            raise ValueError(f"--noise belongs to circles, and {options.name} was asked for. Leave it out.")
+            raise ValueError(f"Expected circles with --noise, but got {options.name}. Leave --noise out.")
         chosen = replace(chosen, truth=replace(chosen.truth, noise=options.noise))
     settings = {name: value for name in ("labels", "effort") if (value := getattr(options, name)) is not None}
     seeds = range(options.first_seed, options.first_seed + options.seeds)

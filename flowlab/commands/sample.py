@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     if not 0 < options.temperature < math.inf:
         raise ValueError(f"Expected --temperature above 0 and finite, but got {options.temperature:g}.")
     if options.grid.suffix.lower() != ".png":
-        raise ValueError(f"The picture is a PNG, but {options.grid} was to be written. Name it FILE.png.")
+        raise ValueError(f"Expected the name of a PNG, but got {options.grid}. Name it FILE.png.")
     model, _ = of_digits(options.model, options.device)
     with reserved(options.grid):
         digits = draw(model, options.n, options.temperature, options.seed)

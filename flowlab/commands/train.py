@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         print(listed())
         return 0
     if options.model not in MNIST:
-        raise ValueError(f"The models are {', '.join(MNIST)}, but got {options.model!r}.")
+        raise ValueError(f"Expected a model among {', '.join(MNIST)}, but got {options.model!r}.")
     study = MNIST[options.model]
     study.size(options.size)
     with distributed.launched(chosen(options.device)) as device:

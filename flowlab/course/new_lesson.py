@@ -34,9 +34,11 @@ def new_lesson(slug: str, after: str = "") -> Iterator[str]:
     tool = root / "tests" / "notebook_format.py"
     course = notebooks()
     if not tool.exists():
-        raise ValueError(f"new-lesson needs a clone of the repository with its tests, but there is no {tool}.")
+        raise ValueError(
+            f"new-lesson expected a clone of the repository with its tests, but got none: there is no {tool}."
+        )
     if not re.fullmatch(r"[a-z][a-z0-9_]*", slug) or keyword.iskeyword(slug):
-        raise ValueError(f"A slug is small letters, digits and _, as in planar_flows, but got {slug!r}.")
+        raise ValueError(f"Expected a slug of small letters, digits and _, as in planar_flows, but got {slug!r}.")
     if slug in (*slugs(), "base", *map(order.slug, course)):
         raise ValueError(f"There is a lesson {slug} already. Choose another slug.")
     before = notebooks([after])[0] if after else course[-1]

@@ -103,7 +103,7 @@ def halve(images: Tensor) -> Tensor:
 
 def _check_split(split: str) -> None:
     if split not in SPLITS:
-        raise ValueError(f'MNIST has the splits "train" and "test", but got {split!r}.')
+        raise ValueError(f'MNIST expected the split "train" or "test", but got {split!r}.')
 
 
 def _obtain(name: str, source: str | os.PathLike[str] | None, progress: bool) -> tuple[bytes, str]:
@@ -114,7 +114,7 @@ def _obtain(name: str, source: str | os.PathLike[str] | None, progress: bool) ->
         return _first_good(paths, name)
     if source is not None:
         raise MNISTError(
-            f"Expected {name}.gz or {name} in {folder}, but neither is there; put one there, or leave out source."
+            f"Expected {name}.gz or {name} in {folder}, but got neither; put one there, or leave out source."
         )
     return _kept(name, _cache_folder(), progress)
 

@@ -105,7 +105,7 @@ class Toy(Density):
 
     def _refuse(self, context: Any) -> None:
         if context is not None:
-            raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
+            raise ValueError(f"{type(self).__name__} expected no context features, but got a context.")
 
     def _draw(self, labels: Tensor, generator: Generator | None) -> Tensor:
         """One point for each label: (n,) to (n, 2)."""

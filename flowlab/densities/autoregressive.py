@@ -45,7 +45,7 @@ class AutoregressiveMixture(DensityModule):
     ) -> None:
         super().__init__(features, stack=stack)
         if components < 1:
-            raise ValueError(f"AutoregressiveMixture needs at least one component, but was given {components}.")
+            raise ValueError(f"AutoregressiveMixture expected at least one component, but got {components}.")
         self.components, self.log_scale_bound = components, log_scale_bound
         self.network = MaskedMLP(
             features,

@@ -141,14 +141,14 @@ class DensityModule(Density, nn.Module):
                 f"{type(self).__name__} expected a context of {self.context_features} features beside x, but got none."
             )
         if not self.context_features:
-            raise ValueError(f"{type(self).__name__} was built for no context features, but got a context.")
+            raise ValueError(f"{type(self).__name__} expected no context features, but got a context.")
         if not isinstance(context, Tensor) or context.dtype != self.anchor.dtype:
             context = self._rounded_context(self._at_the_door(context, "the context", self.context_columns))
         context = self._as_column(context, (self.context_features,) if self.context_dim == 1 else ())
         axis = context.ndim - self.context_dim
         if axis < 0 or context.shape[axis] != self.context_features:
             raise ValueError(
-                f"{type(self).__name__} was built for {self.context_features} context features, but got a context of "
+                f"{type(self).__name__} expected a context of {self.context_features} features, but got a context of "
                 f"shape {tuple(context.shape)}."
             )
         return context

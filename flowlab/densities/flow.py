@@ -42,8 +42,9 @@ class Flow(DensityModule):
                 for dims in (len(base.event_shape), bijection.event_dim)
             )
             raise ShapeError(
-                f"Flow expected a bijection of {wanted}, as its base is of {wanted}, but {type(bijection).__name__} "
-                f"takes {found}: put it in AsImage((C, H, W), ...), or give the base the shape of its samples."
+                f"Flow expected a bijection of {wanted}, as its base is of {wanted}, but got "
+                f"{type(bijection).__name__} "
+                f"of {found}: put it in AsImage((C, H, W), ...), or give the base the shape of its samples."
             )
         if latent is not None and latent != base.event_shape:
             raise ShapeError(
@@ -97,7 +98,8 @@ class Flow(DensityModule):
         """
         if not temperature > 0 or (temperature != 1 and not isinstance(self.base, (StandardNormal, StandardLogistic))):
             raise ValueError(
-                f"A temperature is above 0 and scales a standard normal or logistic base, but got {temperature} for "
+                f"Flow expected a temperature above 0, of a standard normal or logistic base, but got {temperature} "
+                f"for "
                 f"{type(self.base).__name__}. Leave it at 1."
             )
         z, _, context = self._latents(n, generator, context)

@@ -55,7 +55,9 @@ class GaussianMixture(DensityModule):
             raise ValueError(f"GaussianMixture expected positive weights that sum to one, but got {weights.tolist()}.")
         L, failed = torch.linalg.cholesky_ex(covariances)
         if bool(failed.any()) or not torch.allclose(covariances, covariances.mT, rtol=1e-4):
-            raise ValueError("GaussianMixture expected symmetric, positive definite covariances, but one is not.")
+            raise ValueError(
+                "GaussianMixture expected symmetric, positive definite covariances, but got one that is not."
+            )
         self.means = nn.Parameter(means.clone(), trainable)
         self.lower = nn.Parameter(L.tril(-1), trainable)
         self.log_diagonal = nn.Parameter(L.diagonal(dim1=-2, dim2=-1).log(), trainable)

@@ -91,7 +91,9 @@ def _told(exercise: Exercise, answer: Callable) -> str:
 
 def _exercise(name: str) -> Exercise:
     if not isinstance(name, str):
-        raise TypeError(f'An exercise is named by a string, as in check("the_elbo.1", f), but got {name!r}.')
+        raise TypeError(
+            f'Expected the name of an exercise as a string, as in check("the_elbo.1", f), but got {name!r}.'
+        )
     name = order.meant(name)
     lesson = name.partition(".")[0]
     found = exercises(lesson)

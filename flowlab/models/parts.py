@@ -63,7 +63,7 @@ def check_halves(recipe: str, shape: tuple[int, int, int], scales: int, halvings
         fits = [n for n in range(1, scales) if not any(size % 2 ** (n + halvings - scales) for size in shape[1:])]
         often = "once" if halvings == 1 else f"{halvings} times"
         raise ShapeError(
-            f"{recipe} with scales={scales} halves height and width {often}, "
+            f"{recipe} with scales={scales} halves height and width {often}: expected multiples of {by}, "
             f"but got images of {shape[1]}×{shape[2]}: pad them to {H}×{W}"
             + (f", or take scales={fits[-1]}." if fits else ".")
         )
@@ -72,5 +72,5 @@ def check_halves(recipe: str, shape: tuple[int, int, int], scales: int, halvings
 def one_of(what: str, name: str, choices: Iterable[str]) -> str:
     """``name`` itself; ValueError, with what there is, where it is not among the choices."""
     if name not in choices:
-        raise ValueError(f"The {what} is one of {', '.join(map(repr, choices))}, but got {name!r}.")
+        raise ValueError(f"Expected the {what} to be one of {', '.join(map(repr, choices))}, but got {name!r}.")
     return name

@@ -173,7 +173,7 @@ def _find(recipe: Mapping[str, Any]) -> Recipe:
             f"The recipe {name!r} is defined in {module}, which is not imported. flowlab imports no module because a "
             f"file names it: import it yourself, if you trust it, and then do the same again."
         )
-    raise ValueError(f"A recipe is one of {', '.join(RECIPES)}, but got {name!r}.")
+    raise ValueError(f"Expected a recipe among {', '.join(RECIPES)}, but got {name!r}.")
 
 
 def _call(found: Recipe, recipe: Mapping[str, Any]) -> inspect.BoundArguments:

@@ -78,8 +78,7 @@ def beside(x: Tensor, context: Tensor | None, features: int, context_dim: int = 
     else:
         if context.ndim < 3 or context.shape[-3] != features:
             raise ValueError(
-                f"This network was built for a context of shape (..., {features}, H, W), but got "
-                f"{tuple(context.shape)}."
+                f"This network expected a context of shape (..., {features}, H, W), but got {tuple(context.shape)}."
             )
         if context.shape[-2:] != x.shape[-2:]:
             H, W = x.shape[-2:]

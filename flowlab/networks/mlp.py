@@ -104,7 +104,7 @@ _func_is_at_work = getattr(torch._C, "_are_functorch_transforms_active", lambda:
 def check_context(context: Tensor | None, features: int) -> None:
     given = 0 if context is None else context.shape[-1]
     if given != features:
-        raise ValueError(f"This network was built for {features or 'no'} context features, but got {given or 'none'}.")
+        raise ValueError(f"This network expected {features or 'no'} context features, but got {given or 'none'}.")
 
 
 def _by_hand(x: Tensor) -> bool:

@@ -96,7 +96,9 @@ def _samples(model: Any, context: Any, N: int, generator: Generator) -> np.ndarr
     with evaluating(model):
         if context is None:
             if getattr(model, "context_features", 0):
-                raise ValueError("pairs expected context=, one for each row of data, as this model has one.")
+                raise ValueError(
+                    "pairs expected context=, one for each row of data, but got none, and this model has one."
+                )
             z = model.sample(DRAWN, generator)
         else:
             c = as_tensor(context, "the context", names=getattr(model, "context_columns", None))

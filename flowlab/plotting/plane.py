@@ -81,7 +81,7 @@ def density(
     dimensions = rows.shape[1] if rows is not None else math.prod(getattr(model, "event_shape", (2,)))
     if dimensions not in (1, 2):
         raise ValueError(
-            f"density draws one or two dimensions, but these are {dimensions}. flowlab.plotting.pairs draws any two of "
+            f"density expected one or two dimensions, but got {dimensions}. flowlab.plotting.pairs draws any two of "
             f"the columns."
         )
     if getattr(model, "context_features", 0):

@@ -41,7 +41,7 @@ def load(name: str, step: int | None = None) -> Model:
     if step is None:
         step = max(flows)
     if step not in flows:
-        raise ValueError(f"{name} was kept at the steps {list(flows)}, but {step} was asked for.")
+        raise ValueError(f"{name} was kept at other steps: expected one of {list(flows)}, but got {step}.")
     return flows[step]
 
 
@@ -72,7 +72,7 @@ def find(name: str | Path) -> tuple[Model, dict[str, Any]]:
     except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         why = "its weights are another model's" if isinstance(error, RuntimeError) else error  # else a page of names
         raise CheckpointError(
-            f"{name} cannot be built again by its card ({why}). Nothing was loaded: expected a file that "
+            f"{name} cannot be built again by its card ({why}). Nothing was loaded: name a file that "
             f"`flowlab train` or flowlab.training.save_checkpoint wrote, with a model of flowlab.models."
         ) from None
     return kept[max(kept)], card

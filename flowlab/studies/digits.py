@@ -86,7 +86,7 @@ class ImageStudy(Study[ImageTrial]):
     def size(self, size: str) -> Size:
         """The size of that name; ValueError, with those that there are, for another."""
         if size not in self.sizes:
-            raise ValueError(f"{self.name} comes in the sizes {', '.join(self.sizes)}, but got {size!r}.")
+            raise ValueError(f"{self.name} expected a size among {', '.join(self.sizes)}, but got {size!r}.")
         return self.sizes[size]
 
     def check(self, variant: str, *, size: str = "quick", **changes: Any) -> dict[str, Any]:
@@ -181,7 +181,7 @@ def splits(data: str, digits: tuple[int, ...] = tuple(range(10))) -> Splits:
     10,000 test images. "bundled": the last 500 of the 5,000 training images to choose with, and 1,000 test images.
     """
     if data not in ("full", "bundled"):
-        raise ValueError(f'The images are "full" or "bundled", but got {data!r}.')
+        raise ValueError(f'Expected the images "full" or "bundled", but got {data!r}.')
     read = mnist.load if data == "full" else mnist.digits
     held_out = 10_000 if data == "full" else 500
     images, labels = read("train")

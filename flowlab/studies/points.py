@@ -99,7 +99,7 @@ class PointStudy(Study[PointTrial]):
         known = self.names(labels)
         if variant not in known:
             raise ValueError(
-                f"With {labels} labels the variants are {', '.join(known) or 'none'}, but got {variant!r}."
+                f"With {labels} labels expected a variant among {', '.join(known) or 'none'}, but got {variant!r}."
             )
         if not 0 <= labels <= self.size or not 0 < effort <= 1:
             raise ValueError(f"Expected 0 to {self.size} labels and an effort in (0, 1], but got {labels}, {effort}.")

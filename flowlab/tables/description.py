@@ -117,7 +117,7 @@ def spread(column: Any, *, generator: Generator | None = None) -> Tensor:
         raise ValueError(f"spread expected one column (N,), but got {tuple(v.shape)}.")
     gaps = v.unique().diff()
     if not len(gaps):
-        raise ValueError("spread expected a column of at least two values, but this one is constant: drop it.")
+        raise ValueError("spread expected a column of at least two values, but got a constant one: drop it.")
     u = torch.rand(v.shape, generator=generator, dtype=v.dtype)
     return v + (u - 0.5) * gaps.min()
 

@@ -151,7 +151,7 @@ def _columns(x: Any, what: str) -> list[tuple[Any, Any]] | None:
         for n, row in enumerate(x):
             if set(row) != set(names):
                 raise ValueError(
-                    f"Expected rows with the keys {names} as {what}, but row {n} has {list(row)}: give all rows "
+                    f"Expected rows with the keys {names} as {what}, but got {list(row)} in row {n}: give all rows "
                     f"the same keys."
                 )
         return [(name, [row[name] for row in x]) for name in names]
@@ -176,7 +176,8 @@ def _numbers(x: Any, what: str) -> np.ndarray:
         if np.ma.is_masked(array):
             first = np.argwhere(np.ma.getmaskarray(array))[0].tolist()
             raise ValueError(
-                f"Expected numbers as {what}, but {np.ma.count_masked(array)} are masked, the first at {first}: leave "
+                f"Expected numbers as {what}, but got {np.ma.count_masked(array)} masked ones, the first at {first}: "
+                f"leave "
                 f"out these rows, x[~x.mask.any(1)], or fill them, x.filled(value)."
             )
         array = array.data

@@ -95,7 +95,7 @@ def prepare(data: Any, model: nn.Module, what: str, names: Sequence[tuple[str, .
     """
     given = data if isinstance(data, tuple) else (data,)
     if not given:
-        raise ValueError(f"The {what} should be an array or a tuple of arrays, but got an empty tuple.")
+        raise ValueError(f"fit expected the {what} as an array or a tuple of arrays, but got an empty tuple.")
     known = (getattr(model, "columns", None), getattr(model, "context_columns", None))
     tables = []
     for i, part in enumerate(given):
@@ -112,7 +112,7 @@ def prepare(data: Any, model: nn.Module, what: str, names: Sequence[tuple[str, .
             x = x[:, None]  # one column: N samples of one number
         if x.ndim == 0 or len(x) == 0 or len(x) != len(ready[0] if ready else x):
             shapes = [tuple(t.values.shape) for t in tables]
-            raise ValueError(f"The {what} should be (N, ...) with one N of at least 1, but got {shapes}.")
+            raise ValueError(f"fit expected the {what} as (N, ...) with one N of at least 1, but got {shapes}.")
         ready.append(_placed(table._replace(values=x), model, what, first=i == 0))
     return Prepared(tuple(ready), tuple(table.names for table in tables))
 

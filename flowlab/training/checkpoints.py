@@ -84,14 +84,17 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
 def place(path: str | os.PathLike[str]) -> Path:
     """Where a checkpoint lies: ``~`` is the home folder. ValueError, in a sentence, where no file can be."""
     if os.fspath(path) == "":
-        raise ValueError("A checkpoint is a file, such as runs/flow.safetensors, but its name is empty.")
+        raise ValueError(
+            "Expected the name of a file as a checkpoint, such as runs/flow.safetensors, but got an empty one."
+        )
     try:
         file = Path(path).expanduser()
     except RuntimeError:  # no home folder, or nobody of that name
         raise ValueError(f"There is no home folder for {path}. Name the whole path of the checkpoint.") from None
     if file.is_dir():
         raise ValueError(
-            f"A checkpoint is a file, but {path} is a folder. Name a file in it, such as {file / 'flow.safetensors'}."
+            f"Expected a file as a checkpoint, but got the folder {path}. Name a file in it, such as "
+            f"{file / 'flow.safetensors'}."
         )
     return file
 

@@ -146,9 +146,11 @@ class Run(Standing):
         if data is None:
             for name in ("epochs", "validation"):
                 if (given := getattr(settings, name)) is not None and given is not False:
-                    raise ValueError(f"{name} needs data, but got none. Give steps, and an objective without data.")
+                    raise ValueError(f"{name} expected data, but got none. Give steps, and an objective without data.")
             if settings.objective is negative_log_likelihood:
-                raise ValueError("negative_log_likelihood needs data, but got none. Give data, or another objective.")
+                raise ValueError(
+                    "negative_log_likelihood expected data, but got none. Give data, or another objective."
+                )
             return
         self.data, names = prepare(data, model, "data")
         if _is_data(settings.validation):
@@ -156,7 +158,7 @@ class Run(Standing):
             shapes = [[tuple(part.shape[1:]) for part in parts] for parts in (self.data, self.held_out)]
             if shapes[0] != shapes[1]:
                 raise ValueError(
-                    f"The validation data should have samples like the data, {shapes[0]}, but got {shapes[1]}."
+                    f"fit expected validation data with samples like the data, {shapes[0]}, but got {shapes[1]}."
                 )
         elif share := settings.share(len(self.data[0])):
             left, taken = hold_out(self.data, share, settings.seed)

@@ -46,7 +46,8 @@ def _reverse_kl(model: Any, batch: None, step: Step, *, log_target: Callable[[Te
     log_p = log_target(x)
     if log_p.shape != log_q.shape:
         raise ValueError(
-            f"log_target should give one number a sample, {tuple(log_q.shape)}, but got {tuple(log_p.shape)}."
+            f"reverse_kl expected one number a sample from log_target, {tuple(log_q.shape)}, but got "
+            f"{tuple(log_p.shape)}."
         )
     return (log_q - log_p).mean()
 

@@ -113,27 +113,31 @@ class Settings:
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, _number(name, value))
         if self.steps is not None and self.epochs is not None:
-            raise ValueError("fit takes steps or epochs, but both were given.")
+            raise ValueError("fit expected steps or epochs, but got both.")
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
-            raise ValueError(f"validation as a share of the data is between 0 and 1, but got {self.validation}.")
+            raise ValueError(
+                f"fit expected validation as a share of the data between 0 and 1, but got {self.validation}."
+            )
         if self.patience is not None and (self.validation is None or self.validation is False):
-            raise ValueError(f"patience={self.patience} counts validations, but got no validation data.")
+            raise ValueError(
+                f"fit expected validation data for patience={self.patience}, which counts validations, but got none."
+            )
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema is a decay between 0 and 1, such as 0.999, but got {self.ema}.")
+            raise ValueError(f"fit expected ema as a decay between 0 and 1, such as 0.999, but got {self.ema}.")
         if not callable(self.schedule) and self.schedule not in [*SCHEDULES]:
-            raise ValueError(f"The schedule is 'cosine', 'constant' or a function, but got {self.schedule!r}.")
+            raise ValueError(f"fit expected a schedule 'cosine', 'constant' or a function, but got {self.schedule!r}.")
         if not callable(self.objective):
             raise TypeError(
-                f"The objective is a function (model, batch, step) of the loss, such as "
+                f"fit expected an objective, a function (model, batch, step) of the loss, such as "
                 f"flowlab.training.negative_log_likelihood, but got {self.objective!r}."
             )
         if self.optimizer is not None and not callable(self.optimizer):
             raise TypeError(
-                f"The optimizer is a function that makes one of the parameters, such as torch.optim.SGD or "
+                f"fit expected an optimizer, a function that makes one of the parameters, such as torch.optim.SGD or "
                 f"lambda parameters: torch.optim.AdamW(parameters, lr=1e-3), but got {_called(self.optimizer)}."
             )
         if isinstance(self.snapshots, str):
-            raise TypeError(f"snapshots is a count or a list of steps, but got {self.snapshots!r}.")
+            raise TypeError(f"fit expected snapshots as a count or a list of steps, but got {self.snapshots!r}.")
         if self.checkpoint is not None:
             self.checkpoint = place(self.checkpoint)
 
@@ -160,7 +164,10 @@ class Settings:
             return torch.optim.Adam(parameters, lr=self.learning_rate, fused=fused)
         made = self.optimizer(parameters)
         if not isinstance(made, torch.optim.Optimizer):
-            raise TypeError(f"optimizer should make a torch.optim.Optimizer of the parameters, but it made {made!r}.")
+            raise TypeError(
+                f"fit expected an optimizer that makes a torch.optim.Optimizer of the parameters, but got {made!r} "
+                f"from it."
+            )
         return made
 
     def rate(self, progress: float) -> float:

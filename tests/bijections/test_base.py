@@ -68,7 +68,7 @@ def test_missing_inverse_raises_by_name():
 
 
 def test_no_dimension_and_no_stack_are_refused():
-    with pytest.raises(ShapeError, match=r"ScaleShift needs at least one dimension, but was given \(0,\)"):
+    with pytest.raises(ShapeError, match=r"ScaleShift expected at least one dimension, but got \(0,\)"):
         ScaleShift(0)
     with pytest.raises(NotStackable, match="FullAffine: a stack holds at least one map, but stack=0"):
         FullAffine(2, stack=0)

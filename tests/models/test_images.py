@@ -191,11 +191,32 @@ FEWER = ", or take scales=2"
 @pytest.mark.parametrize(
     "build, shape, scales, words",
     (
-        (glow, (1, 28, 28), 3, r"scales=3 halves height and width 3 times, but got images of 28×28: .* 32×32" + FEWER),
-        (glow, (1, 27, 28), 2, r"2 times, but got images of 27×28: pad them to 28×28\."),
-        (glow, (1, 7, 7), 1, r"scales=1 halves height and width once, but got images of 7×7: pad them to 8×8\."),
-        (realnvp_image, (1, 14, 12), 3, r"2 times, but got images of 14×12: pad them to 16×12" + FEWER),
-        (realnvp_image, (1, 7, 7), 2, r"once, but got images of 7×7: pad them to 8×8, or take scales=1"),
+        (
+            glow,
+            (1, 28, 28),
+            3,
+            r"scales=3 halves height and width 3 times: expected multiples of 8, but got images of 28×28: .* 32×32"
+            + FEWER,
+        ),
+        (glow, (1, 27, 28), 2, r"2 times: expected multiples of 4, but got images of 27×28: pad them to 28×28\."),
+        (
+            glow,
+            (1, 7, 7),
+            1,
+            r"scales=1 halves height and width once: expected multiples of 2, but got images of 7×7: pad them to 8×8\.",
+        ),
+        (
+            realnvp_image,
+            (1, 14, 12),
+            3,
+            r"2 times: expected multiples of 4, but got images of 14×12: pad them to 16×12" + FEWER,
+        ),
+        (
+            realnvp_image,
+            (1, 7, 7),
+            2,
+            r"once: expected multiples of 2, but got images of 7×7: pad them to 8×8, or take scales=1",
+        ),
         (glow, (28, 28), 2, r"expected images of a shape \(C, H, W\), but got \(28, 28\)"),
         (glow, (1, 28, 28), 0, "glow expected at least one scale, but got 0"),
     ),
@@ -211,9 +232,9 @@ def test_odd_images_are_fine_where_nothing_halves_them():
 
 
 def test_unknown_coupling_or_mixing_is_refused_in_words():
-    with pytest.raises(ValueError, match="coupling is one of 'affine', 'additive', but got 'spline'"):
+    with pytest.raises(ValueError, match="coupling to be one of 'affine', 'additive', but got 'spline'"):
         glow((1, 4, 4), coupling="spline")
-    with pytest.raises(ValueError, match="mixing is one of 'convolution', 'shuffle', 'reverse', but got 'none'"):
+    with pytest.raises(ValueError, match="mixing to be one of 'convolution', 'shuffle', 'reverse', but got 'none'"):
         glow((1, 4, 4), mixing="none")
 
 

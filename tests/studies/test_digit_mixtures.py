@@ -127,7 +127,7 @@ def test_each_variant_leaves_out_what_it_says(monkeypatch):
 
 
 def test_a_variant_that_is_none_is_refused_in_words():
-    with pytest.raises(ValueError, match=r"The variants of mixture_mnist are 'all', .*, but got 'without hope'"):
+    with pytest.raises(ValueError, match=r"mixture_mnist expected a variant among 'all', .*, but got 'without hope'"):
         TEN.record("without hope")
 
 

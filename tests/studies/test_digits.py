@@ -175,7 +175,7 @@ def test_patience_ends_a_run(tmp_path):
 
 
 def test_what_cannot_be_had_is_refused_in_words():
-    with pytest.raises(ValueError, match="nice_mnist comes in the sizes quick, compact, full, but got 'huge'"):
+    with pytest.raises(ValueError, match="nice_mnist expected a size among quick, compact, full, but got 'huge'"):
         NICE.trial(size="huge")
     with pytest.raises(ValueError, match=""""full" or "bundled", but got 'half'"""):
         studies.splits("half")

@@ -159,12 +159,14 @@ REFUSED = [
         "numpy masked array, something masked",
         lambda: masked(True),
         "leave out these rows, x[~x.mask.any(1)]",
-        "1 are masked, the first at [1, 1]",
+        "got 1 masked ones, the first at [1, 1]",
     ),
     Refused("rows of unequal length", lambda: [[1, 2], [3]], "fill or cut them", "row 0 has 2 numbers and row 1 has 1"),
     Refused("tensors of unequal length", lambda: [torch.ones(2), torch.ones(3)], "fill or cut them", "row 1 has 3"),
     Refused("columns of unequal length", lambda: {"a": [1, 2], "b": [3]}, "fill or cut them", "'b': (1,)"),
-    Refused("records with other keys", lambda: [{"a": 1}, {"b": 1}], "give all rows the same keys", "row 1 has ['b']"),
+    Refused(
+        "records with other keys", lambda: [{"a": 1}, {"b": 1}], "give all rows the same keys", "got ['b'] in row 1"
+    ),
     Refused(
         "column of text",
         lambda: frame(a=[1.0, 2.0], kind=["red", "blue"]),

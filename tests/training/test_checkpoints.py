@@ -311,9 +311,9 @@ def test_a_home_folder_is_the_home_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "path, words",
     (
-        ("", "A checkpoint is a file, such as runs/flow.safetensors, but its name is empty"),
-        (".", "A checkpoint is a file, but . is a folder. Name a file in it"),
-        ("{tmp}", r"is a folder\. Name a file in it, such as \S*flow\.safetensors"),
+        ("", "file as a checkpoint, such as runs/flow.safetensors, but got an empty one"),
+        (".", "Expected a file as a checkpoint, but got the folder .\. Name a file in it"),
+        ("{tmp}", r"but got the folder .*\. Name a file in it, such as \S*flow\.safetensors"),
         ("~nobody-of-this-name/a.safetensors", "There is no home folder for ~nobody"),
     ),
 )

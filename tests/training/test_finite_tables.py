@@ -57,7 +57,7 @@ def test_a_share_of_any_run_can_be_held_out():
     for share in (0.0, 1.0, -0.1, math.nan):
         with pytest.raises(ValueError, match="between 0 and 1"):
             begun(300, validation=share)
-    with pytest.raises(ValueError, match="needs data, but got none"):
+    with pytest.raises(ValueError, match="expected data, but got none"):
         fit(small(), objective=lambda m, b, s: m.bijection[1].conditioner.last.bias.sum(), steps=2, validation=True)
 
 

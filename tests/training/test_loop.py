@@ -360,23 +360,26 @@ def test_a_row_that_overflows_the_dtype_of_the_model_is_named():
 
 @pytest.mark.parametrize("held_out", [torch.zeros(10, 3), (torch.zeros(10, 2), torch.zeros(10, 2))])
 def test_validation_that_does_not_look_like_the_data_is_refused(held_out):
-    with pytest.raises(ValueError, match="validation data should have samples like the data"):
+    with pytest.raises(ValueError, match="validation data with samples like the data"):
         quiet(small(), gaussian(), steps=3, validation=held_out)
 
 
 @pytest.mark.parametrize(
     "settings, words",
     (
-        ({"data": torch.zeros(0, 2)}, r"should be \(N, ...\) with one N of at least 1, but got \[\(0, 2\)\]"),
+        (
+            {"data": torch.zeros(0, 2)},
+            r"expected the data as \(N, ...\) with one N of at least 1, but got \[\(0, 2\)\]",
+        ),
         ({"data": torch.tensor(1.0)}, r"but got \[\(\)\]"),
         ({"data": (torch.zeros(5, 2), torch.zeros(4))}, r"one N .* \[\(5, 2\), \(4,\)\]"),
-        ({"steps": 5, "epochs": 1}, "steps or epochs, but both"),
+        ({"steps": 5, "epochs": 1}, "steps or epochs, but got both"),
         ({"steps": 0}, "at least one step, but got 0"),
         ({"batch_size": 0}, "batch_size to be at least 1, but got 0"),
         ({"validate_every": 0}, "validate_every to be at least 1"),
         ({"checkpoint_every": -1}, "checkpoint_every to be at least 1, but got -1"),
         ({"patience": 0}, "patience to be at least 1"),
-        ({"patience": 3}, "patience=3 counts validations, but got no validation data"),
+        ({"patience": 3}, "validation data for patience=3, which counts validations, but got none"),
         ({"ema": 1.0}, "decay between 0 and 1, such as 0.999, but got 1.0"),
         ({"schedule": "linear"}, "'cosine', 'constant' or a function, but got 'linear'"),
     ),
@@ -394,7 +397,7 @@ def test_settings_out_of_range_are_refused_in_words(settings, words):
             r"a function that makes one of the parameters, such as torch\.optim\.SGD.* but got 'adam'",
         ),
         ({"optimizer": torch.optim.SGD([nn.Parameter(torch.zeros(1))])}, "but got a SGD that is made already"),
-        ({"optimizer": lambda parameters: None}, r"should make a torch\.optim\.Optimizer .*, but it made None"),
+        ({"optimizer": lambda parameters: None}, r"optimizer that makes a torch\.optim\.Optimizer .*, but got None"),
         ({"objective": "nll"}, r"a function \(model, batch, step\).* but got 'nll'"),
         ({"snapshots": "all"}, "a count or a list of steps, but got 'all'"),
         ({"snapshots": 1.5}, "expected snapshots to be a whole number, but got 1.5"),

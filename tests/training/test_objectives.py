@@ -237,9 +237,9 @@ def test_the_bar_of_a_run_without_data_counts_no_samples(capfd):
 
 def test_what_needs_data_says_so():
     for settings in ({"epochs": 3}, {"validation": gaussian()}):
-        with pytest.raises(ValueError, match=f"{next(iter(settings))} needs data, but got none"):
+        with pytest.raises(ValueError, match=f"{next(iter(settings))} expected data, but got none"):
             fit(small(), objective=reverse_kl(banana), progress=False, **settings)
-    with pytest.raises(ValueError, match="negative_log_likelihood needs data, but got none"):
+    with pytest.raises(ValueError, match="negative_log_likelihood expected data, but got none"):
         fit(small(), steps=3, progress=False)
     with pytest.raises(ValueError, match=r"one number a sample, \(8,\), but got \(8, 2\)"):
         fit(small(), objective=reverse_kl(lambda x: -x.square(), n=8), steps=2, progress=False)

@@ -53,7 +53,10 @@ class Invariance:
 
     def __post_init__(self) -> None:
         if min(self.consistency, self.balance, self.classify) < 0:
-            raise ValueError("Invariance expected weights of at least 0.")
+            raise ValueError(
+                f"Invariance expected weights of at least 0, but got {self.consistency}, {self.balance} and "
+                f"{self.classify}."
+            )
         if not 0 <= self.first <= self.flows <= self.joint <= 1:
             raise ValueError(
                 f"Invariance expected times 0 ≤ first ≤ flows ≤ joint ≤ 1, as shares of the run, but got "

@@ -65,7 +65,9 @@ class Prior:
     def __post_init__(self) -> None:
         D = self.scale.shape[-1] if self.scale.ndim else 0
         if self.scale.shape != (D, D) or D == 0 or bool(torch.linalg.cholesky_ex(self.scale).info != 0):
-            raise ValueError("Prior expected a scale of shape (D, D), symmetric and positive definite.")
+            raise ValueError(
+                f"Prior expected a scale (D, D), symmetric and positive definite, but got {self.scale.tolist()}."
+            )
         if not self.degrees > D - 1 or not self.concentration >= 1:
             raise ValueError(
                 f"Prior expected more than D − 1 = {D - 1} degrees of freedom and a concentration of at least 1, but "
@@ -183,7 +185,7 @@ class EMGaussianMixture(densities.GaussianMixture):
         elif how == "random":
             mu = distinct[torch.randperm(len(distinct), generator=generator, device=x.device)[:components]]
         else:
-            raise ValueError(f"A start is 'kmeans++' or 'random', but {how!r} was given.")
+            raise ValueError(f"Expected a start 'kmeans++' or 'random', but got {how!r}.")
         e = x - mu[torch.cdist(x / scale, mu / scale).argmin(-1)]
         # Points that all are means have no spread around them; the floor, or the singular component, answers for that.
         S = e.T @ e / len(x)

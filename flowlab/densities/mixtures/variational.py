@@ -273,7 +273,7 @@ class FlowMixture(Mixture):
         logits = self.network(x)
         if logits.shape[-1] != len(self.logits):
             raise ValueError(
-                f"Expected a network for q that gives {len(self.logits)} logits, one for each component, but it gave "
+                f"Expected a network for q that gives {len(self.logits)} logits, one for each component, but got "
                 f"{logits.shape[-1]}."
             )
         return (logits / _above_zero(temperature)).log_softmax(-1)
@@ -365,7 +365,7 @@ class LatentGaussianMixture(Mixture):
     ) -> tuple[Tensor, Tensor]:
         """z ~ Σ_k π_k N(μ_k, Σ_k), x = f⁻¹(z), and k ~ p(k | z): ``(n, D)`` and ``(n,)``."""
         if temperature != 1:
-            raise ValueError(f"LatentGaussianMixture has no temperature, but got {temperature}. Leave it at 1.")
+            raise ValueError(f"LatentGaussianMixture expected no temperature, but got {temperature}. Leave it at 1.")
         z = self.base.draw(n, generator)[0]
         # The joint law of (k, z) is the same whichever is drawn first.
         k = torch.multinomial(self.base.responsibilities(z).detach(), 1, generator=generator).squeeze(-1)
@@ -382,7 +382,9 @@ def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool
     τ ends at 1, where q is the one that will be used.
     """
     if not rate >= 0 or not 0 < floor <= 1:
-        raise ValueError(f"A temperature falls at a rate of at least 0 to a floor in (0, 1], but got {rate}, {floor}.")
+        raise ValueError(
+            f"Expected a temperature that falls at a rate of at least 0 to a floor in (0, 1], but got {rate}, {floor}."
+        )
 
     def temperature(step: _Step) -> float:
         index = min(step.index, step.total - step.index) if returns else step.index
@@ -428,10 +430,12 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.maximize not in ("elbo", "em", "likelihood"):
-            raise ValueError(f"Objective maximizes 'elbo', 'em' or 'likelihood', but {self.maximize!r} was given.")
+            raise ValueError(f"Objective expected to maximize 'elbo', 'em' or 'likelihood', but got {self.maximize!r}.")
         numbers = (self.consistency, self.noise, self.balance, self.distill)
         if not all(value >= 0 for value in numbers) or not 0 <= self.phase_in <= 1:
-            raise ValueError("Objective expected weights and noise of at least 0, and phase_in in [0, 1].")
+            raise ValueError(
+                f"Objective expected weights and noise of at least 0, and phase_in in [0, 1], but got {self}."
+            )
 
     def __call__(self, model: Mixture, x: Tensor, step: _Step) -> Tensor:
         if not model.training:
@@ -620,7 +624,10 @@ class Interleaved:
         if not bool(self.points.isfinite().all()):
             raise ValueError("The labelled points have NaN or infinity. Remove these rows.")
         if self.first < 0 or self.every < 0 or self.batch_size < 1:
-            raise ValueError("Interleaved expected first and every of at least 0, and a batch_size of at least 1.")
+            raise ValueError(
+                f"Interleaved expected first and every of at least 0, and a batch_size of at least 1, but got "
+                f"{self.first}, {self.every} and {self.batch_size}."
+            )
 
     def __call__(self, model: Mixture, x: Tensor, step: _Step) -> Tensor:
         if not model.training:
@@ -646,7 +653,7 @@ def _elbo(log_p: Tensor, log_pi: Tensor, log_q: Tensor) -> Elbo:
 
 def _above_zero(temperature: float) -> float:
     if not temperature > 0:
-        raise ValueError(f"A temperature is above 0, but {temperature} was given.")
+        raise ValueError(f"Expected a temperature above 0, but got {temperature}.")
     return temperature
 
 

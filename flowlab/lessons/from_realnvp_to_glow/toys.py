@@ -81,7 +81,7 @@ def mixing(kind: str, features: int, generator: Generator | None = None) -> Bije
         return Permutation.random(features, generator)
     if kind == "rotate":
         return LULinear(features, generator=generator)
-    raise ValueError(f"A mixing is one of {', '.join(MIXINGS)}, but got {kind!r}.")
+    raise ValueError(f"Expected a mixing among {', '.join(MIXINGS)}, but got {kind!r}.")
 
 
 def contender(kind: str, features: int, couplings: int = 4, *, hidden: Sequence[int] = (24, 24), seed: int = 0) -> Flow:
