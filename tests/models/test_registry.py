@@ -88,7 +88,7 @@ def test_the_card_of_each_shipped_model_says_all_that_it_said(name):
 
 
 def test_build_refuses_what_is_no_recipe_in_words():
-    with pytest.raises(ValueError, match=r"one of .*nice, .*spline_flow.*, but got 'resnet'"):
+    with pytest.raises(ValueError, match=r"recipe among .*nice, .*spline_flow.*, but got 'resnet'"):
         models.build({"name": "resnet", "settings": {}})
     with pytest.raises(ValueError, match="but got None"):
         models.build({})

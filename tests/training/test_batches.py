@@ -39,7 +39,7 @@ def test_the_same_numbers_in_any_container_train_the_same(holds):
 
 
 def test_what_holds_no_numbers_is_refused_by_name():
-    with pytest.raises(ValueError, match="as the data, but 1 are masked"):
+    with pytest.raises(ValueError, match="as the data, but got 1 masked ones"):
         quiet(small(), np.ma.array(X, mask=X[7, 1] == X), steps=2)
     with pytest.raises(ValueError, match="as the validation data, column 'b', but got text, such as 'x'"):
         quiet(small(), X, steps=2, validation=pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}))

@@ -367,10 +367,7 @@ def test_validation_that_does_not_look_like_the_data_is_refused(held_out):
 @pytest.mark.parametrize(
     "settings, words",
     (
-        (
-            {"data": torch.zeros(0, 2)},
-            r"expected the data as \(N, ...\) with one N of at least 1, but got \[\(0, 2\)\]",
-        ),
+        ({"data": torch.zeros(0, 2)}, r"expected the data as \(N, ...\) with one N .*1, but got \[\(0, 2\)\]"),
         ({"data": torch.tensor(1.0)}, r"but got \[\(\)\]"),
         ({"data": (torch.zeros(5, 2), torch.zeros(4))}, r"one N .* \[\(5, 2\), \(4,\)\]"),
         ({"steps": 5, "epochs": 1}, "steps or epochs, but got both"),

@@ -241,5 +241,5 @@ def test_what_needs_data_says_so():
             fit(small(), objective=reverse_kl(banana), progress=False, **settings)
     with pytest.raises(ValueError, match="negative_log_likelihood expected data, but got none"):
         fit(small(), steps=3, progress=False)
-    with pytest.raises(ValueError, match=r"one number a sample, \(8,\), but got \(8, 2\)"):
+    with pytest.raises(ValueError, match=r"one number a sample from log_target, \(8,\), but got \(8, 2\)"):
         fit(small(), objective=reverse_kl(lambda x: -x.square(), n=8), steps=2, progress=False)
