@@ -108,6 +108,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+def _start(row: list[Record]) -> str:
+    """The accuracy of the first stage alone, where there was one."""
+    values = [record["start"] for record in row if record["start"] is not None]
+    return f"{100 * mean(values):.1f}" if values else "none"
+
+
 COLUMNS = (
     TableColumn("study", lambda row: row[0].study, left=True),
     TableColumn("size", setting("size"), left=True),
@@ -115,6 +121,7 @@ COLUMNS = (
     SEEDS,
     TableColumn("accuracy of q, %", mean_of("accuracy", 100, 2)),
     TableColumn("(least)", lambda row: f"({100 * min(record['accuracy'] for record in row):.2f})"),
+    TableColumn("stage 1 alone, %", _start),
     TableColumn("NMI", lambda row: f"{mean(record['nmi'] for record in row):.3f}"),
     TableColumn("by Bayes, %", mean_of("by_bayes", 100, 1)),
     TableColumn("bits/dim", lambda row: f"{mean(record['bits_per_dim'] for record in row):.3f}"),

@@ -1,5 +1,7 @@
 """What the pictures of the_mixture_of_flows_on_mnist promise; each known wrong answer meets its own hint."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,6 @@ from sklearn.metrics import mutual_info_score
 
 from flowlab.lessons.the_mixture_of_flows_on_mnist import figures as draw
 from flowlab.lessons.the_mixture_of_flows_on_mnist import toys
-from flowlab.lessons.the_mixture_of_flows_on_mnist.exercises import _greedy
 from flowlab.lessons.the_mixture_of_flows_on_mnist.explorer import LookInside, OneStyleTenDigits
 
 # Pictures and explorers
@@ -140,37 +141,75 @@ def joint_over_mean(counts):
     return 2 * entropy(p.ravel()) / (entropy(p.sum(0)) + entropy(p.sum(1)))
 
 
+def by_parts(x, shared, flows, weights, h=None):
+    h = shared(x)[0] if h is None else h
+    z, own = zip(*(flow(h) for flow in flows), strict=True)
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(torch.stack(z, -1)).sum(-2)
+    return base, torch.stack(own, -1), weights, shared(x)[1]
+
+
+def back(z, shared, flows):
+    return torch.stack([shared.inverse(flow.inverse(z)[0])[0] for flow in flows])
+
+
+def latent(x, k, shared, flows):
+    return flows[k].forward(shared.forward(x)[0])[0]
+
+
+def own_latents(x, k, shared, flows):
+    return torch.stack([back(latent(x, j, shared, flows), shared, flows)[j] for j in range(len(flows))])
+
+
+def kept(L, A):
+    return A[range(len(L)), L.argmin(1)]
+
+
 WRONG = [
-    (1, lambda t: matched(t), "number of images"),
-    (1, lambda t: np.trace(t) / t.sum(), "does not know that it should be"),
-    (1, lambda t: t.max(0).sum() / t.sum(), "may both stand for one digit"),
-    (1, lambda t: t.max(1).sum() / t.sum(), "swallowing two costs nothing"),
-    (1, lambda t: matched(t, 1) / t.sum(), "as small as it can"),
-    (1, lambda t: _greedy(t) / t.sum(), "gave away the largest entry first"),
-    (1, lambda t: 0.5, "add up the matched entries"),
-    (2, lambda a, b, s: (1 - s) * a + s * b, "The straight line"),
-    (2, lambda a, b, s: np.sqrt(s) * a + np.sqrt(1 - s) * b, "wrong direction"),
-    (2, lambda a, b, s: (1 - s**2) * a + s * b, "sum of the squared weights"),
-    (2, lambda a, b, s: 0 * a, "should be that latent itself"),
-    (2, lambda a, b, s: (lambda z: z / (z**2).sum() ** 0.5)((1 - s) * a + s * b), "a length of your own"),
+    (1, lambda *a: sum(by_parts(*a)[:3]).logsumexp(-1), "density of h, not of x"),
+    (1, lambda *a: sum(by_parts(*a)[:3]).logsumexp(-1) - by_parts(*a)[3], "it is added"),
+    (
+        1,
+        lambda *a: sum(by_parts(*a)[:3]).logsumexp(-1) + len(a[2]) * by_parts(*a)[3],
+        "x passes the shared layers once",
+    ),
+    (1, lambda *a: (by_parts(*a)[0] + a[3]).logsumexp(-1) + by_parts(*a)[3], "differs from component to component"),
+    (1, lambda *a: sum(by_parts(*a)[:2]).logsumexp(-1) + by_parts(*a)[3], "integrates to K"),
+    (1, lambda *a: sum(by_parts(*a)[:2]).logsumexp(-1) - math.log(len(a[2])) + by_parts(*a)[3], "not equally likely"),
+    (1, lambda *a: sum(by_parts(*a)[:3]).amax(-1) + by_parts(*a)[3], "best component alone"),
+    (1, lambda *a: sum(by_parts(*a)[:3]).sum(-1) + by_parts(*a)[3], "You summed logarithms"),
+    (1, lambda *a: sum(by_parts(*a, h=a[0])[:3]).logsumexp(-1) + by_parts(*a)[3], "give them h"),
+    (1, lambda *a: sum(by_parts(*a)[:3]), "one number for each component"),
+    (1, lambda *a: a[0][:, 0], "plus the log_det of f"),
+    (2, own_latents, "All images are x"),
+    (2, lambda x, k, f, fs: back(f.forward(x)[0], f, fs), "h is not the latent yet"),
+    (2, lambda x, k, f, fs: back(fs[k].forward(x)[0], f, fs), "before the flow of k"),
+    (2, lambda x, k, f, fs: torch.stack([g.inverse(latent(x, k, f, fs))[0] for g in fs]), "is h, not an image"),
+    (2, lambda x, k, f, fs: back(latent(x, 0, f, fs), f, fs), "you used component 0"),
+    (2, lambda x, k, f, fs: 0 * back(x, f, fs), "then for each component back"),
     (3, lambda t: shared(t), "mutual information itself"),
     (3, lambda t: over(t, lambda y, k: y + k), "not by their mean"),
     (3, lambda t: over(t, max), "divide by one of the entropies"),
     (3, naive_nmi, "should count as 0"),
     (3, joint_over_mean, "What they share"),
     (3, lambda t: 0.5, "From the joint shares"),
-    (4, lambda L, A: A.max(), "chose with the labels"),
-    (4, lambda L, A: A[L.argmax()], "It was to be made small"),
-    (4, lambda L, A: A.mean(), "thrown away"),
-    (4, lambda L, A: L.argmin(), "the number of the start"),
-    (4, lambda L, A: 0.123, "if you had no labels"),
+    (4, lambda L, A: (A.max(1).mean(), A.max(1).std(ddof=1)), "chose with the labels"),
+    (4, lambda L, A: (A[range(len(L)), L.argmax(1)].mean(), 0.1), "It was to be made small"),
+    (4, lambda L, A: (A.mean(), A.std()), "thrown away"),
+    (4, lambda L, A: (A.flat[L.argmin()], 0.0), "one run, the one with the lowest loss"),
+    (4, lambda L, A: (L.min(1).mean(), L.min(1).std()), "mean of the losses"),
+    (4, lambda L, A: (0.123, 0.1), "would you keep without labels"),
+    (4, lambda L, A: (kept(L, A).mean(), kept(L, A).std()), "You divided by R."),
+    (4, lambda L, A: (kept(L, A).mean(), kept(L, A).std(ddof=1) / len(L) ** 0.5), "standard error of the mean"),
+    (4, lambda L, A: (kept(L, A).mean(), A.std()), "that of the kept accuracies"),
 ]
 RIGHT = [
-    (1, lambda t: matched(t) / t.sum()),
-    (2, lambda a, b, s: np.sqrt(1 - s) * a + np.sqrt(s) * b),
+    (1, lambda *a: torch.logsumexp(sum(by_parts(*a)[:3]) + by_parts(*a)[3][:, None], 1)),
+    (1, lambda *a: (sum(by_parts(*a)[:3]).double().exp().sum(-1).log() + by_parts(*a)[3]).numpy()[:, None]),
+    (1, lambda *a: (sum(by_parts(*a)[:2]).exp() @ a[3].exp()).log() + by_parts(*a)[3]),
+    (2, lambda x, k, f, fs: back(latent(x[None], k, f, fs), f, fs)),
+    (2, lambda x, k, f, fs: [f.inverse(g.inverse(latent(x, k, f, fs))[0])[0].tolist() for g in fs]),
     (3, lambda t: over(t, lambda y, k: (y + k) / 2)),
-    (4, lambda L, A: sorted(zip(L, A, strict=True))[0][1]),
-    (1, lambda t: round(matched(t) / t.sum(), 4)),
-    (1, lambda t: torch.tensor(matched(t)) / torch.tensor(t).sum()),
     (3, lambda t: mutual_info_score(None, None, contingency=t) / (entropy(t.sum(0)) / 2 + entropy(t.sum(1)) / 2)),
+    (4, lambda L, A: [np.mean(kept(L, A)), torch.tensor(kept(L, A)).std()]),
+    (4, lambda L, A: (lambda found: (found.mean(), np.sqrt(found.var() * len(L) / (len(L) - 1))))(kept(L, A))),
 ]

@@ -57,7 +57,7 @@ class SharpenSpikes(Picture):
         self.right.set(xlim=LOG_WIDTH[::-1], ylim=SCORES)
         for noise in np.linspace(0, 1, 11):  # now, and not while someone drags
             _curve(round(float(noise), 1))
-        self.right.plot(*_curve(0.0), ":", color="black", lw=1.5, zorder=4, label="no noise")
+        bare = self.right.plot(*_curve(0.0), ":", color="black", lw=1.5, label="no noise")[0]
         self.curve = self.right.plot([], [], color=COLORS["validation"], lw=2.5, label="your noise")[0]
         self.truth = self.right.plot([], [], "--", color=COLORS["truth"], lw=1.2, label="exact density (with noise)")[0]
         self.here = self.right.plot([], [], "o", color=COLORS["validation"], mec="black", ms=9)[0]
@@ -70,7 +70,7 @@ class SharpenSpikes(Picture):
         self.note = self.left.text(8.2, HIGHEST * 1.02, "", ha="right", va="bottom", fontsize=9, color=COLORS["model"])
         for axes in (self.left, self.middle, self.right):
             axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
-        self.moves(self.line, self.dots, self.note, *self.bars, self.curve, self.truth, self.here)
+        self.moves(self.line, self.dots, self.note, *self.bars, self.curve, bare, self.truth, self.here)
 
     def update(self, log_width: float, noise: float) -> dict[str, float | str]:
         width, noise = 10.0**log_width, round(noise, 1)

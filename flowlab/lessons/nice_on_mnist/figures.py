@@ -28,7 +28,7 @@ ROWS = {  # what is filled in together: title of its tile, rule, color and dashe
     "Langevin 1": ("langevin", COLORS["latent"], "-"),
     "Langevin 2": ("langevin", COLORS["latent"], "--"),
     "Langevin 3": ("langevin", COLORS["latent"], ":"),
-    "the paper's noise": ("nice", COLORS["validation"], "-"),
+    "the paper's noise": ("nice", COLORS["validation"], "--"),
 }
 COOLING = ("scale z by τ", "draw from p^(1/τ²)")
 
@@ -61,7 +61,9 @@ class CoolSamples(Picture):
         middle.set(xlim=(-15, D + 15))
         low, high = mean - 1000, self.mode + 60
         self.bins = np.linspace(low, high, 81)
-        tidy(right, "log p(x), nats on [0, 1]", "nats", "share").set(xlim=(low, high), ylim=(0, 0.5))
+        tidy(right, "log p(x), nats on [0, 1]", "nats (the first bar holds all lower ones)", "share").set(
+            xlim=(low, high), ylim=(0, 0.5)
+        )
         with torch.no_grad():
             test = self.flow.log_prob(test_digits()[0]).numpy()
         right.stairs(self._share(test), self.bins, fill=True, color=COLORS["data"], alpha=0.5, label="test digits")
@@ -152,11 +154,11 @@ class FillIn(Picture):
         self.low, self.high = mean - 600, mode + 80
         tidy(right, "log p(x), nats on [0, 1]", "step", "nats").set(xlim=(0, steps), ylim=(self.low, self.high))
         right.axhspan(mean - 2 * spread, mean + 2 * spread, color=COLORS["muted"], alpha=0.3, lw=0)
-        right.text(steps, mean - 2 * spread, "samples of the flow", ha="right", va="top", fontsize=8)
+        right.text(0.97 * steps, mean - 2 * spread - 12, "samples of the flow", ha="right", va="top", fontsize=8)
         right.axhline(mode, color=COLORS["muted"], lw=1, ls="--")
-        right.text(steps, mode, "the most likely image", ha="right", va="bottom", fontsize=8)
+        right.text(0.97 * steps, mode + 12, "the most likely image", ha="right", va="bottom", fontsize=8)
         self.curves = {
-            name: right.plot([], [], line, color=color, lw=1.8, label=name)[0]
+            name: right.plot([], [], ls=line, color=color, lw=3.5 if name == "MAP" else 1.8, label=name)[0]
             for name, (_, color, line) in ROWS.items()
         }
         self.own = right.axhline(0, color=COLORS["truth"], lw=1.5, label="the original")
@@ -284,7 +286,9 @@ def interpolation(strips: Mapping[str, Tensor], log_p: Mapping[str, Tensor], wor
 def log_likelihoods(groups: Mapping[str, Tensor], mode: float) -> Figure:
     """Histograms of log p(x) in nats, one for each name, and where the most likely image stands."""
     figure = Figure(figsize=(8, 2.8), dpi=80, layout="constrained")
-    axes = tidy(figure.subplots(), "", "log p(x), nats on [0, 1]", "share of images")
+    axes = tidy(
+        figure.subplots(), "", "log p(x), nats on [0, 1] (the first bar holds all lower ones)", "share of images"
+    )
     low = min(float(values.quantile(0.02)) for values in groups.values())
     bins = np.linspace(low, mode + 30, 90)
     for (name, values), color, fill in zip(

@@ -1,36 +1,39 @@
-"""The exercises: accuracy and NMI from a contingency table, a walk between latents, an honest choice."""
+"""The exercises: a mixture behind shared layers, one image through all components, NMI, an honest number."""
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable
 
 import numpy as np
-import scipy.optimize
 import torch
+from torch import Tensor
 
 from flowlab.lessons.base.exercise import Exercise, expect, numbers
 
 
-def matched_accuracy(counts):
-    """The share of images whose component stands for their digit, when components are given to digits one to one.
+def mixture_log_prob(x, shared, flows, log_weights):
+    """log p(x) of a mixture of flows behind shared layers, in nats: x (N, D) to (N,).
 
-    counts is a (C, K) array of numbers of images, digit by component; components are matched so that the share is as
-    large as it can be. scipy.optimize.linear_sum_assignment finds such a matching.
+    shared takes x to (h, log_det). flows is a list of K functions; each takes h to (z, log_det), (N, D) and (N,), and
+    the base density of z is N(0, I). log_weights (K,) holds log π_k.
     """
-    from scipy.optimize import linear_sum_assignment
+    h, log_det = shared(x)
+    log_p = []
+    for flow in flows:
+        z, own = flow(h)
+        log_p.append(-0.5 * (z**2).sum(-1) - 0.5 * z.shape[-1] * math.log(2 * math.pi) + own)
+    return (torch.stack(log_p, -1) + log_weights).logsumexp(-1) + log_det
 
-    digits, components = linear_sum_assignment(-np.asarray(counts))
-    return counts[digits, components].sum() / counts.sum()
 
+def relatives(x, k, shared, flows):
+    """The images that the K components make of one latent, that of the image x (D,) under its component k: (K, D).
 
-def blend(one, two, share):
-    """A latent on the way from ``one`` (at share 0) to ``two`` (at share 1), both (D,) and drawn from N(0, I).
-
-    What comes back must be a draw from N(0, I) too, at every share between.
+    shared and each of the K flows have forward(x), from data toward the latent, and inverse(z), back; each of these
+    gives (value, log_det). x passes the shared layers first, then the flow of a component.
     """
-    angle = share * np.pi / 2
-    return np.cos(angle) * one + np.sin(angle) * two
+    z = flows[k].forward(shared.forward(x)[0])[0]
+    return torch.stack([shared.inverse(flow.inverse(z)[0])[0] for flow in flows])
 
 
 def nmi(counts):
@@ -49,11 +52,13 @@ def nmi(counts):
 
 
 def to_report(losses, accuracies):
-    """The accuracy to print for a recipe *without labels* that tries several starts and keeps one of them.
+    """What to print for a recipe *without labels*: mean and standard deviation of its accuracy over R runs.
 
-    losses are (S,), what each start minimized, and accuracies (S,), found afterwards with the labels.
+    In each run S starts are tried and one is kept. losses (R, S) is what each start minimized, and accuracies (R, S)
+    were found afterwards with the labels. The deviation is that of a sample (divided by R − 1).
     """
-    return accuracies[np.argmin(losses)]
+    kept = accuracies[np.arange(len(losses)), np.argmin(losses, axis=1)]
+    return kept.mean(), kept.std(ddof=1)
 
 
 TABLES = (
@@ -64,89 +69,120 @@ TABLES = (
 )
 
 
-def check_accuracy(answer: Callable) -> None:
-    """Against all matchings."""
-    for rows in TABLES:
-        counts = np.array(rows)
-        C, K = counts.shape
-        value = numbers(answer(counts.copy()), (), "the share").item()
-        best = max(sum(counts[c, k] for c, k in enumerate(p)) for p in itertools.permutations(range(K), C))
-        N, diagonal = counts.sum(), np.trace(counts)
+class _Affine:
+    """z = a x + b, with forward and inverse as a bijection has them."""
 
-        def gave(right: float, value: float = value, N: int = N) -> bool:
-            return abs(value - right / N) < 1e-4
+    def __init__(self, D: int, seed: int) -> None:
+        g = torch.Generator().manual_seed(seed)
+        self.a, self.b = 0.5 + torch.rand(D, generator=g), 0.3 * torch.randn(D, generator=g)
 
-        if gave(best):
-            continue
-        expect(value <= 1 or value != best, "This is a number of images. Which share of all of them is it?")
-        expect(
-            not gave(diagonal),
-            "You took the diagonal. But component 0 does not know that it should be the zeros: which name is best for "
-            "each?",
-        )
-        expect(
-            not gave(counts.max(0).sum()),
-            "Here two components may both stand for one digit. One to one, each digit has a single component.",
-        )
-        expect(
-            not gave(counts.max(1).sum()),
-            "Here one component may stand for two digits, so swallowing two costs nothing. One to one, please.",
-        )
-        worst = scipy.optimize.linear_sum_assignment(counts)
-        expect(
-            not gave(counts[worst].sum()),
-            "linear_sum_assignment makes its sum as small as it can. You want it large.",
-        )
-        expect(
-            not gave(_greedy(counts)),
-            "You gave away the largest entry first, then the next. What is best for one pair can cost the others more.",
-        )
-        expect(False, "Not yet. Match components to digits one to one, add up the matched entries, divide by all.")
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.a * x + self.b).sinh(), (self.a * (self.a * x + self.b).cosh()).log().sum(-1)
+
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        x = (z.asinh() - self.b) / self.a
+        return x, -self.forward(x)[1]
+
+    __call__ = forward
 
 
-def _greedy(counts: np.ndarray) -> int:
-    left, total = counts.astype(float).copy(), 0
-    for _ in range(min(counts.shape)):
-        c, k = np.unravel_index(left.argmax(), left.shape)
-        total += counts[c, k]
-        left[c], left[:, k] = -1, -1
-    return total
+def check_log_prob(answer: Callable) -> None:
+    """Against the definition, and against the usual slips."""
+    for K, D in ((3, 2), (2, 3)):
+        shared, flows = _Affine(D, 10 + K), [_Affine(D, k) for k in range(K)]
+        x = 0.3 * torch.randn(6, D, generator=torch.Generator().manual_seed(K))
+        log_weights = torch.arange(1.0, K + 1).log_softmax(-1)
+        value = numbers(answer(x.clone(), shared, list(flows), log_weights.clone()), None, "log p(x)")
+        value = value.flatten() if value.numel() == 6 else value
+        expect(value.shape != (6, K), "This is one number for each component. p(x) is their sum, weighted by π_k.")
+        expect(value.shape == (6,), f"Expected one number for each point, shape (6,), but got {tuple(value.shape)}.")
 
+        def parts(h: Tensor, flows: list = flows) -> tuple[Tensor, Tensor]:
+            z, own = zip(*(flow(h) for flow in flows), strict=True)
+            base = -0.5 * torch.stack(z, -1).square().sum(-2) - 0.5 * h.shape[-1] * math.log(2 * math.pi)
+            return base, torch.stack(own, -1)
 
-def check_blend(answer: Callable) -> None:
-    """Ends, and the weights that two perpendicular directions get."""
-    basis = torch.eye(6, dtype=torch.float64)
-    one, two = 2.0 * basis[0] + basis[2], -1.5 * basis[1] + 0.5 * basis[3]
-    for kind in (torch.Tensor.clone, lambda t: t.numpy().copy()):
+        h, log_det = shared(x)
+        base, own = parts(h)
+        joint = base + own + log_weights
+        right = joint.logsumexp(-1) + log_det
 
-        def at(share: float, first=one, second=two, kind=kind):
-            return numbers(answer(kind(first), kind(second), share), (6,), "the latent")
+        def gave(other: Tensor, value: Tensor = value, right: Tensor = right) -> bool:
+            def near(a: Tensor) -> bool:
+                return torch.allclose(value, a.double(), rtol=1e-4, atol=5e-3)
+
+            return not near(right) and near(other)
 
         expect(
-            not (torch.allclose(at(0.0), two) and torch.allclose(at(1.0), one)),
-            "Right road, wrong direction: share 0 is the first latent, share 1 the second.",
+            not gave(joint.logsumexp(-1)),
+            "The shared layers stretch, too: their log_det is missing. This is the density of h, not of x.",
         )
-        for end, z in ((0.0, one), (1.0, two)):
-            expect(
-                not (torch.allclose(at(end) / at(end).norm(), z / z.norm()) and not torch.allclose(at(end), z)),
-                "You force the result to a length of your own. A draw from N(0, I) has no fixed length: leave "
-                "it to the weights.",
-            )
-            expect(torch.allclose(at(end), z), f"At share {end:g} what comes back should be that latent itself.")
-        for share in (0.5, 0.25, 0.8):
-            z = at(share)
-            a, b = float(z[0] / one[0]), float(z[1] / two[1])
-            variance = a * a + b * b
-            expect(
-                abs(a + b - 1) > 1e-6,
-                f"The straight line: at share {share:g} its variance is {variance:.2f}, where a draw has 1. In 784 "
-                "dimensions that is far from where draws are.",
-            )
-            expect(
-                abs(variance - 1) < 1e-6,
-                f"At share {share:g} your weights are {a:.2f} and {b:.2f}. The variance of a sum of independent draws "
-                f"is the sum of the squared weights, here {variance:.2f}: it should be 1.",
-            )
+        expect(not gave(right - 2 * log_det), "log_det belongs to x → h, the map just applied: it is added.")
+        expect(
+            not gave(right + (K - 1) * log_det),
+            "You counted the shared log_det once for each component. x passes the shared layers once.",
+        )
+        expect(
+            not gave((base + log_weights).logsumexp(-1) + log_det),
+            "Each component's own flow has a log_det too, and it differs from component to component.",
+        )
+        expect(
+            not gave((base + own).logsumexp(-1) + log_det),
+            "The weights are missing. Without π_k the density integrates to K.",
+        )
+        expect(
+            not gave((base + own).logsumexp(-1) - math.log(K) + log_det), "Here the components are not equally likely."
+        )
+        expect(not gave(joint.amax(-1) + log_det), "You took the best component alone. The density sums over all.")
+        expect(
+            not gave(joint.sum(-1) + log_det) and not gave((log_weights.exp() * (base + own)).sum(-1) + log_det),
+            "You summed logarithms. A mixture sums densities, and then takes the log: logsumexp.",
+        )
+        straight = sum(parts(x)) + log_weights
+        expect(
+            not gave(straight.logsumexp(-1)) and not gave(straight.logsumexp(-1) + log_det),
+            "You gave x itself to the components. They stand behind the shared layers: give them h.",
+        )
+        expect(
+            torch.allclose(value, right.double(), rtol=1e-4, atol=5e-3),
+            "log Σ_k π_k p_k(h), with h = f(x), plus the log_det of f.",
+        )
+
+
+def check_relatives(answer: Callable) -> None:
+    """Maps that do not commute, so that each slip shows."""
+    D, K = 3, 4
+    shared, flows = _Affine(D, 20), [_Affine(D, k) for k in range(K)]
+    x = torch.tensor([0.2, -0.4, 0.1])
+    for k in (2, 1):
+        value = numbers(answer(x.clone(), k, shared, list(flows)), (K, D), "the images")
+        h = shared.forward(x)[0]
+
+        def made(z: Tensor, back: Callable = shared.inverse) -> Tensor:
+            return torch.stack([back(flow.inverse(z)[0])[0] for flow in flows])
+
+        def gave(other: Tensor, value: Tensor = value) -> bool:
+            return torch.allclose(value, other.double(), rtol=1e-3, atol=1e-3)
+
+        expect(
+            not gave(x.expand(K, D)),
+            "All images are x: each component took the latent that it has itself for x. Take one z, that of "
+            "component k, and give it to all.",
+        )
+        expect(not gave(made(h)), "h is not the latent yet: the flow of component k comes after the shared layers.")
+        expect(
+            not gave(made(flows[k].forward(x)[0])), "On the way to z, x passes the shared layers before the flow of k."
+        )
+        expect(
+            not gave(made(flows[k].forward(h)[0], lambda h: (h, None))),
+            "What comes out of a component's flow is h, not an image: the shared layers bring it back.",
+        )
+        expect(not gave(made(flows[0].forward(h)[0])), f"The image is of component {k}, and you used component 0.")
+        right = made(flows[k].forward(h)[0])
+        expect(not gave(torch.cat((right[:k], right[k + 1 :], right[k : k + 1]))), "The images are not in their order.")
+        expect(
+            gave(right), "x → shared → flow of k gives z; then for each component back: its flow, the shared layers."
+        )
 
 
 def check_nmi(answer: Callable) -> None:
@@ -188,57 +224,87 @@ def check_nmi(answer: Callable) -> None:
 
 
 def check_report(answer: Callable) -> None:
-    """Starts where the lowest loss is not the most accurate."""
-    starts = ([-3.1, -3.6, -3.2], [0.91, 0.74, 0.97]), ([5.0, 4.0, 4.5, 4.2], [0.7, 0.95, 0.6, 0.96])
-    for losses, accuracies in starts:
+    """Runs in which the lowest loss is not the most accurate."""
+    cases = (
+        (
+            [[-3.1, -3.6, -3.2], [-2.9, -3.3, -3.5], [-3.7, -3.0, -3.4]],
+            [[0.91, 0.74, 0.97], [0.6, 0.95, 0.9], [0.85, 0.99, 0.7]],
+        ),
+        ([[5.0, 4.0, 4.5, 4.2], [3.9, 4.4, 4.1, 4.3]], [[0.7, 0.95, 0.6, 0.96], [0.8, 0.9, 0.5, 0.4]]),
+    )
+    for losses, accuracies in cases:
         L, A = np.array(losses), np.array(accuracies)
-        value = numbers(answer(L.copy(), A.copy()), (), "the accuracy").item()
+        given = answer(L.copy(), A.copy())
+        expect(given is not None, "Your function returned None: mean and deviation are missing. Is there a return?")
+        expect(isinstance(given, tuple | list) and len(given) == 2, "Return two numbers: the mean and the deviation.")
+        mean, deviation = (
+            numbers(v, (), name).item() for v, name in zip(given, ("the mean", "the deviation"), strict=True)
+        )
+        kept = A[np.arange(len(L)), L.argmin(1)]
+
+        def gave(other: float, mean: float = mean, right: float = kept.mean()) -> bool:
+            return abs(mean - right) > 1e-4 and abs(mean - other) < 1e-4
+
         expect(
-            abs(value - A.max()) > 1e-4,
+            not gave(A.max(1).mean()) and not gave(A.max()),
             "You chose with the labels. A recipe without labels cannot know which start is the most accurate.",
         )
         expect(
-            abs(value - A[L.argmax()]) > 1e-4,
-            "That start has the largest loss. It was to be made small.",
+            not gave(A[np.arange(len(L)), L.argmax(1)].mean()),
+            "Those starts have the largest loss. It was to be made small.",
         )
         expect(
-            abs(value - A.mean()) > 1e-4 and abs(value - np.median(A)) > 1e-4,
-            "Starts that were thrown away are not part of what the recipe gives. Which one does it keep?",
+            not gave(A.mean()) and not gave(np.median(A)),
+            "Starts that were thrown away are not part of what the recipe gives. Which one does each run keep?",
         )
-        expect(value != L.argmin(), "That is the number of the start. Which accuracy did it have?")
-        expect(abs(value - A[L.argmin()]) < 1e-4, "Not yet. Which start would you keep if you had no labels?")
+        expect(
+            not gave(A[np.unravel_index(L.argmin(), L.shape)]),
+            "That is one run, the one with the lowest loss of all. A recipe is judged by all of its runs.",
+        )
+        expect(not gave(L.min(1).mean()), "That is the mean of the losses. Which accuracies did these starts have?")
+        expect(abs(mean - kept.mean()) < 1e-4, "Not yet. Which start of each run would you keep without labels?")
+        spread = kept.std(ddof=1)
+        expect(
+            abs(spread - deviation) < 1e-4 or abs(kept.std() - deviation) > 1e-4,
+            "You divided by R. The mean comes from the same few runs: divide the squares by R − 1.",
+        )
+        expect(
+            abs(spread - deviation) < 1e-4 or abs(spread / len(L) ** 0.5 - deviation) > 1e-4,
+            "That is the standard error of the mean. Asked is how much one run differs from another.",
+        )
+        expect(abs(spread - deviation) < 1e-4, "The mean is right. The deviation is that of the kept accuracies.")
 
 
 EXERCISES = [
     Exercise(
         name="the_mixture_of_flows_on_mnist.1",
         question=(
-            "**Give the components names.** Compute the accuracy from a contingency table. Then put the published "
-            "table's diagonal beside it: for which tables is the diagonal enough?"
+            "**Behind shared layers.** Write log p(x) of the mixture of section 2 from its parts. Which log_det is the "
+            "same for all components, and does it change p(k | x)?"
         ),
-        answer=matched_accuracy,
-        check=check_accuracy,
-        praise="right. Names cost labels, so this number says how good a clustering is, and cannot help to find it.",
+        answer=mixture_log_prob,
+        check=check_log_prob,
+        praise="right. The shared log_det counts once, in log p(x); in p(k | x) it cancels.",
         hints=(
-            "Each component may stand for one digit only, and each digit for one component. Which pairing catches most "
-            "images?",
-            "linear_sum_assignment(-counts) gives rows and columns of the best pairing; counts[rows, columns].sum() is "
-            "what it catches.",
+            "Follow x: first through the shared layers, then through one component after another. Which log_det do you "
+            "meet where?",
+            "For each component: log N(z; 0, I) + its log_det + log π_k. Add these up as densities, then add the "
+            "log_det of the shared layers.",
         ),
-        aims=("compute",),
+        aims=("write",),
     ),
     Exercise(
         name="the_mixture_of_flows_on_mnist.2",
         question=(
-            "**Between two draws.** In the explorer you dragged z between four latents. Do it for two, so that every "
-            "point on the way is a draw from the base as well."
+            "**One style, K digits.** Take an image of a digit and make its relatives: the images that all components "
+            "make of its latent. What should the component of the digit itself give back?"
         ),
-        answer=blend,
-        check=check_blend,
-        praise="right. The squares of the weights add up to 1, and so does the variance. The straight line sags.",
+        answer=relatives,
+        check=check_relatives,
+        praise="right. Its own component gives the image back; the others say what they make of the same latent.",
         hints=(
-            "Let z = a·one + b·two. What is the variance of each coordinate of z?",
-            "a² + b² = 1 is a circle: a = cos θ, b = sin θ, and θ goes from 0 to π/2.",
+            "The latent of x depends on the component. Which one does the image belong to?",
+            "On the way to z: shared.forward, then flows[k].forward. On the way back the other order, for every flow.",
         ),
         aims=("carry",),
     ),
@@ -261,15 +327,15 @@ EXERCISES = [
     Exercise(
         name="the_mixture_of_flows_on_mnist.4",
         question=(
-            "**Which start?** Three starts of q end with three losses, and, once you look at the labels, three "
-            "accuracies. Which accuracy may you print for a method without labels?"
+            "**Which number is honest?** A recipe without labels was run R times, each time with S starts. Afterwards "
+            "the labels say how accurate each start was. What may you print?"
         ),
         answer=to_report,
         check=check_report,
-        praise="right. The best of several seeds, found with labels, is a method with labels.",
+        praise="right. The best of several starts or runs, found with labels, is a method with labels.",
         hints=(
-            "Pretend that nobody ever labelled a digit. What do you still have to choose by?",
-            "np.argmin(losses) is the start you would keep; its accuracy is what you get.",
+            "Pretend that nobody ever labelled a digit. By what can you choose a start of each run?",
+            "np.argmin(losses, axis=1) is the start that each run keeps. Take the accuracies of these, one a run.",
         ),
         aims=("report",),
     ),

@@ -106,7 +106,7 @@ def diagram() -> Figure:
         "a batch x": (0.1, 2.0, 1.6, 1.0),
         "K flows\nlog p(x | k)": (2.7, 3.2, 2.2, 1.2),
         "a network\nq(k | x)": (2.7, 0.6, 2.2, 1.2),
-        "ELBO\nΣₖ q [log π p − log q]": (5.9, 1.8, 3.6, 1.4),
+        "ELBO(x) = Σₖ q(k | x) ·\n[log πₖ p(x | k) − log q(k | x)]": (5.9, 1.8, 3.6, 1.4),
     }
     for name, (left, bottom, wide, high) in boxes.items():
         color = COLORS["model"] if "q(k" in name else "black"
