@@ -40,8 +40,35 @@ def joint(z, log_det, means, log_weights):
     return log_weights - squares(z, means) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi) + log_det[:, None]
 
 
+def angles(p):
+    return torch.atan2(p[:, 1], p[:, 0])
+
+
+def between(p):
+    return torch.cosine_similarity(p[:, None], p, dim=-1).clamp(-1, 1).acos()
+
+
+def pair_of(p, ring, value):
+    """The two rows, of different rings, with the least value."""
+    return divmod(int(torch.where(ring[:, None] != ring, value, math.inf).argmin()), len(p))
+
+
+def by_counting_lines(p, ring):
+    turn = (torch.arange(2000) + 0.5) / 2000 * math.pi
+    side = p @ torch.stack((turn.cos(), turn.sin())) > 0  # on which side of each line a point lies
+    rows = [(i, j) for i in range(len(p)) for j in range(i) if ring[i] != ring[j]]
+    return max(rows, key=lambda pair: int((side[pair[0]] == side[pair[1]]).sum()))
+
+
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
+    (2, lambda p, r: pair_of(p, r, torch.cdist(p, p)), "nearest in distance"),
+    (2, lambda p, r: pair_of(p, r, -between(p)), "farthest apart"),
+    (2, lambda p, r: pair_of(p, r, (angles(p)[:, None] - angles(p)).abs()), "begin anew"),
+    (2, lambda p, r: pair_of(p, r, torch.minimum(between(p), math.pi - between(p))), "Opposite points have one line"),
+    (2, lambda p, r: pair_of(p, torch.arange(len(p)), between(p)), "Both are on one ring"),
+    (2, lambda p, r: (0, int((r == 1).nonzero()[-1])), "least room between them"),
+    (2, lambda p, r: (0.5, 1), "two different rows"),
     (1, lambda p, o, y: (pick(p, y) + log_q(o, y)).mean(), "sign is flipped"),
     (1, lambda p, o, y: -(pick(p, y) + pick(o, y)).mean(), "can be raised without end"),
     (1, lambda p, o, y: -(pick(p, y) + log_q(o, y).exp()).mean(), "q(y | x) itself"),
@@ -54,12 +81,6 @@ WRONG = [
     (1, lambda p, o, y: -pick(p, y).mean(), "q learns nothing"),
     (1, lambda p, o, y: -log_q(o, y).mean(), "the flows learn nothing"),
     (1, lambda p, o, y: 1 - (pick(p, y) + log_q(o, y)).mean(), "pick two numbers"),
-    (2, lambda a: 0.9 - a / math.pi, "turn a line"),
-    (2, lambda a: a / math.pi, "agrees with both labels"),
-    (2, lambda a: 1 - a / (2 * math.pi), "has no arrow"),
-    (2, lambda a: 1 - a / 180, "comes in radians"),
-    (2, lambda a: 1 - a / math.pi, "shorter way round"),
-    (2, lambda a: 0.5, "did not care"),
     (3, lambda n, w: 1 - w, "chance of one label"),
     (3, lambda n, w: (1 - w) ** n, "no label is wrong"),
     (3, lambda n, w: 1 - most(n, w), "most are wrong"),
@@ -80,8 +101,10 @@ WRONG = [
 
 
 RIGHT = [
+    (2, lambda p, r: sorted(pair_of(p, r, -(torch.cosine_similarity(p[:, None], p, dim=-1))))),
+    (2, by_counting_lines),
+    (2, lambda p, r: np.array(pair_of(p, r, between(p)))),
     (1, lambda p, o, y: torch.nn.functional.cross_entropy(o, y) - pick(p, y).mean()),
-    (2, lambda a: 1 - math.acos(math.cos(a)) / math.pi),
     (3, most),
     (4, joint),
     (1, lambda p, o, y: -(torch.nn.functional.one_hot(y, p.shape[-1]) * (p + o.log_softmax(-1))).sum(-1).mean()),

@@ -22,15 +22,17 @@ def labelled_loss(log_p, logits, y):
     return -(log_p.gather(-1, own) + log_q.gather(-1, own)).mean()
 
 
-def ruled_out(angle):
-    """The share of all halvings that two labels contradict: A on the outer ring, B on the inner, ``angle`` apart.
+def two_to_label(points, ring):
+    """The two points, one of each ring, whose labels contradict the most halvings: two rows of ``points`` (N, 2).
 
-    A halving cuts the plane along a line through the center; all directions of the line are equally likely. Radians,
-    from −2π to 2π; a number from 0 to 1.
+    ring (N,) is 0 for points of the outer ring and 1 for those of the inner one. A halving cuts the plane along a line
+    through the origin, all directions of the line equally likely, and gives each side a class of its own.
     """
-    apart = abs(angle) % (2 * math.pi)
-    apart = min(apart, 2 * math.pi - apart)  # the shorter way round
-    return 1 - apart / math.pi  # only a line between the two points gives them two classes
+    angle = torch.atan2(points[:, 1], points[:, 0])
+    apart = (angle[:, None] - angle).abs()  # (N, N)
+    apart = torch.minimum(apart, 2 * math.pi - apart)  # the shorter way round
+    apart[ring[:, None] == ring] = math.inf
+    return divmod(int(apart.argmin()), len(points))  # a halving agrees if its line passes between the two
 
 
 def majority_right(count, wrong):
@@ -108,41 +110,68 @@ def check_loss(answer: Callable) -> None:
         )
 
 
-def check_ruled_out(answer: Callable) -> None:
-    """Against counting lines."""
-    directions = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000 * math.pi
-    normals = torch.stack((directions.cos(), directions.sin()), -1)
-    for angle in (0.5, 2.0, 0.0, math.pi, -0.5, 5.0):
-        value = float(numbers(answer(angle), (), "the share"))
-        outer, inner = (
-            torch.tensor([0.8, 0.0]).double(),
-            0.4 * torch.tensor([math.cos(angle), math.sin(angle)]).double(),
-        )
-        right = float(((normals @ outer) * (normals @ inner) > 0).double().mean())
+def _apart(points: Tensor) -> Tensor:
+    """The angle between each two points, seen from the origin: (N, N), from 0 to π."""
+    unit = points / points.norm(dim=-1, keepdim=True)
+    return (unit @ unit.T).clamp(-1, 1).acos()
 
-        def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, abs_tol=1e-3)
+
+def check_two(answer: Callable) -> None:
+    """Sets of points for each of which some shortcut takes another pair: (degrees, radius, ring) of each point."""
+    sets = (
+        [(10, 0.9, 0), (14, 0.35, 1), (80, 0.55, 0), (95, 0.45, 1), (200, 0.8, 0), (203, 0.8, 0), (300, 0.4, 1)],
+        [(178, 0.8, 0), (-179, 0.4, 1), (60, 0.8, 0), (70, 0.4, 1), (-62, 0.42, 1)],
+        [(0, 0.8, 0), (179, 0.4, 1), (90, 0.8, 0), (112, 0.4, 1), (250, 0.4, 1)],
+    )
+    for rows in sets:
+        degrees, radius, ring = (torch.tensor(column) for column in zip(*rows, strict=True))
+        turned = degrees.float() * math.pi / 180
+        points = radius.unsqueeze(-1) * torch.stack((turned.cos(), turned.sin()), -1)
+        value = numbers(answer(points.clone(), ring.clone()), (2,), "the two rows")
+        N = len(points)
+        expect(
+            all(float(v) == int(v) and 0 <= v < N for v in value) and value[0] != value[1],
+            f"Expected two different rows, whole numbers from 0 to {N - 1}, but got {value.tolist()}.",
+        )
+        pair = {int(v) for v in value}
+        apart, other = _apart(points), ring[:, None] != ring
+        flat = torch.atan2(points[:, 1], points[:, 0])
+
+        def best(of: Tensor, allowed: Tensor = other, N: int = N) -> set[int]:
+            return set(divmod(int(torch.where(allowed, of, math.inf).argmin()), N))
+
+        right = best(apart)
+
+        def gave(wrong: set[int], pair: set[int] = pair, right: set[int] = right) -> bool:
+            return pair != right and pair == wrong
 
         expect(
-            gave(right) or not gave(1 - right),
-            "This is the share that agrees with both labels. Asked is the share that contradicts them.",
+            len({int(ring[i]) for i in pair}) == 2,
+            "Both are on one ring. Two labels of the same class contradict the halvings that part them; asked is one "
+            "point of each ring.",
         )
         expect(
-            gave(right) or not gave(1 - angle / (2 * math.pi)),
-            "A line has no arrow: turned by π it is the same line, so directions fill π, not 2π.",
-        )
-        expect(gave(right) or not gave(1 - angle / 180), "The angle comes in radians: a half turn is π, not 180.")
-        expect(
-            gave(right) or not gave(1 - angle / math.pi),
-            "Right from 0 to π. Beyond, and for negative angles, go the shorter way round: a share lies in [0, 1].",
+            not gave(best(torch.cdist(points, points))),
+            "These two are the nearest in distance. But a line through the center separates points by their direction: "
+            "compare angles.",
         )
         expect(
-            gave(right) or not gave(0.5),
-            "That would be so if the line did not care where the points are. Which lines pass between them?",
+            not gave(best((flat[:, None] - flat).abs())),
+            "Angles begin anew at π: 178° and −179° are 3° apart. Go the shorter way round.",
         )
         expect(
-            gave(right),
-            "Draw the two points and turn a line through the center by half a turn: when does it pass between them?",
+            not gave(best(torch.minimum(apart, math.pi - apart))),
+            "Opposite points have one line, but lie on two sides as soon as it turns: every halving agrees with them.",
+        )
+        expect(
+            not gave(best(-apart)),
+            "These two are the farthest apart, and nearly every halving passes between them, so it agrees with both "
+            "labels.",
+        )
+        expect(
+            pair == right,
+            "A halving agrees with two labels if its line passes between the points. For which pair is there the least "
+            "room between them, seen from the center?",
         )
 
 
@@ -253,16 +282,16 @@ EXERCISES = [
     Exercise(
         name="a_few_labels.2",
         question=(
-            "**Which two?** Of all halvings through the center, which share do two labels rule out, as a function of "
-            "the angle between them? Compare with the columns of section 4."
+            "**Which two?** You may ask for the labels of two points, one of each ring. Which two rule out the most "
+            "halvings? Compare with the columns of section 4."
         ),
-        answer=ruled_out,
-        check=check_ruled_out,
-        praise="right. Side by side they contradict every halving, opposite none: there the labels say nothing new.",
+        answer=two_to_label,
+        check=check_two,
+        praise="right. Two labels an angle φ apart rule out a share 1 − φ/π of all halvings: the smaller φ, the more.",
         hints=(
             "A halving agrees with both labels when its line passes between the two points. Seen from the center, how "
             "much room does the line have?",
-            "Lines through the center have directions in [0, π). Those between the points fill the angle between them.",
+            "Compare the angles between the points, not their distances, and mind that angles begin anew at ±π.",
         ),
         aims=("choose",),
     ),

@@ -61,7 +61,7 @@ class ResampleLevels(Picture):
         left, middle, right = self.figure.subplots(1, 3, width_ratios=[1, 1, DRAWS])
         self.one, self.many = _strip(left, 1, 1, "the digit"), _strip(right, 1, DRAWS, "with new latents, five draws")
         self.map = middle.imshow(np.zeros((SIDE, SIDE)), cmap="Greens", vmin=0, vmax=1)
-        tidy(middle, "new latents: green").set(xticks=[], yticks=[])
+        tidy(middle, "green: new").set(xticks=[], yticks=[])
         self.names = [
             right.text((SIDE + 2) * (k + 0.5), SIDE + 4, "", ha="center", va="top", fontsize=10) for k in range(DRAWS)
         ]
