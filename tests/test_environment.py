@@ -1,6 +1,7 @@
 """The house itself: its walls, its environments, its two commands."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -154,6 +155,47 @@ def test_readme_names_the_two_commands():
     text = (ROOT / "README.md").read_text()
     assert 'python3 -m venv .venv && .venv/bin/pip install -e ".[lab]" && .venv/bin/flowlab lab' in text
     assert 'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && .venv/bin/python -m pytest' in text
+
+
+def found(name):
+    """What a dotted name of flowlab stands for: attributes, and modules where there is none."""
+    parts, thing = name.split("."), flowlab
+    for n, part in enumerate(parts[1:], 2):
+        thing = getattr(thing, part) if hasattr(thing, part) else importlib.import_module(".".join(parts[:n]))
+    return thing
+
+
+@pytest.mark.parametrize("page", ("README.md", ".github/CONTRIBUTING.md", ".github/RENAMED.md"))
+def test_a_page_links_to_files_that_exist(page):
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if not link.startswith("http")]
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_readme_names_what_the_package_has():
+    """All dotted names of flowlab, and in the map each name beside its package, or an attribute of what is in it."""
+    text = (ROOT / "README.md").read_text()
+    for name in set(re.findall(r"\bflowlab(?:\.[A-Za-z_]\w*)+", text)):
+        found(name)
+    rows = re.findall(r"^\| (`flowlab[^|]*) \| (.*) \|$", text.split("## Map of the package")[1], re.M)
+    assert {"flowlab.bijections", "flowlab.densities"} <= {name for left, _ in rows for name in left.split("`")}
+    missing = []
+    for left, right in rows:
+        packages = [found(name) for name in re.findall(r"`([^`]+)`", left)]
+        homes = [*packages, flowlab, *(thing for package in packages for thing in vars(package).values())]
+        for name in re.findall(r"`@?(\w+)[^`]*`", right):
+            if not any(hasattr(home, name) for home in homes):
+                missing.append((left, name))
+    assert missing == []
+
+
+def test_renamed_names_what_there_is_now():
+    """The right column of the page of what was renamed: each dotted name of flowlab can be imported."""
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / ".github/RENAMED.md").read_text(), re.M)
+    names = [name for row in rows for name in re.findall(r"`(flowlab\.[\w.]+)`", row)]
+    assert len(names) > 15
+    for name in names:
+        found(name)
 
 
 def test_ruff_is_one_version_everywhere():

@@ -89,6 +89,7 @@ def test_samples_do_not_depend_on_each_other(name, case):
         assert_close(its_log_det, log_det.select(lead, -1), torch.float64)
 
 
+@pytest.mark.slow
 @battery(*ALL_BUT_NOISY)
 def test_state_dict_brings_it_back(name, case):
     row, (f, x, context) = TABLE[name], draw(name, case)
@@ -99,6 +100,7 @@ def test_state_dict_brings_it_back(name, case):
             assert torch.equal(value, same)
 
 
+@pytest.mark.slow
 @battery(*ALL_BUT_NOISY)
 def test_stack_equals_separate_maps(name, case):
     K, row = case.stack or 3, TABLE[name]

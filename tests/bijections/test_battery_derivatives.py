@@ -103,6 +103,7 @@ def test_density_integrates_to_one_in_the_plane(name, seed):
     assert integral(name, 2, seed, reach=4.0, points=200) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", rows("real", "one way"))
 @pytest.mark.parametrize("direction", ("forward", "inverse"))
 def test_gradients_agree_with_finite_differences(name, direction):

@@ -299,3 +299,15 @@ def test_image_log_scale_is_bounded_and_reaches_its_bound(bound):
     x = image(500, 2, 1, 1)
     for _, log_det in (f(x), f.inverse(x)):
         assert 0.99 * bound < log_det.abs().max() <= bound * (1 + 1e-6)
+
+
+def test_a_guarded_spline_is_not_steep_beside_a_flat_bin_and_its_network_sees_no_farther_than_it_bends():
+    theta = 4 * torch.randn(500, 23, 1, generator=Generator().manual_seed(0), dtype=torch.float64)
+    for guarded in (True, False):
+        law = Spline(bins=8, bound=2.0, guarded=guarded)
+        X, Y, D = law.knots(theta)
+        s = Y.diff() / X.diff()
+        most = 10 * torch.minimum(s[..., :-1], s[..., 1:])
+        assert bool((D[..., 1:-1] <= most * (1 + 1e-9)).all()) == guarded
+        a = torch.tensor([-5.0, -1.0, 0.5, 3.0])
+        assert law.seen(a).tolist() == ([-2.0, -1.0, 0.5, 2.0] if guarded else a.tolist())

@@ -126,6 +126,7 @@ def results(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_a_command_does_its_work_with_the_core_alone(results, command):
     code, out, err = results[" ".join(command)]

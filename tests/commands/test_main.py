@@ -113,6 +113,7 @@ def test_no_command_ends_because_a_console_lacks_a_sign(encoding, monkeypatch, t
         assert streams["out"].errors == "strict", "what was set is set back"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_a_process_of_its_own_spells_what_its_console_lacks(encoding):
     text = said("progress", "4", encoding=encoding)

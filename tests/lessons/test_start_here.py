@@ -181,6 +181,7 @@ RIGHT = [
 ]
 
 
+@pytest.mark.slow
 def test_the_installation_is_reported_line_by_line(capsys):
     installation.report()
     lines = capsys.readouterr().out.splitlines()
@@ -189,6 +190,7 @@ def test_the_installation_is_reported_line_by_line(capsys):
     assert torch.__version__ in lines[0] and "5,000" in lines[2]
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named_with_what_to_do(capsys, monkeypatch):
     def version(name, real=metadata.version):
         if name == "anywidget":

@@ -108,6 +108,7 @@ def test_the_three_fits_are_level_and_part_the_circles_three_ways():
             assert accuracy(claimed[one], claimed[other]) < 0.6
 
 
+@pytest.mark.slow
 def test_a_mixture_trained_here_joins_the_list_and_can_be_stopped():
     explorer = MixtureTraining(epochs=2)
     explorer.recipe.value, explorer.count.value = "elbo", 3

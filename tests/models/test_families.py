@@ -182,6 +182,7 @@ def test_couplings_of_one_dimension_name_the_recipe_that_takes_it(build, one):
     assert made(1, components=8).log_prob(torch.zeros(3, 1)).shape == (3,)
 
 
+@pytest.mark.slow
 def test_splines_of_one_dimension_fit_two_bumps():
     g = generator()
     x = torch.where(torch.rand(2000, 1, generator=g) < 0.5, -4.0, 4.0) + torch.randn(2000, 1, generator=g)

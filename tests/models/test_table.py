@@ -101,6 +101,7 @@ def test_given_a_context_it_starts_as_the_regression_on_it():
     assert not torch.allclose(flow.log_prob(x, year), flow.log_prob(x, year + 10), atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", (False, True))
 @pytest.mark.parametrize("D", (1, 2, 5))
 def test_training_helps_and_samples_belong_to_it(D, context):
