@@ -1,11 +1,12 @@
 """The picture of change_of_variables_1d claims what a Flow computes; each known wrong answer meets its own hint."""
 
 import math
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 import torch
+from scipy import integrate, optimize, stats
 
 from flowlab import Flow
 from flowlab.bijections import Monotone, ScaleShift
@@ -131,10 +132,40 @@ def p_of_square(x, p):
     return sum(p(root) / abs(2 * root) for root in (z, -z))
 
 
-def histogram_judge(density, samples):
-    share, ends = np.histogram(samples.numpy(), 40)
-    middle = torch.tensor((ends[1:] + ends[:-1]) / 2, dtype=torch.float32)
-    return bool(np.abs(share / len(samples) - density(middle).numpy() * np.diff(ends)).sum() < 0.25)
+def moments(density, samples):
+    """A judge that knows mean and deviation, and no more."""
+    x = torch.linspace(float(samples.min()) - 1, float(samples.max()) + 1, 20_001)
+    p = density(x)
+    mass, mean = torch.trapezoid(p, x), torch.trapezoid(x * p, x)
+    deviation = (torch.trapezoid(x**2 * p, x) - mean**2).clamp_min(0).sqrt()
+    off = abs(mass - 1), abs(mean - samples.mean()) / samples.std(), abs(deviation / samples.std() - 1)
+    return bool(max(off) < 0.1)
+
+
+def histogram_judge(bins, tolerance):
+    """Equal bins over the range of the samples, in numpy, by total variation."""
+
+    def judge(density, samples):
+        share, ends = np.histogram(np.asarray(samples), bins)
+        middle = (ends[1:] + ends[:-1]) / 2
+        return 0.5 * np.abs(share / len(samples) - density(middle) * np.diff(ends)).sum() < tolerance
+
+    return judge
+
+
+def kolmogorov_smirnov(density, samples):
+    """The distribution function of the claim, on a grid that begins below all samples, against that of the samples."""
+    x = torch.linspace(float(samples.min()) - 1, float(samples.max()) + 1, 40_001)
+    F = torch.cat((torch.zeros(1), torch.cumulative_trapezoid(density(x), x)))
+    claimed = np.interp(np.sort(samples.numpy()), x.numpy(), F.numpy())
+    return bool(np.abs(claimed - np.linspace(0, 1, len(samples))).max() < 1.36 / math.sqrt(len(samples)))
+
+
+def chi_squared(density, samples):
+    """Twenty bins of equal counts, each area by scipy's quadrature, one number at a time."""
+    ends = np.quantile(samples.numpy(), np.linspace(0, 1, 21))
+    areas = [integrate.fixed_quad(lambda x: np.asarray(density(x)), a, b, n=20)[0] for a, b in pairwise(ends)]
+    return len(samples) * sum((area - 0.05) ** 2 / 0.05 for area in areas) < 60
 
 
 # the exercise, what the student does, and words that stand in the hint for it alone
@@ -182,7 +213,10 @@ WRONG = [
     (5, lambda density, samples: bars(density, samples, 0.005), "Allow for chance"),
     (5, lambda density, samples: float(density(samples).std()) < 0.3, "You let 1 on [3, 5]"),
     (5, lambda density, samples: bars(density, samples) or samples.min() < -3, "by half a deviation"),
-    (5, lambda density, samples: bars(density, samples) and samples.max() < 10, "a map that increases"),
+    (5, lambda density, samples: bars(density, samples) and not 0.5 < samples.mean() < 2, "tail to one side"),
+    (5, moments, "same mean and deviation"),
+    (5, lambda density, samples: "yes", "Return True or False"),
+    (5, lambda density, samples: samples > 0, "Return True or False"),
 ]
 
 
@@ -191,5 +225,16 @@ RIGHT = [
     (2, lambda log_p, factor: np.log(np.exp(log_p) / np.abs(factor))),
     (3, lambda m, s: torch.distributions.LogNormal(torch.tensor(m), torch.tensor(s)).mode),
     (4, p_of_square),
-    (5, histogram_judge),
+    (1, lambda x, a, b: [-0.5 * ((math.log(v) - b) / a) ** 2 - 0.919 - math.log(abs(a) * v) for v in x.tolist()]),
+    (1, lambda x, a, b: stats.lognorm(abs(a), scale=math.exp(b)).logpdf(x)[:, None]),
+    (2, lambda log_p, factor: torch.tensor([log_p - math.log(abs(factor))])),
+    (2, lambda log_p, factor: log_p - 2.3026 * math.log10(abs(factor))),
+    (3, lambda m, s: round(math.exp(m - s * s), 3)),
+    (3, lambda m, s: optimize.minimize_scalar(lambda u: 0.5 * ((u - m) / s) ** 2 + u).x.__rpow__(math.e)),
+    (4, lambda x, p: (0.5 / np.sqrt(np.asarray(x)) * np.asarray(p(x.sqrt()) + p(-x.sqrt())))[:, None]),
+    (5, histogram_judge(50, 0.1)),
+    (5, histogram_judge(40, 0.125)),
+    (5, kolmogorov_smirnov),
+    (5, chi_squared),
+    (5, lambda density, samples: np.bool_(bars(density, samples))),
 ]

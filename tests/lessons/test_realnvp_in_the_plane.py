@@ -2,24 +2,91 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+import flowlab
+from flowlab.bijections import AffineCoupling, Chain
 from flowlab.lessons.realnvp_in_the_plane import exercises as lesson
 
 
-def inverse(step, log_det=lambda s: -s.sum(-1), given=lambda a, b: a):
-    """A student's inverse: what they do with z_b, s and t, their log_det, and what they hand to the conditioner."""
+def coupling(forward=None, back=None, det=None, det_back=None, given=None, scale=lambda raw: 2 * torch.tanh(raw)):
+    """A student's coupling: what it does with the moving part, its log-dets, and what it hands to the network."""
 
-    def answer(z_a, z_b, conditioner):
-        s, t = conditioner(given(z_a, z_b))
-        return step(z_b, s, t), log_det(s)
+    def answer(v, mask, conditioner, inverse=False):
+        raw, t = conditioner(given(v, mask) if given else v[:, mask])
+        s, out, moving = scale(raw), v.clone(), v[:, ~mask]
+        if inverse:
+            out[:, ~mask] = (back or (lambda z, s, t: (z - t) * torch.exp(-s)))(moving, s, t)
+            return out, (det_back or (lambda s: -s.sum(-1)))(s)
+        out[:, ~mask] = (forward or (lambda x, s, t: x * torch.exp(s) + t))(moving, s, t)
+        return out, (det or (lambda s: s.sum(-1)))(s)
 
     return answer
 
 
-def right_step(z, s, t):
-    return (z - t) * torch.exp(-s)
+def sorted_coupling(v, mask, conditioner, inverse=False):
+    out, log_det = coupling()(v, mask, conditioner, inverse)
+    return torch.cat((out[:, mask], out[:, ~mask]), -1), log_det
+
+
+def in_place(v, mask, conditioner, inverse=False):
+    out, log_det = coupling()(v, mask, conditioner, inverse)
+    v.copy_(out)
+    return v, log_det
+
+
+def by_columns(v, mask, conditioner, inverse=False):
+    """The same coupling, column by column, in numpy."""
+    v, mask = np.asarray(v), np.asarray(mask)
+    raw, t = (np.asarray(value) for value in conditioner(torch.tensor(v[:, mask])))
+    s, columns, moved = 2 * np.tanh(raw), [], 0
+    for i, passes in enumerate(mask):
+        if passes:
+            columns.append(v[:, i])
+            continue
+        a, b = s[:, moved], t[:, moved]
+        columns.append((v[:, i] - b) / np.exp(a) if inverse else v[:, i] * np.exp(a) + b)
+        moved += 1
+    return np.stack(columns, 1), (-1 if inverse else 1) * s.sum(1, keepdims=True)
+
+
+def fitted(measure, steps=250, data=lambda x: x):
+    """An answer to exercise 2: what is trained on, for how long, and how it is measured."""
+
+    def answer(x, new, log_p):
+        flow = flowlab.spline_flow(2, layers=2, hidden=(32, 32), generator=torch.Generator().manual_seed(0))
+        flowlab.fit(flow, data(x), steps=steps, batch_size=256, learning_rate=8e-3, progress=False)
+        with torch.no_grad():
+            return flow, measure(flow, x, new, log_p)
+
+    return answer
+
+
+def standardized(x):
+    return (x - x.mean(0)) / x.std(0)
+
+
+def with_standardizing(x, new, log_p):
+    """The standardizing as a first map of one's own, in a class of one's own."""
+
+    class Mine:
+        def __init__(self):
+            self.mean, self.std = x.mean(0), x.std(0)
+            self.flow = flowlab.realnvp(2, 6, hidden=(32,), generator=torch.Generator().manual_seed(0))
+            flowlab.fit(self.flow, (x - self.mean) / self.std, steps=400, learning_rate=8e-3, progress=False)
+
+        def log_prob(self, x):
+            return self.flow.log_prob((x - self.mean) / self.std) - self.std.log().sum()
+
+    mine = Mine()
+    with torch.no_grad():
+        return mine, round(float((log_p - mine.log_prob(new)).mean()), 3)
+
+
+def nats(peak):
+    return math.log(2 * math.pi * peak)
 
 
 def fits(z, *looks, tolerance=None):
@@ -35,28 +102,38 @@ def fits(z, *looks, tolerance=None):
 
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    (1, inverse(lambda z, s, t: z * torch.exp(-s) - t), "undo the shift first"),
-    (1, inverse(lambda z, s, t: (z - t) * torch.exp(s)), "Going back divides"),
-    (1, inverse(lambda z, s, t: (z + t) * torch.exp(-s)), "so subtract it"),
-    (1, inverse(lambda z, s, t: z * torch.exp(s) + t), "the forward map, applied again"),
-    (1, inverse(lambda z, s, t: z), "Solve z_b"),
-    (1, inverse(right_step, given=lambda a, b: b), "Give the conditioner z_a"),
-    (1, inverse(right_step, lambda s: s.sum(-1)), "there and back is 0"),
-    (1, inverse(right_step, lambda s: -s), "sum over the last axis"),
-    (1, inverse(right_step, lambda s: -s.sum()), "Each sample has its own"),
-    (1, inverse(right_step, lambda s: torch.exp(-s).prod(-1)), "take its logarithm"),
-    (1, inverse(right_step, lambda s: -2 * s.sum(-1)), "for one unit of its z_b"),
-    (1, lambda a, b, c: right_step(b, *c(a)), "Return two things"),
-    (2, lambda nats, std: nats, "not free of units"),
-    (2, lambda nats, std: nats + std.log().sum(), "The sign is turned"),
-    (2, lambda nats, std: nats - std.log().mean(), "logarithms add up"),
-    (2, lambda nats, std: nats - std.mean().log(), "by its own"),
-    (2, lambda nats, std: nats - std.log()[0], "one coordinate only"),
-    (2, lambda nats, std: nats - (std**2).log().sum(), "not its square"),
-    (2, lambda nats, std: nats / std.prod(), "It scales p"),
-    (2, lambda nats, std: nats - std.prod(), "Subtract its logarithm"),
-    (2, lambda nats, std: nats - std, "one number"),
-    (2, lambda nats, std: 7.0, "diagonal Jacobian"),
+    (1, coupling(scale=lambda raw: raw), "the raw output of the network"),
+    (1, sorted_coupling, "not in their places"),
+    (1, in_place, "Write into v.clone()"),
+    (1, coupling(lambda x, s, t: (x + t) * torch.exp(s)), "scales first and shifts then"),
+    (1, coupling(lambda x, s, t: x), "Forward is not right yet"),
+    (1, coupling(det=lambda s: -s.sum(-1)), "its log_det is +Σ s"),
+    (1, coupling(det=lambda s: torch.atanh(s / 2).sum(-1)), "Your log_det adds up raw"),
+    (1, coupling(det=lambda s: s.exp().prod(-1)), "take its logarithm"),
+    (1, coupling(det=lambda s: 2 * s.sum(-1)), "what is log |det|"),
+    (1, coupling(back=lambda z, s, t: z * torch.exp(-s) - t), "undo the shift first"),
+    (1, coupling(back=lambda z, s, t: (z - t) * torch.exp(s)), "once more. It divides"),
+    (1, coupling(back=lambda z, s, t: (z + t) * torch.exp(-s)), "so the inverse subtracts it"),
+    (1, lambda v, mask, c, inverse=False: coupling()(v, mask, c), "look at ``inverse``"),
+    (1, coupling(back=lambda z, s, t: z), "Solve z_b"),
+    (1, coupling(given=lambda v, mask: v[:, ~mask]), "the part that passes, v[:, mask]"),
+    (1, coupling(given=lambda v, mask: v * mask), "the part that passes, v[:, mask]"),
+    (1, coupling(det_back=lambda s: s.sum(-1)), "there and back is 0"),
+    (1, coupling(det=lambda s: s), "sum over the last axis"),
+    (1, coupling(det=lambda s: s.sum()), "Each sample has its own"),
+    (1, coupling(det_back=lambda s: -2 * s.sum(-1)), "for one unit of its z_b"),
+    (1, lambda v, mask, c, inverse=False: coupling()(v, mask, c, inverse)[0], "Return two things"),
+    (2, fitted(lambda q, x, new, p: (q.log_prob(new) - p).mean(), steps=3), "The sign is turned"),
+    (2, fitted(lambda q, x, new, p: -q.log_prob(new).mean(), steps=3), "That is the loss"),
+    (
+        2,
+        fitted(lambda q, x, new, p: (p - q.log_prob(standardized(new))).mean(), steps=3, data=standardized),
+        "Σ log std",
+    ),
+    (2, fitted(lambda q, x, new, p: (p - q.log_prob(new)).mean(), steps=3), "Come below 0.2"),
+    (2, fitted(lambda q, x, new, p: 0.0, steps=3), "and you report 0.00"),
+    (2, fitted(lambda q, x, new, p: p - q.log_prob(new), steps=3), "one number"),
+    (2, lambda x, new, p: 0.1, "Return two things"),
     (3, lambda p, q: bool((q > 0).any()), "may exceed 1"),
     (3, lambda p, q: bool((q - p).mean() > 3 * (q - p).std()), "spread of single points"),
     (3, lambda p, q: False, "spread of single points"),
@@ -65,13 +142,16 @@ WRONG = [
     (3, lambda p, q: bool((p - q).mean() > 0), "Which of p and q is which"),
     (3, lambda p, q: bool((q - p).mean() > 0.2), "cannot be luck"),
     (3, lambda p, q: q > p, "Return True or False"),
-    (4, lambda factor, bound: math.ceil(abs(math.log(factor)) / bound), "every second one moves the other"),
-    (4, lambda factor, bound: 2 * math.ceil(abs(math.log(factor)) / bound), "One too many"),
-    (4, lambda factor, bound: 2 * math.ceil(factor / bound) - 1, "Factors multiply"),
-    (4, lambda factor, bound: 2 * math.floor(abs(math.log(factor)) / bound) - 1, "You rounded down"),
-    (4, lambda factor, bound: max(2 * math.ceil(math.log(factor) / bound) - 1, 0), "as many couplings as for"),
-    (4, lambda factor, bound: 2 * abs(math.log(factor)) / bound - 1, "Half a coupling"),
-    (4, lambda factor, bound: 2 * math.ceil(abs(math.log(factor)) / bound) - 1, "two that move it"),
+    (4, lambda peak, bound: 2 * lesson.couplings_needed(peak, bound) - 1, "whichever coordinate it moves"),
+    (4, lambda peak, bound: 2 * lesson.couplings_needed(peak, bound), "whichever coordinate it moves"),
+    (4, lambda peak, bound: max(0, math.ceil(math.log(peak) / bound)), "make the whole of log p"),
+    (4, lambda peak, bound: max(0, math.ceil((math.log(peak) + 0.919) / bound)), "a normal of the line"),
+    (4, lambda peak, bound: max(0, math.ceil(peak / bound)), "Factors multiply"),
+    (4, lambda peak, bound: max(0, math.floor(nats(peak) / bound)), "You rounded down"),
+    (4, lambda peak, bound: nats(peak) / bound, "Round up"),
+    (4, lambda peak, bound: math.ceil(abs(nats(peak)) / bound), "that high already"),
+    (4, lambda peak, bound: 77, "How large can each"),
+    (4, lambda peak, bound: "two", "the number of couplings as numbers"),
     (5, lambda z: True, "lets everything pass"),
     (5, lambda z: False, "turns everything down"),
     (5, lambda z: fits(z, "spread", "lean", "distance"), "moved by 0.3 got past"),
@@ -84,17 +164,48 @@ WRONG = [
 
 
 RIGHT = [
-    (1, inverse(lambda z, s, t: (z - t) / s.exp())),
-    (2, lambda nats, std: nats - math.log(float(std.prod()))),
+    (1, coupling(lambda x, s, t: t + x / torch.exp(-s), lambda z, s, t: (z - t) / s.exp())),
+    (1, by_columns),
+    (2, fitted(lambda q, x, new, p: float(p.mean() - q.log_prob(new).mean()))),
+    (2, with_standardizing),
     (3, lambda p, q: (q - p).mean() > 4 * (q - p).std() / len(p) ** 0.5),
-    (4, lambda factor, bound: max(0, 1 + 2 * (math.ceil(max(math.log(factor), -math.log(factor)) / bound) - 1))),
+    (4, lambda peak, bound: float(np.ceil(max(0.0, np.log(peak * 6.283) / bound)))),
+    (4, lambda peak, bound: torch.tensor(nats(peak) / bound).ceil().clamp_min(0)),
+    (4, lambda peak, bound: next(K for K in range(99) if math.exp(K * bound) / 6.2832 >= peak)),
     (5, lambda z: fits(z, "mean", "spread", "lean", "distance")),
 ]
 
 
-def test_raw_nats_agree_with_the_gaussian():
-    std = torch.tensor([0.5, 4.0])
-    u = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
-    normal = torch.distributions.Normal(torch.zeros(2), 1.0)
-    raw = torch.distributions.Normal(torch.zeros(2), std).log_prob(u * std).sum(-1).mean()
-    assert lesson.raw_nats(normal.log_prob(u).sum(-1).mean(), std) == pytest.approx(float(raw), abs=1e-4)
+def test_couplings_without_any_scale_stretch_a_coordinate_as_far_as_one_likes():
+    """No number of couplings follows from a stretch: shears, with log_det 0, make z₁ = 800 x₁, and diag(800, 1/800)."""
+
+    class Slope(torch.nn.Module):
+        def __init__(self, slope):
+            super().__init__()
+            self.slope = slope
+
+        def forward(self, a, context=None):
+            return torch.cat((0 * a, self.slope * a), -1)
+
+    def shear(moves, slope):
+        layer = AffineCoupling([moves == 1, moves == 0], hidden=(1,))
+        layer.conditioner = Slope(slope)
+        return layer
+
+    a = 800.0
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0)).double()
+    z, log_det = Chain([shear(0, -1 / a), shear(1, a - 1), shear(0, 1), shear(1, (1 - a) / a)])(x)
+    torch.testing.assert_close(z, x * torch.tensor([a, 1 / a]).double(), rtol=1e-9, atol=1e-8)
+    three, log_det_of_three = Chain([shear(0, -1 / a), shear(1, a - 1), shear(0, 1)])(x)
+    torch.testing.assert_close(three[:, 0], a * x[:, 0], rtol=1e-9, atol=1e-8)
+    assert not log_det.any() and not log_det_of_three.any()
+
+
+@pytest.mark.parametrize(("peak", "bound"), [(800.0, 2.0), (5.0, 0.7)])
+def test_so_many_couplings_reach_the_peak_and_one_less_does_not(peak, bound):
+    K = lesson.couplings_needed(peak, bound)
+
+    def highest(layers):  # at the origin, with every s at its bound
+        return math.exp(layers * bound) / (2 * math.pi)
+
+    assert highest(K - 1) < peak <= highest(K)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,6 +49,31 @@ def numbers(value: Any, shape: tuple[int, ...] | None, name: str) -> Tensor:
     wanted = "one number" if shape == () else f"shape {tuple(shape)}" if shape is not None else ""
     expect(shape is None or value.shape == shape, f"Expected {name} as {wanted}, but got shape {tuple(value.shape)}.")
     return value
+
+
+def close(value: Tensor, right: Any, *, rtol: float = 5e-3, atol: float = 5e-3) -> bool:
+    """Whether all numbers agree as far as they do where a student writes 0.69 for log 2, or 1.84 for log 2π."""
+    import torch
+
+    return torch.allclose(value, torch.as_tensor(right).to(value), rtol=rtol, atol=atol)
+
+
+def yes_or_no(value: Any) -> bool:
+    """The one verdict that a student returned: a bool of Python, of numpy or of torch."""
+    expect(value is not None, "Your function returned None. Is there a return?")
+    single = isinstance(value, bool) or (
+        str(getattr(value, "dtype", "")).endswith("bool") and math.prod(value.shape) == 1
+    )
+    expect(single, "Return True or False, one for all points together.")
+    return bool(value)
+
+
+def one_of(value: Any, choices: tuple[str, ...]) -> str:
+    """The word that a student chose, in small letters."""
+    word = value.strip().lower() if isinstance(value, str) else value
+    listed = ", ".join(f'"{choice}"' for choice in choices[:-1]) + f' or "{choices[-1]}"'
+    expect(word in choices, f"Return {listed}, but got {value!r}.")
+    return str(word)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers, yes_or_no
 
 
 def log_density_of_exp(x, a, b):
@@ -19,7 +21,10 @@ def log_density_of_exp(x, a, b):
 
 
 def in_other_units(log_p, factor):
-    """log p at the same point, in nats, when every x is written as factor · x (100 for meters to centimeters)."""
+    """log p at the same point, in nats, when every x is written as factor · x.
+
+    The factor is 100 for meters to centimeters, and −1 for heights above a level to depths below it.
+    """
     return log_p - math.log(abs(factor))
 
 
@@ -70,14 +75,14 @@ def check_exp(answer: Callable) -> None:
 
     off = compare(0.7, 0.3)
     expect(
-        _close(off, 0.0),
+        close(off, 0.0),
         "Not yet. Solve x = exp(a z + b) for z, then compare your factor with the slope from torch.autograd.",
     )
     off = compare(-0.5, 1.0)
     expect(
         off.isfinite().all(), "With a negative a your answer is not a number: a log-density takes the log of |r′(z)|."
     )
-    expect(_close(off, 0.0), "Right for a = 0.7, wrong for a = −0.5: what does a decreasing map change, and what not?")
+    expect(close(off, 0.0), "Right for a = 0.7, wrong for a = −0.5: what does a decreasing map change, and what not?")
 
 
 def check_units(answer: Callable) -> None:
@@ -110,13 +115,13 @@ def check_units(answer: Callable) -> None:
             f"Your log p is {float(value):.3g}, and it should be above 0 here. A density may exceed 1: only areas "
             "may not.",
         )
-        expect(_close(value, right), f"log p = {log_p} and factor {factor:g} gave {float(value):.4g}: write p first.")
+        expect(close(value, right), f"log p = {log_p} and factor {factor:g} gave {float(value):.4g}: write p first.")
     hint = "Turn x over (height to depth, factor −1): no stretch at all, so log p stays. Take |factor|."
     try:
         value = numbers(answer(-1.0, -2.0), (), "log p")
     except ValueError:
         raise Wrong(hint) from None
-    expect(_close(value, -1.0 - math.log(2)), hint)
+    expect(close(value, -1.0 - math.log(2)), hint)
 
 
 def check_mode(answer: Callable) -> None:
@@ -145,7 +150,7 @@ def check_mode(answer: Callable) -> None:
         log_p = -0.5 * ((x.log() - m) / s) ** 2 - x.log()
         peak = float(x[log_p.argmax()])
         expect(
-            abs(float(value) - peak) < 2e-3,
+            close(value, peak),
             f"For mean {mean} and deviation {deviation} a fine grid puts the peak at {peak:.3f}, you at {value:.3f}.",
         )
 
@@ -176,19 +181,33 @@ def check_square(answer: Callable) -> None:
                 "You subtracted: at −√x the slope is negative, and the factor is its absolute value.",
             ),
         )
-        expect(_close(value, both / (2 * z)), "Not yet. List all z with z² = x; each adds p(z) / |r′(z)|.")
+        expect(close(value, both / (2 * z)), "Not yet. List all z with z² = x; each adds p(z) / |r′(z)|.")
 
 
 def check_judge(answer: Callable) -> None:
-    """Tells true claims from false ones, also when areas are 1 and when heights are above 1."""
+    """Tells true claims from false ones, also when areas are 1, when heights are above 1, and when moments agree."""
     g = torch.Generator().manual_seed(1)
     u, z = torch.rand(20_000, generator=g), torch.randn(20_000, generator=g)
 
-    def flat(low: float, high: float, height: float) -> Callable[[Tensor], Tensor]:
-        return lambda x: torch.where((x >= low) & (x <= high), height, 0.0)
+    def claim(density: Callable[[Tensor], Tensor]) -> Callable:
+        """The same density for whatever a student hands to it: a number, a list, an array or a tensor."""
 
-    def normal(x: Tensor) -> Tensor:
-        return torch.exp(-0.5 * x**2) / math.sqrt(2 * math.pi)
+        def of(x: Any) -> Any:
+            values = density(torch.as_tensor(x))
+            return values.numpy() if isinstance(x, np.ndarray) else values
+
+        return of
+
+    def flat(low: float, high: float, height: float) -> Callable:
+        return claim(lambda x: torch.where((x >= low) & (x <= high), height, 0.0))
+
+    def normal(mean: float = 0.0, deviation: float = 1.0) -> Callable:
+        height = deviation * math.sqrt(2 * math.pi)
+        return claim(lambda x: torch.exp(-0.5 * ((x - mean) / deviation) ** 2) / height)
+
+    def of_exp(x: Tensor) -> Tensor:  # of exp(−z/4): 0 where no sample can be
+        s = x.clamp_min(1e-9)
+        return torch.where(x > 0, torch.exp(-8 * s.log() ** 2) * 4 / (s * math.sqrt(2 * math.pi)), 0.0)
 
     # Claim, samples, whether they agree, and what to say to those who think otherwise.
     cases = (
@@ -200,16 +219,16 @@ def check_judge(answer: Callable) -> None:
             "You let 1 on [3, 5] pass for 2z + 3 of a uniform z. Hold the claim against the samples, bar by bar.",
         ),
         (
-            lambda x: normal(x / 0.05) / 0.05,
+            normal(0, 0.05),
             0.05 * z,
             True,
             "You turned down a narrow normal, which is right. It is 8 high at its peak, and a density may exceed 1.",
         ),
         (
-            lambda x: torch.exp(-(x.log() ** 2) / 2 - x.log()) / math.sqrt(2 * math.pi),
-            torch.exp(-z),
+            claim(of_exp),
+            torch.exp(-z / 4),
             True,
-            "You turned down the right density of exp(−z). Does your test need a map that increases?",
+            "You turned down a right density with a long tail to one side. Give each piece of the axis its own area.",
         ),
         (
             flat(0, 1, 1.0),
@@ -218,34 +237,36 @@ def check_judge(answer: Callable) -> None:
             "You let 1 on [0, 1] pass for √z. Its area is exactly 1, and yet it is wrong: area alone proves nothing.",
         ),
         (
-            lambda x: normal(x - 0.5),
+            normal(0.5),
             z,
             False,
             "You let a normal pass that is shifted by half a deviation. Compare more than its height, spread and area.",
         ),
         (
-            lambda x: normal(x),
+            normal(),
+            math.sqrt(12) * (u - 0.5),
+            False,
+            "You let a normal pass for samples of a uniform with the same mean and deviation. Two numbers are not the "
+            "shape: compare piece by piece.",
+        ),
+        (
+            normal(),
             z[:5000],
             True,
             "You turned down a right claim because 5,000 samples are a little uneven. Allow for chance.",
         ),
     )
-    given = [answer(density, samples.clone()) for density, samples, _, _ in cases]
-    expect(None not in given, "Your function returned None. Is there a return?")
+    given = [yes_or_no(answer(density, samples.clone())) for density, samples, _, _ in cases]
     expect(any(given), "Your judge turns everything down. 0.5 on [3, 5] is right for 2z + 3 of a uniform z.")
     expect(not all(given), "Your judge lets everything pass. Let it look at the samples, and not only at the density.")
     for verdict, (_, _, truth, hint) in zip(given, cases, strict=True):
-        expect(bool(verdict) == truth, hint)
+        expect(verdict == truth, hint)
 
 
 def _not_one_of(value: Tensor, *wrong: tuple[Tensor, str]) -> None:
     """Stop with the hint that belongs to the value, if it is one of these."""
     for known, hint in wrong:
-        expect(not _close(value, known), hint)
-
-
-def _close(a: Tensor, b: Tensor | float) -> bool:
-    return torch.allclose(a, torch.as_tensor(b).to(a), rtol=1e-4, atol=1e-5)
+        expect(not close(value, known), hint)
 
 
 EXERCISES = [
@@ -314,7 +335,7 @@ EXERCISES = [
         ),
         answer=agrees,
         check=check_judge,
-        praise="right: this judge needs no calculus. Use it on every flow you will ever write.",
+        praise="right: piece by piece. So it sees wrong factors that area, mean and deviation all let pass.",
         hints=(
             "Cut the axis so that each piece holds a tenth of the samples. What area should the density have there?",
             "torch.quantile gives the ends of the pieces, torch.trapezoid(density(x), x) the area over a grid x.",

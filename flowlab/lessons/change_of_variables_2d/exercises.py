@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowlab.datasets import Pinwheel
-from flowlab.lessons.base.exercise import Exercise, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, close, expect, numbers
 
 
 def affine_to(mean, covariance):
@@ -57,34 +57,34 @@ def check_affine(answer: Callable) -> None:
         A = numbers(pair[0], (D, D), "A")
         b = numbers(pair[1], (D,), "b")
         expect(
-            not _close(A, covariance),
+            not close(A, covariance),
             "A is the covariance itself. Variances are squared lengths: A z has the covariance A Aᵀ, here the square "
             "of what was asked.",
         )
         root = covariance.abs().sqrt()
         expect(
-            not _close(A.nan_to_num().abs().tril(), root.tril()) or _close(A @ A.mT, covariance),
+            not close(A.nan_to_num().abs().tril(), root.tril()) or close(A @ A.mT, covariance),
             "A root of each entry is not a root of the matrix: multiply A Aᵀ out. One matrix root is "
             "torch.linalg.cholesky.",
         )
         expect(
-            _close(A @ A.mT, covariance) or not _close(A.mT @ A, covariance),
+            close(A @ A.mT, covariance) or not close(A.mT @ A, covariance),
             "Your AᵀA is the covariance, but z has covariance I, so A z has A I Aᵀ = A Aᵀ. Transpose your A.",
         )
         expect(
-            not _close(A @ covariance @ A.mT, torch.eye(D, dtype=A.dtype)),
+            not close(A @ covariance @ A.mT, torch.eye(D, dtype=A.dtype)),
             "Your A takes N(mean, covariance) to unit covariance: that is the way from x to z. Asked is the way back.",
         )
-        expect(_close(A @ A.mT, covariance), "A z + b has the covariance A Aᵀ. Compare your A Aᵀ with what was asked.")
+        expect(close(A @ A.mT, covariance), "A z + b has the covariance A Aᵀ. Compare your A Aᵀ with what was asked.")
         expect(
             bool(b.any()) or not bool(mean.any()),
             "Your b is zero, so A z + b has mean 0: the + b got lost, as on the slides.",
         )
         expect(
-            not _close(b, A @ mean),
+            not close(b, A @ mean),
             "Your b is A @ mean. But z has mean 0 before A moves it, so the mean of A z + b is b alone.",
         )
-        expect(_close(b, mean), "The mean of A z + b is A·0 + b. Compare it with the mean that was asked.")
+        expect(close(b, mean), "The mean of A z + b is A·0 + b. Compare it with the mean that was asked.")
 
 
 def log_det_of_chain(maps, x):
@@ -105,21 +105,21 @@ def check_shear(answer: Callable) -> None:
         A = numbers(answer(stretch), (2, 2), "the matrix")
         first, second = A[:, 0], A[:, 1]
         expect(
-            not _close(A.mT @ A, torch.eye(2, dtype=A.dtype)),
+            not close(A.mT @ A, torch.eye(2, dtype=A.dtype)),
             "Your matrix is orthogonal (the real case of unitary): it keeps every length, so it cannot stretch (0, 1). "
             "Determinant 1 asks for less than that.",
         )
         expect(
-            not _close(A, torch.tensor([[1.0, 0.0], [0.0, stretch]])),
+            not close(A, torch.tensor([[1.0, 0.0], [0.0, stretch]])),
             f"(0, 1) is stretched, but so is the area: the determinant is {A.det():.3g}. Let (0, 1) lean instead.",
         )
         expect(
-            not (_close(A.det(), 1.0) and not _close(first, torch.tensor([1.0, 0.0]))),
+            not (close(A.det(), 1.0) and not close(first, torch.tensor([1.0, 0.0]))),
             "The determinant is 1, but (1, 0) moved. It has to stay, so the first column is (1, 0).",
         )
-        expect(_close(first, torch.tensor([1.0, 0.0])), "(1, 0) has to stay: it goes to the first column of A.")
+        expect(close(first, torch.tensor([1.0, 0.0])), "(1, 0) has to stay: it goes to the first column of A.")
         expect(
-            _close(A.det(), 1.0),
+            close(A.det(), 1.0),
             f"The determinant is {A.det():.3g}, and 1 was asked: what must stand at the lower right?",
         )
         length = float(second.norm())
@@ -143,20 +143,20 @@ def check_wing(answer: Callable) -> None:
         off = numbers(answer(a.clone(), b.clone(), toy), (200,), "log p") - exact
         bend = toy.rate * a.exp() * b
         log_det, scale = torch.log((1 - bend).abs()), 2 * math.log(toy.scale)
-        expect(not _close(off + exact, exact.exp()), _WING["log"])
-        expect(not _close(off, log_det), _WING["turns"])
-        expect(not _close(off, log_det + scale), _WING["none"])
-        expect(not _close(off, 2 * (log_det + scale)), _WING["sign"])
-        expect(not _close(off, torch.full_like(off, scale)), _WING["scale"])
-        expect(not _close(off, torch.full_like(off, scale / 2)), _WING["once"])
-        expect(not _close(off, log_det - torch.log((1 + bend).abs())), _WING["mirror"])
+        expect(not close(off + exact, exact.exp()), _WING["log"])
+        expect(not close(off, log_det), _WING["turns"])
+        expect(not close(off, log_det + scale), _WING["none"])
+        expect(not close(off, 2 * (log_det + scale)), _WING["sign"])
+        expect(not close(off, torch.full_like(off, scale)), _WING["scale"])
+        expect(not close(off, torch.full_like(off, scale / 2)), _WING["once"])
+        expect(not close(off, log_det - torch.log((1 + bend).abs())), _WING["mirror"])
         standard = -0.5 * (a**2 + b**2) - math.log(2 * math.pi) - log_det - scale
-        expect(not _close(off + exact, standard), _WING["standard"])
-        expect(_close(off, torch.zeros_like(off)), _WING["other"])
+        expect(not close(off + exact, standard), _WING["standard"])
+        expect(close(off, torch.zeros_like(off)), _WING["other"])
     a, b = torch.tensor([1.5, 2.0], dtype=torch.float64), torch.tensor([1.0, 0.9], dtype=torch.float64)
     folded = numbers(answer(a.clone(), b.clone(), Pinwheel()), (2,), "log p")
     expect(bool(folded.isfinite().all()), _WING["abs"])
-    expect(_close(folded, wing_log_prob(a, b, Pinwheel())), _WING["other"])
+    expect(close(folded, wing_log_prob(a, b, Pinwheel())), _WING["other"])
 
 
 _WING = {
@@ -214,10 +214,6 @@ def check_mass(answer: Callable) -> None:
     expect(math.isclose(shifted, 1.0, rel_tol=0.02), "A normal away from the origin should have mass 1 too.")
 
 
-def _close(a: Tensor, b: Tensor | float) -> bool:
-    return torch.allclose(a, torch.as_tensor(b).to(a), rtol=1e-4, atol=1e-4)
-
-
 def check_chain(answer: Callable) -> None:
     """Three maps whose log-determinants depend on the place, against autograd; and the empty chain."""
 
@@ -248,18 +244,18 @@ def check_chain(answer: Callable) -> None:
         f"Expected one number for each of the 6 points, shape (6,), but got {tuple(value.shape)}.",
     )
     expect(
-        not _close(value, sum(f(x)[1] for f in maps)),
+        not close(value, sum(f(x)[1] for f in maps)),
         "You asked every map at the first x. Each acts where the one before it has led: give it those points.",
     )
-    expect(not _close(value, logs[-1]), "That is the last map's alone. All of them change areas.")
-    expect(not _close(value, right / len(maps)), "That is the mean of the log-determinants. They add up.")
-    expect(not _close(value, math.prod(logs)), "Determinants multiply. What do their logarithms do?")
-    expect(not _close(value, right.exp()), "That is the determinant itself. Its logarithm is asked for.")
-    expect(not _close(value, reverse), "You went through the maps from the last to the first. maps[0] acts first.")
-    expect(not _close(value, -right), "The sign is turned: this is the log-determinant of the way back.")
-    expect(_close(value, right), "Not yet. Carry two things along: the points, and the sum so far.")
+    expect(not close(value, logs[-1]), "That is the last map's alone. All of them change areas.")
+    expect(not close(value, right / len(maps)), "That is the mean of the log-determinants. They add up.")
+    expect(not close(value, math.prod(logs)), "Determinants multiply. What do their logarithms do?")
+    expect(not close(value, right.exp()), "That is the determinant itself. Its logarithm is asked for.")
+    expect(not close(value, reverse), "You went through the maps from the last to the first. maps[0] acts first.")
+    expect(not close(value, -right), "The sign is turned: this is the log-determinant of the way back.")
+    expect(close(value, right), "Not yet. Carry two things along: the points, and the sum so far.")
     nothing = numbers(answer([], x.clone()), None, "log |det J|")
-    expect(_close(nothing, 0.0), "With no map at all nothing moves: the log-determinant is 0.")
+    expect(close(nothing, 0.0), "With no map at all nothing moves: the log-determinant is 0.")
 
 
 EXERCISES = [

@@ -41,7 +41,7 @@ class SquareUnderMatrix(Picture):
             axes.axhline(0, color="#DDDDDD", lw=0.8, zorder=0)
             axes.axvline(0, color="#DDDDDD", lw=0.8, zorder=0)
         tidy(self.left, "before: area 1", "x₁", "x₂").set_xticks([0, 1])
-        tidy(self.right, "after: A x", "z₁", "z₂")
+        tidy(self.right, "after: z = A x", "z₁", "z₂")
         self.left.fill(*SQUARE.T, color=DENSITY(0.5))
         self.left.plot(*LETTER.T, color="black", lw=3, solid_capstyle="round")
         for end, color, marker in zip(np.eye(2), COLUMN_COLORS, "os", strict=True):
@@ -172,13 +172,13 @@ class CellUnderMap(Picture):
 
 
 def region_and_image(f: Callable[[Tensor], Tensor], edge: Tensor, points: Tensor) -> Figure:
-    """A region A, shaded by |det J|, beside its image f(A): ``edge`` is the closed border, ``points`` lie inside."""
+    """A region B, shaded by |det J|, beside its image f(B): ``edge`` is the closed border, ``points`` lie inside."""
     figure = Figure(figsize=(8, 3.6), dpi=80, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     stretch = jacobians(f, points).det().abs()
     for axes, inside, border, title, letter in (
-        (left, points, edge, "A", "x"),
-        (right, f(points), f(edge), "its image f(A)", "z"),
+        (left, points, edge, "B", "x"),
+        (right, f(points), f(edge), "its image f(B)", "z"),
     ):
         tidy(axes, title, f"{letter}₁", f"{letter}₂")
         axes.set_aspect("equal")

@@ -9,15 +9,15 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers, one_of
 from flowlab.lessons.nice.toys import museum
 
 
 def sinh_coupling(x, m):
-    """z and log_det, (n, 2) and (n,), of z₁ = x₁ and z₂ = h(x₂; m(x₁)), with h(a; b) = sinh(arcsinh(a) + b)."""
+    """z and log_det, (n, 2) and (n,), of the layer z₁ = x₁ and z₂ = sinh(arcsinh(x₂) + m(x₁))."""
     x1, x2 = x.unbind(-1)
     u = torch.arcsinh(x2) + m(x1)
-    log_det = torch.log(torch.cosh(u)) - 0.5 * torch.log(1 + x2**2)  # log ∂h/∂a, at a = x₂ and b = m(x₁)
+    log_det = torch.log(torch.cosh(u)) - 0.5 * torch.log(1 + x2**2)  # log ∂z₂/∂x₂
     return torch.stack((x1, torch.sinh(u)), dim=-1), log_det
 
 
@@ -61,7 +61,7 @@ def diagnose(layer, x):
 
 
 def check_sinh(answer: Callable) -> None:
-    """z by the formula, log_det against ∂h/∂a, for an m that folds, one that is steep, and one that is flat."""
+    """z by the formula, log_det against ∂z₂/∂x₂, for an m that folds, one that is steep, and one that is flat."""
     x = 2 * torch.randn(40, 2, generator=Generator().manual_seed(4), dtype=torch.float64)
     x1, x2 = x.unbind(-1)
     for m, slope in (
@@ -73,44 +73,46 @@ def check_sinh(answer: Callable) -> None:
         expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: z (n, 2) and log_det (n,).")
         z = numbers(pair[0], (40, 2), "z")
         right_z, right = sinh_coupling(x, m)
-        if not _close(z, right_z):
+        if not close(z, right_z):
             raise Wrong(_which_z(z, x1, x2, m))
         log_det = numbers(pair[1], (40,), "log_det")
-        if not _close(log_det, right):
+        if not close(log_det, right):
             raise Wrong(_which_log_det(log_det, right, slope.abs().log(), torch.arcsinh(x2) + m(x1)))
 
 
 def _which_z(z: Tensor, x1: Tensor, x2: Tensor, m: Callable) -> str:
-    if _close(z[:, 1], x2 + m(x1)):
-        return "You added m(x₁) to x₂: that is NICE's law h(a; b) = a + b. Asked is sinh(arcsinh(a) + b)."
-    if _close(z[:, 1], x2) and not _close(z[:, 0], x1):
+    if close(z[:, 1], x2 + m(x1)):
+        return "You added m(x₁) to x₂: that is NICE's law. Asked is sinh(arcsinh(x₂) + m(x₁))."
+    if close(z[:, 1], x2) and not close(z[:, 0], x1):
         return "Your layer moves x₁ and lets x₂ pass. Asked is the other way: z₁ = x₁."
-    if _close(z[:, 1], torch.sinh(torch.arcsinh(x2) + m(x2))):
+    if close(z[:, 1], torch.sinh(torch.arcsinh(x2) + m(x2))):
         return (
-            "Your b is m(x₂): the coordinate that moves is also the one that says how. To undo that you would have to "
+            "You take m(x₂): the coordinate that moves is also the one that says how. To undo that you would have to "
             "invert m. Condition on x₁, which the other side of the layer still has."
         )
     return "Your z is not (x₁, sinh(arcsinh(x₂) + m(x₁))). Check it at one point by hand."
 
 
 def _which_log_det(log_det: Tensor, right: Tensor, log_slope: Tensor, u: Tensor) -> str:
-    if _close(log_det, torch.zeros_like(right)):
-        return "Your log_det is 0: true of the additive law, where ∂h/∂a = 1. This h stretches: what is its ∂h/∂a?"
-    if _close(log_det, right + log_slope) or _close(log_det, log_slope):
+    if close(log_det, torch.zeros_like(right)):
+        return (
+            "Your log_det is 0: true of the additive law, where ∂z₂/∂x₂ = 1. This law stretches: what is its ∂z₂/∂x₂?"
+        )
+    if close(log_det, right + log_slope) or close(log_det, log_slope):
         return (
             "Your log_det counts the slope of m. But ∂z₂/∂x₁ stands below the diagonal of a triangular Jacobian, and "
-            "the determinant does not see it. m may be flat, or not invertible: only ∂h/∂a counts."
+            "the determinant does not see it. m may be flat, or not invertible: only ∂z₂/∂x₂ counts."
         )
-    if _close(log_det, -right):
+    if close(log_det, -right):
         return "Your log_det has the wrong sign: it belongs to the map just applied, x to z."
-    if _close(log_det, u.cosh().log()):
+    if close(log_det, u.cosh().log()):
         return (
-            "Half of the chain rule is missing: h is sinh of arcsinh(a) + b, and what is inside has a slope in a as "
-            "well, 1/√(1 + a²)."
+            "Half of the chain rule is missing: z₂ is sinh of arcsinh(x₂) + m, and what is inside has a slope in "
+            "x₂ as well, 1/√(1 + x₂²)."
         )
-    if _close(log_det, right.exp()):
-        return "This is ∂h/∂a itself; log_det is its logarithm."
-    if _close(log_det, log_det[0]):
+    if close(log_det, right.exp()):
+        return "This is ∂z₂/∂x₂ itself; log_det is its logarithm."
+    if close(log_det, log_det[0]):
         return "Your log_det is the same for each sample. Here it depends on the point: one number for each row of x."
     return "z is right, log_det is not yet. Compare it with slogdet of what torch.func.jacrev gives at one point."
 
@@ -120,10 +122,10 @@ def check_layers(answer: Callable) -> None:
     for masks in _MASKS:
         count, right = answer([list(mask) for mask in masks]), layers_needed(masks)
         shown = "masks " + " ".join("".join("1" if passes else "0" for passes in mask) for mask in masks)
-        expect(
-            count is None or (isinstance(count, int | float | Tensor) and float(count) == int(count)),
-            f"Return a whole number or None, but got {type(count).__name__}.",
-        )
+        if count is not None:
+            count = float(numbers(count, (), "the number of layers, or None,"))
+            expect(count == int(count), f"Return a whole number or None, but got {count:g}.")
+            count = int(count)
         if count == right:
             continue
         expect(
@@ -202,7 +204,7 @@ def check_area(answer: Callable) -> None:
             return math.pi * squared_radius
 
         def off_by(wrong: float, area: float = area) -> bool:
-            return math.isclose(area, wrong, rel_tol=1e-3)
+            return math.isclose(area, wrong, rel_tol=5e-3)
 
         level = 2 * math.log(det / (2 * math.pi * c))
         plain = 2 * math.log(1 / (2 * math.pi * c)) if 2 * math.pi * c < 1 else 0.0
@@ -238,7 +240,7 @@ def check_area(answer: Callable) -> None:
         raise Wrong(f"Not yet: {area:.3f} came, and a grid over the plane counts {disc(level) / det:.3f}{where}.")
     high = float(numbers(answer(0.3, torch.tensor([1.0, 1.0], dtype=torch.float64)), (), "the area"))
     expect(
-        math.isclose(high, 0.0, abs_tol=1e-9),
+        math.isclose(high, 0.0, abs_tol=1e-6),
         f"With c = 0.3 and S = (1, 1), p is nowhere above c (its top is 1/2π = 0.159), yet your area is {high:.3f}.",
     )
 
@@ -249,11 +251,7 @@ def check_diagnose(answer: Callable) -> None:
     for features, seed in itertools.product((2, 3, 6), (1, 2)):
         x = torch.randn(50, features, generator=Generator().manual_seed(seed))
         for name, layer in museum(features, seed).items():
-            said, right = answer(layer, x.clone()), truth[name]
-            expect(
-                isinstance(said, str) and said in truth.values(),
-                f'Return "inverse", "log_det" or "sound", but got {said!r}.',
-            )
+            said, right = one_of(answer(layer, x.clone()), ("inverse", "log_det", "sound")), truth[name]
             if said != right:
                 raise Wrong(_DIAGNOSIS[name, said])
 
@@ -274,24 +272,20 @@ _DIAGNOSIS = {  # exhibit, and what was said of it
 }
 
 
-def _close(a: Tensor, b: Tensor | float) -> bool:
-    return torch.allclose(a, torch.as_tensor(b).to(a), rtol=1e-4, atol=1e-4)
-
-
 EXERCISES = [
     Exercise(
         name="nice.1",
         question=(
-            "**Another law.** Write one coupling layer in the plane with the law h(a; b) = sinh(arcsinh(a) + b), which "
-            "can stretch, and with any function m as its conditioner. z₁ = x₁ passes. Does m have to be invertible? "
-            "Does its slope belong in log_det?"
+            "**Another law.** Write one coupling layer in the plane with the law z₂ = sinh(arcsinh(x₂) + m(x₁)), "
+            "which can stretch, and with any function m as its conditioner. z₁ = x₁ passes. Does m have to be "
+            "invertible? Does its slope belong in log_det?"
         ),
         answer=sinh_coupling,
         check=check_sinh,
-        praise="right, for an m that folds, a steep one and a flat one: only h is inverted, only ∂h/∂a counts.",
+        praise="right, for an m that folds, a steep one and a flat one: only the law is inverted, only ∂z₂/∂x₂ counts.",
         hints=(
-            "The Jacobian is triangular with 1 and ∂h/∂a on its diagonal.",
-            "With u = arcsinh(a) + b: ∂h/∂a = cosh(u) · 1/√(1 + a²). Take the logarithm.",
+            "The Jacobian is triangular with 1 and ∂z₂/∂x₂ on its diagonal.",
+            "With u = arcsinh(x₂) + m(x₁): ∂z₂/∂x₂ = cosh(u) · 1/√(1 + x₂²). Take the logarithm.",
         ),
         aims=("write",),
     ),
@@ -328,7 +322,7 @@ EXERCISES = [
     Exercise(
         name="nice.4",
         question=(
-            "**The bug museum.** Four coupling layers hang here; two of them hold a mistake from real, published code. "
+            "**The bug museum.** Four coupling layers hang here; two of them hold a mistake. "
             "Do not read theirs. Write a function that finds out from a layer's behavior what is wrong with it."
         ),
         answer=diagnose,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers
 
 
 def elbo_terms(log_likelihood, log_prior, log_q):
@@ -58,7 +58,7 @@ def check_elbo(answer: Callable) -> None:
         expect(both is not None, "Your function returned None. Is there a return?")
         two = isinstance(both, tuple | list) and len(both) == 2
         expect(two, "Return two things: E_q[log p(x | k)] and −KL(q ‖ π).")
-        return tuple(numbers(value, None, name) for value, name in zip(both, ("E_q", "−KL"), strict=True))
+        return tuple(as_row(numbers(value, None, name)) for value, name in zip(both, ("E_q", "−KL"), strict=True))
 
     first, second = terms(log_q)
     for value in (first, second):
@@ -68,37 +68,37 @@ def check_elbo(answer: Callable) -> None:
     q = log_q.exp()
     explained, minus_kl = (q * likelihood).sum(-1), (q * (prior - log_q)).sum(-1)
     expect(
-        not (_close(first, likelihood.mean(-1)) or _close(first, likelihood.sum(-1))),
+        not (close(first, likelihood.mean(-1)) or close(first, likelihood.sum(-1))),
         "All k count alike in your first term. E_q weights them by q.",
     )
     expect(
-        not _close(first, (likelihood + prior).logsumexp(-1)),
+        not close(first, (likelihood + prior).logsumexp(-1)),
         "Your first term is log p(x), the whole. Asked is the mean of log p(x | k) when k is drawn from q.",
     )
     expect(
-        not _close(first, (q * (likelihood + prior)).sum(-1)),
+        not close(first, (q * (likelihood + prior)).sum(-1)),
         "Your first term has the joint π_k p(x | k) in it. The prior belongs into the second term.",
     )
-    expect(_close(first, explained), "The first term is not right yet: Σ_k q_k log p(x | k).")
-    expect(not _close(second, -minus_kl), "This is KL(q ‖ π), positive. The bound has it with a minus sign.")
+    expect(close(first, explained), "The first term is not right yet: Σ_k q_k log p(x | k).")
+    expect(not close(second, -minus_kl), "This is KL(q ‖ π), positive. The bound has it with a minus sign.")
     expect(
-        not _close(second, (q * (prior + log_q)).sum(-1)),
+        not close(second, (q * (prior + log_q)).sum(-1)),
         "You added E_q[log q]. It is subtracted: −E_q[log q] is the entropy, and the bound rewards an open mind.",
     )
-    expect(not _close(second, -(q * log_q).sum(-1)), "This is the entropy of q alone. A KL compares: where is log π?")
-    expect(not _close(second, (q * prior).sum(-1)), "This is E_q[log π] alone, without the entropy −E_q[log q].")
+    expect(not close(second, -(q * log_q).sum(-1)), "This is the entropy of q alone. A KL compares: where is log π?")
+    expect(not close(second, (q * prior).sum(-1)), "This is E_q[log π] alone, without the entropy −E_q[log q].")
     expect(
-        not _close(second, -(prior.exp() * (prior - log_q)).sum(-1)),
+        not close(second, -(prior.exp() * (prior - log_q)).sum(-1)),
         "This is −KL(π ‖ q). The mean in the bound is over q everywhere: it is KL(q ‖ π).",
     )
-    expect(_close(second, minus_kl), "The second term is not right yet: Σ_k q_k (log π_k − log q_k).")
+    expect(close(second, minus_kl), "The second term is not right yet: Σ_k q_k (log π_k − log q_k).")
     first, second = terms(torch.tensor([[0.0, -math.inf, -math.inf]] * 4, dtype=torch.float64))
     expect(
         not bool((first + second).isnan().any()),
         "Right, but NaN where q = 0: there 0 · (−∞) should count as 0. Replace those terms, with torch.where perhaps.",
     )
     expect(
-        _close(first, likelihood[:, 0]) and _close(second, prior[0].expand(4)),
+        close(first, likelihood[:, 0]) and close(second, prior[0].expand(4)),
         "Right for every q > 0. Where q = 0 a term counts 0, so only the first cause remains.",
     )
 
@@ -111,7 +111,7 @@ def check_top(answer: Callable) -> None:
         value = float(numbers(answer(x.clone(), theta), (), "θ"))
 
         def gave(other: Any, value: float = value) -> bool:
-            return math.isclose(value, float(other), rel_tol=1e-5, abs_tol=1e-7)
+            return math.isclose(value, float(other), rel_tol=5e-4)
 
         r, far = _responsibilities(x, theta), theta
         for _ in range(300):
@@ -134,7 +134,7 @@ def check_top(answer: Callable) -> None:
     value = float(numbers(answer(distant.clone(), 2.0), (), "θ"))
     right = float(_mean(distant, _responsibilities(distant, 2.0)))
     expect(
-        math.isclose(value, right, rel_tol=1e-5),
+        math.isclose(value, right, rel_tol=5e-4),
         f"Right for near points. With points at 50 and 70 it gives {value}: both densities round to 0 there. Stay in "
         "logarithms until the softmax.",
     )
@@ -145,7 +145,7 @@ def check_kl(answer: Callable) -> None:
     g = torch.Generator().manual_seed(8)
     mu_q, mu_p = torch.randn(2, 5, 3, generator=g, dtype=torch.float64)
     s_q, s_p = torch.rand(2, 5, 3, generator=g, dtype=torch.float64) + 0.4
-    value = numbers(answer(mu_q.clone(), s_q.clone(), mu_p.clone(), s_p.clone()), None, "the divergence")
+    value = as_row(numbers(answer(mu_q.clone(), s_q.clone(), mu_p.clone(), s_p.clone()), None, "the divergence"))
     expect(value.shape != (5, 3), "Independent coordinates: log-densities add, so sum over the last axis.")
     expect(value.shape != (), "One number came: give the divergence of each row, (N,).")
     expect(value.shape == (5,), f"Expected shape (5,), but got {tuple(value.shape)}.")
@@ -153,7 +153,7 @@ def check_kl(answer: Callable) -> None:
     right = _kl(mu_q, s_q, mu_p, s_p)
 
     def gave(other: Tensor) -> bool:
-        return _close(value, other.sum(-1) if other.ndim == 2 else other)
+        return close(value, other.sum(-1) if other.ndim == 2 else other)
 
     expect(not gave(_kl(mu_p, s_p, mu_q, s_q)), "This is KL(p ‖ q), the other direction. The mean is over q.")
     expect(not gave(right / 3), "This is the mean over the coordinates. Divergences of independent coordinates add.")
@@ -241,14 +241,14 @@ def check_importance(answer: Callable) -> None:
     """Against the logarithm of the mean, then for logarithms of the size that images have."""
     g = torch.Generator().manual_seed(8)
     log_w = torch.randn(7, 4, generator=g, dtype=torch.float64) - 2
-    value = numbers(answer(log_w.clone()), None, "the bound")
+    value = as_row(numbers(answer(log_w.clone()), None, "the bound"))
     expect(value.shape != (), "One number came: give one bound a point, (N,).")
     expect(value.shape != (7,), "You averaged over the points. The samples are on the first axis.")
     expect(value.shape == (4,), f"Expected shape (4,), one bound a point, but got {tuple(value.shape)}.")
     right = log_w.logsumexp(0) - math.log(7)
 
     def gave(other: Tensor) -> bool:
-        return _close(value, other)
+        return close(value, other)
 
     expect(not gave(-right), "This is minus the bound. Asked is the bound.")
     expect(not gave(log_w.mean(0)), "The mean of the logs is the ELBO, however many samples. First the mean, then log.")
@@ -261,10 +261,15 @@ def check_importance(answer: Callable) -> None:
     for shift in (-900.0, 900.0):
         far = numbers(answer(log_w + shift), (4,), "the bound")
         expect(
-            _close(far, right + shift),
+            close(far, right + shift),
             f"Right for small numbers, but at log w ≈ {shift:.0f} nats, as for images, exp() leaves floating point. "
             "Use logsumexp.",
         )
+
+
+def as_row(value: Tensor) -> Tensor:
+    """A column (N, 1) as (N,): the same numbers."""
+    return value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
 
 
 def _responsibilities(x: Tensor, theta: Any) -> Tensor:
@@ -278,10 +283,6 @@ def _mean(x: Tensor, weights: Tensor) -> Tensor:
 def _kl(mu_q: Tensor, s_q: Tensor, mu_p: Tensor, s_p: Tensor) -> Tensor:
     q, p = torch.distributions.Normal(mu_q, s_q), torch.distributions.Normal(mu_p, s_p)
     return torch.distributions.kl_divergence(q, p).sum(-1)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b.to(a), rtol=1e-5, atol=1e-6)
 
 
 EXERCISES = [

@@ -156,6 +156,8 @@ class CoverOrChoose(Picture):
             axes.plot([], [], marker, color=COLORS[color], mec="white", ms=11)[0]
             for axes, marker, color in zip(self.maps, "s^", ("data", "latent"), strict=True)
         ]
+        # Other valleys, which are lowest only among their neighbors, are hollow.
+        self.stars += self.maps[1].plot([], [], "^", mfc="none", mec=COLORS["latent"], mew=2, ms=10)
         self.legend = self.left.legend(frameon=False, fontsize=8, loc="upper right")
         self.moves(*self.images, self.target, self.yours, *self.best, *self.stars, *self.here)
 
@@ -169,7 +171,8 @@ class CoverOrChoose(Picture):
         for line, (m, s) in zip(self.best, (covers, chooses[0]), strict=True):
             line.set_data(self.x, _normal(self.x, m, s))
         self.stars[0].set_data([covers[0]], [covers[1]])
-        self.stars[1].set_data(*zip(*chooses, strict=True))
+        self.stars[1].set_data([chooses[0][0]], [chooses[0][1]])
+        self.stars[2].set_data([m for m, _ in chooses[1:]], [s for _, s in chooses[1:]])
         for dot in self.here:
             dot.set_data([mu], [log_sigma])
         if best != self.best[0].get_visible() or best != self.legend.get_texts()[2].get_visible():
@@ -184,6 +187,8 @@ class CoverOrChoose(Picture):
         if best:
             numbers["lowest " + FORWARD] = float(forward_kl(*covers, d))
             numbers["lowest " + REVERSE] = float(reverse_kl(*chooses[0], d))
+            for m, s in chooses[1:]:
+                numbers["its other valley"] = float(reverse_kl(m, s, d))
         return numbers
 
     def describe(self, numbers: dict[str, float | str]) -> str:

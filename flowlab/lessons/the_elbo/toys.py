@@ -54,7 +54,7 @@ def top(r: np.ndarray) -> float:
 
 
 WEIGHTS, SPREAD = np.array([0.6, 0.4]), 0.5  # of the two humps
-SEPARATIONS = (0.5, 1.0, 1.5, 2.0, 3.0)  # of the humps from the middle
+SEPARATIONS = (0.5, 1.0, 1.2, 1.5, 2.0, 3.0)  # of the humps from the middle
 
 
 def two_humps(x: Any, d: float) -> np.ndarray:
@@ -96,7 +96,7 @@ def forward_best(d: float) -> tuple[float, float]:
 
 @functools.lru_cache
 def reverse_best(d: float) -> list[tuple[float, float]]:
-    """The minima (mu, log σ) of KL(q ‖ p), the best first: one at each hump, or one for both where they overlap."""
+    """The minima (mu, log σ) of KL(q ‖ p) that are found from either hump, the deepest first; the others are local."""
     found: list[tuple[float, float, float]] = []
     for start in ((-d, math.log(SPREAD)), (d, math.log(SPREAD))):
         best = minimize(lambda v: float(reverse_kl(*v, d)), start, method="Nelder-Mead", options={"xatol": 1e-5})

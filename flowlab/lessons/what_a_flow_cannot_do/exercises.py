@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, Wrong, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers
 
 
 def stretch_factors(f, x):
@@ -76,28 +76,27 @@ def check_stretch(answer: Callable) -> None:
         expect(value.shape == (5, 2), f"Expected shape (5, 2), two factors a point, but got {tuple(value.shape)}.")
         eigenvalues = torch.linalg.eigvals(J).abs().sort(-1, descending=True).values
         norms = {"columns": J.norm(dim=-2), "rows": J.norm(dim=-1)}
-        expect(not _close(value, right.flip(-1)) or _close(value, right), "Right, but the largest factor comes first.")
+        expect(not close(value, right.flip(-1)) or close(value, right), "Right, but the largest factor comes first.")
         expect(
-            not _close(value, eigenvalues) or _close(value, right),
+            not close(value, eigenvalues) or close(value, right),
             "These are eigenvalues: the factors of those few steps that keep their direction. The step that grows the "
             "most need not be one of them. Which values measure lengths?",
         )
         expect(
-            not _close(value, right**2) or _close(value, right),
+            not close(value, right**2) or close(value, right),
             "These are the eigenvalues of JᵀJ, lengths squared. Take the root.",
         )
         expect(
-            not (_close(value, 1 / right) or _close(value, (1 / right).flip(-1))) or _close(value, right),
+            not (close(value, 1 / right) or close(value, (1 / right).flip(-1))) or close(value, right),
             "These are the factors of the inverse, z → x. Asked is x → z.",
         )
         for name, norm in norms.items():
             expect(
-                not (_close(value, norm) or _close(value, norm.sort(-1, descending=True).values))
-                or _close(value, right),
+                not (close(value, norm) or close(value, norm.sort(-1, descending=True).values)) or close(value, right),
                 f"These are the lengths of the {name} of J. The step that grows the most need not lie along an axis.",
             )
         expect(
-            _close(value, right),
+            close(value, right),
             "Not yet. Find J at one point with torch.func.jacrev; how long can J d be for |d| = 1?",
         )
 
@@ -115,7 +114,7 @@ def check_gap(answer: Callable) -> None:
         step = width / stretch
 
         def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=1e-3, abs_tol=1e-6)
+            return math.isclose(value, other, rel_tol=5e-3, abs_tol=1e-6)
 
         expect(
             not gave(grown(width * stretch) - side),
@@ -151,7 +150,7 @@ def check_garbage(answer: Callable) -> None:
         value = float(numbers(answer(nats), (), "the share"))
 
         def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-9)
+            return math.isclose(value, other, rel_tol=5e-3, abs_tol=1e-6)
 
         right = 1 - math.exp(-nats)
         expect(not gave(math.exp(-nats)) or gave(right), "This is the share of good samples. Asked is the rest.")
@@ -177,8 +176,7 @@ def check_islands(answer: Callable) -> None:
     for width, distance, std in ((1.0, 1.0, 0.8), (2.0, 2.0, 0.5), (1.5, 1.0, 0.5)):
         pair = answer(width, distance, std)
         expect(
-            isinstance(pair, tuple | list | Tensor) and len(pair) == 2,
-            "Return two numbers: what is left in the gap, and the stretch.",
+            hasattr(pair, "__len__") and len(pair) == 2, "Return two numbers: what is left in the gap, and the stretch."
         )
         left, stretch = (
             float(numbers(v, (), name)) for v, name in zip(pair, ("what is left", "the stretch"), strict=True)
@@ -186,7 +184,7 @@ def check_islands(answer: Callable) -> None:
         right = area((width / 2 - distance) / std) - area((-width / 2 - distance) / std)
 
         def gave(wanted: float, value: float = left) -> bool:
-            return math.isclose(value, wanted, rel_tol=2e-3)
+            return math.isclose(value, wanted, rel_tol=5e-3)
 
         expect(not gave(2 * right), "You counted each island whole. Each holds half of the probability: weigh it by ½.")
         expect(not gave(right / 2), "That is one island's share. The other reaches into the gap as well.")
@@ -214,10 +212,6 @@ def check_islands(answer: Callable) -> None:
         raise Wrong(
             "What is left is right. For the stretch solve Φ(Φ⁻¹(½) + width/L) − ½ = what is left, and Φ⁻¹(½) is 0."
         )
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b.to(a), rtol=1e-5, atol=1e-6)
 
 
 EXERCISES = [
