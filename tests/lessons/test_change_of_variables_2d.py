@@ -194,7 +194,7 @@ WRONG = [
     (5, chain(lambda logs: sum(logs).exp()), "the determinant itself"),
     (5, chain(lambda logs: -sum(logs)), "The sign is turned"),
     (5, chain(lambda logs: sum(logs), order=reversed), "from the last to the first"),
-    (5, chain(lambda logs: sum(logs).sum()), "one number for each of the 6 points"),
+    (5, chain(lambda logs: sum(logs).sum()), "Expected log |det J| as shape"),
     (5, chain(lambda logs: sum(logs) + 1), "Carry two things along"),
     (5, chain(lambda logs: sum(logs) if logs else 1.0), "With no map at all"),
 ]

@@ -152,7 +152,7 @@ def _couplings(pattern: str, depth: int, seed: int, strength: float) -> Chain:
 
 def matrices(named: dict[str, Tensor]) -> Figure:
     """Jacobians side by side, blue below 0 and vermilion above; an exact 0 is white, with a dot for a number."""
-    figure = Figure(figsize=(2.75 * len(named), 3.0), dpi=80, layout="constrained")
+    figure = Figure(figsize=(3.2 * len(named), 3.5), dpi=90, layout="constrained")
     for axes, (title, J) in zip(figure.subplots(1, len(named), squeeze=False)[0], named.items(), strict=True):
         tidy(axes, title, "input $x_j$", "output $z_i$")
         axes.imshow(J.numpy(), cmap=SIGNED, vmin=-2, vmax=2)
@@ -161,8 +161,9 @@ def matrices(named: dict[str, Tensor]) -> Figure:
         for i in at:
             for j in at:
                 entry = float(J[i, j])
-                shown = "·" if entry == 0 else "1" if entry == 1 else f"{entry:.1f}".replace("-0.0", "0.0")
-                axes.text(j, i, shown, ha="center", va="center", fontsize=7)
+                near = f"{entry:.2f}" if abs(entry) >= 0.01 else f"{entry:.0e}".replace("e-0", "e-")
+                shown = "·" if entry == 0 else "1" if entry == 1 else near
+                axes.text(j, i, shown, ha="center", va="center", fontsize=9)
     return figure
 
 

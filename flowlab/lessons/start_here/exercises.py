@@ -39,7 +39,7 @@ def train(x, steps):
 def check_undo(answer: Callable[[Tensor], Any]) -> None:
     """At some points, where each misreading of 2z + 3 gives another number."""
     z = torch.tensor([-4.0, 0.0, 3.0, 5.0, 11.0])
-    x = numbers(answer(z.clone()), tuple(z.shape), "one x for each z")
+    x = numbers(answer(z.clone()), tuple(z.shape), "x")
     mistakes = [
         (2 * z + 3, "That is the map itself, applied once more. You want the way back, from z to x."),
         (2 * z - 3, "You turned + 3 into − 3, but 2 still multiplies. Undo both steps."),
