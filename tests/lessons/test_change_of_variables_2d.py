@@ -126,21 +126,67 @@ def cholesky(covariance):
     return torch.linalg.cholesky(covariance)
 
 
-def turn(stretch):
-    return torch.tensor([[math.cos(stretch), -math.sin(stretch)], [math.sin(stretch), math.cos(stretch)]])
+def triangular(scale=lambda before: before.sin(), shift=lambda before: before**2, det=lambda s: s.sum(-1)):
+    """An answer to exercise 2: each coordinate scaled and shifted by what stands before it."""
 
-
-def chain(combine, order=lambda maps: maps):
-    """An answer to exercise 5: how the log-dets of the maps, each at its own point, are put together."""
-
-    def answer(maps, x):
-        logs = []
-        for f in order(maps):
-            x, log_det = f(x)
-            logs.append(log_det)
-        return combine(logs)
+    def answer(x):
+        before = x.cumsum(-1) - x
+        s = scale(before)
+        return x * s.exp() + shift(before), det(s)
 
     return answer
+
+
+def row_by_row(x):
+    """Autoregressive, in a plain loop, each step in an exponential of its own."""
+    columns, log_det = [x[:, 0] ** 3 + x[:, 0]], (3 * x[:, 0] ** 2 + 1).log()
+    for i in range(1, x.shape[1]):
+        s = x[:, :i].mean(1).cos()
+        columns.append(x[:, i] * s.exp())
+        log_det = log_det + s
+    return torch.stack(columns, 1), log_det
+
+
+def by_slogdet(x):
+    z, _ = triangular()(x)
+    J = torch.func.vmap(torch.func.jacrev(lambda v: triangular()(v[None])[0][0]))(x)
+    return z, torch.linalg.slogdet(J).logabsdet
+
+
+LOG_2PI = math.log(TWO_PI)
+
+
+def draw(combine=lambda base, logs, z, x: base - sum(logs), order=reversed, way="inverse", constant=LOG_2PI):
+    """An answer to exercise 5: the order of the maps, their direction, and what is made of their log-dets."""
+
+    def answer(maps, z):
+        x, logs = z, [0 * z[:, 0]]
+        for f in order(maps):
+            x, log_det = getattr(f, way)(x)
+            logs.append(log_det)
+        return x, combine(-0.5 * z.square().sum(-1) - constant, logs, z, x)
+
+    return answer
+
+
+def draw_backward(maps, z):
+    """Sample first, then score the samples by the forward direction."""
+    x, log_p = z, -0.5 * z.square().sum(-1) - 1.8379
+    for f in maps[::-1]:
+        x, _ = f.inverse(x)
+    there = x
+    for f in maps:
+        there, log_det = f.forward(there)
+        log_p = log_p + log_det
+    return x, log_p
+
+
+def everywhere_at_z(maps, z):
+    return draw()(maps, z)[0], log_standard(z) - sum((f.inverse(z)[1] for f in maps), 0 * z[:, 0])
+
+
+def log_standard(z):
+    return -0.5 * z.square().sum(-1) - math.log(TWO_PI)
 
 
 # the exercise, what the student does, and words that stand in the hint for it alone
@@ -155,15 +201,18 @@ WRONG = [
     (1, lambda m, C: (cholesky(C), -m), "A·0 + b"),
     (1, lambda m, C: cholesky(C), "Return two things"),
     (1, lambda m, C: (cholesky(C), m[:1]), "Expected b as shape"),
-    (2, turn, "orthogonal"),
-    (2, lambda s: torch.tensor([[1.0, 0.0], [0.0, s]]), "so is the area"),
-    (2, lambda s: torch.tensor([[1 / s, 0.0], [0.0, s]]), "(1, 0) moved"),
-    (2, lambda s: torch.tensor([[1.0, 0.0], [math.sqrt(s**2 - 1), 1.0]]), "(1, 0) moved"),
-    (2, lambda s: torch.tensor([[s, 0.0], [0.0, s]]), "(1, 0) has to stay"),
-    (2, lambda s: torch.tensor([[1.0, s], [0.0, 2.0]]), "at the lower right"),
-    (2, lambda s: torch.tensor([[1.0, s], [0.0, 1.0]]), "Solve for k"),
-    (2, lambda s: torch.tensor([[1.0, s - 1], [0.0, 1.0]]), "Which theorem"),
-    (2, lambda s: torch.tensor([1.0, s]), "Expected the matrix as shape"),
+    (2, lambda x: 2 * x, "Return two things"),
+    (2, lambda x: (2 * x, torch.full((len(x),), x.shape[1] * math.log(2))), "Let it bend"),
+    (2, lambda x: (x.sinh(), x.cosh().log().sum(-1)), "may depend on all of them"),
+    (2, triangular(lambda before: 0 * before), "the same at every point"),
+    (2, triangular(det=lambda s: -s.sum(-1)), "sign of your log_det is turned"),
+    (2, triangular(det=lambda s: s.exp().prod(-1)), "That is |det J| itself"),
+    (2, triangular(det=lambda s: 0 * s[:, 0]), "but your map changes areas"),
+    (2, triangular(det=lambda s: 2 * s.sum(-1)), "add log |∂z_i/∂x_i|"),
+    (2, triangular(det=lambda s: s), "Expected log_det as shape"),
+    (2, lambda x: (x**2 + x.cumsum(-1) - x, (2 * x).abs().log().sum(-1)), "so your map folds"),
+    (2, by_slogdet, "longer than a second"),
+    (2, lambda x: tuple(v.detach().numpy() for v in triangular()(x)), "Return tensors here"),
     (3, lambda a, b, t: log_normal(a, b, t) - 2 * math.log(t.scale), "plain rotation"),
     (3, log_normal, "density of the features"),
     (3, lambda a, b, t: log_normal(a, b, t) + (t.scale**2 * (1 - bend(a, b, t))).abs().log(), "wrong sign"),
@@ -187,26 +236,44 @@ WRONG = [
     (4, lambda f, e=12.0, n=600: torch.softmax(grid(f, e, n), 0).sum(), "do not normalize"),
     (4, lambda f, e=12.0, n=600: 3.0, "came out with mass 3"),
     (4, lambda f, e=12.0, n=600: grid(f, e, n).exp(), "one number"),
-    (5, lambda maps, x: sum((f(x)[1] for f in maps), 0 * x[:, 0]), "Each acts where the one before it has led"),
-    (5, chain(lambda logs: logs[-1]), "the last map's alone"),
-    (5, chain(lambda logs: sum(logs) / len(logs)), "the mean of the log-determinants"),
-    (5, chain(math.prod), "Determinants multiply"),
-    (5, chain(lambda logs: sum(logs).exp()), "the determinant itself"),
-    (5, chain(lambda logs: -sum(logs)), "The sign is turned"),
-    (5, chain(lambda logs: sum(logs), order=reversed), "from the last to the first"),
-    (5, chain(lambda logs: sum(logs).sum()), "Expected log |det J| as shape"),
-    (5, chain(lambda logs: sum(logs) + 1), "Carry two things along"),
-    (5, chain(lambda logs: sum(logs) if logs else 1.0), "With no map at all"),
+    (5, draw(order=iter), "undone last"),
+    (5, draw(way="forward", order=iter), "Samples go the other way"),
+    (5, draw(order=lambda maps: list(maps)[-1:]), "The samples are not right yet"),
+    (5, draw(lambda base, logs, z, x: base + sum(logs)), "the density falls"),
+    (5, draw(lambda base, logs, z, x: base), "no map is in it yet"),
+    (5, everywhere_at_z, "Each acts where the one before it has led"),
+    (5, draw(lambda base, logs, z, x: -sum(logs)), "The base is missing"),
+    (5, draw(lambda base, logs, z, x: log_standard(x) - sum(logs)), "The base is the density of z"),
+    (5, draw(constant=0.0), "The constant of N(0, I)"),
+    (5, draw(lambda base, logs, z, x: (base - sum(logs)).exp()), "This is p(x) itself"),
+    (5, draw(lambda base, logs, z, x: base - 2 * sum(logs)), "which sign has log |det|"),
+    (5, draw(lambda base, logs, z, x: (base - sum(logs)).sum()), "Expected log p as shape"),
+    (5, lambda maps, z: draw()(maps, z)[0], "Return two things"),
+    (5, lambda maps, z: draw()(maps, z) if maps else (0 * z, 0 * z[:, 0]), "With no map at all"),
 ]
 
 
 RIGHT = [
     (1, lambda m, C: (cholesky(C) @ torch.linalg.qr(torch.ones(len(m), len(m)).triu().double()).Q, m)),
     (1, lambda m, C: (_symmetric_root(C), m)),
-    (2, lambda s: [[1.0, -math.sqrt(s**2 - 1)], [0.0, 1.0]]),
+    (1, lambda m, C: (np.linalg.cholesky(np.asarray(C)), np.asarray(m))),
+    (1, lambda m, C: (cholesky(C).tolist(), m[:, None].tolist())),
+    (2, triangular()),
+    (2, triangular(shift=lambda before: 0 * before)),
+    (2, row_by_row),
+    (2, lambda x: (row_by_row(x)[0] + 1, row_by_row(x)[1])),
     (3, lambda a, b, t: log_normal(a, b, t) - 2 * math.log(t.scale) - (1 - bend(a, b, t)).abs().log()),
     (4, lambda f, e=12.0, n=600: grid(f, e, n).exp().mean() * (2 * e) ** 2),
-    (5, chain(lambda logs: torch.stack(logs).sum(0) if logs else 0.0)),
+    (
+        3,
+        lambda a, b, t: (
+            log_normal(a, b, t) - torch.tensor([math.log(t.scale**2 * abs(1 - float(v))) for v in bend(a, b, t)])
+        ),
+    ),
+    (4, lambda f, e=12.0, n=600: np.sum(np.exp(np.asarray(grid(f, e, n)))) * (2 * e / (n - 1)) ** 2),
+    (5, draw()),
+    (5, draw_backward),
+    (5, lambda maps, z: [v.numpy() for v in draw()(maps, z)]),
 ]
 
 

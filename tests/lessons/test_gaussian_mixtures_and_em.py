@@ -151,32 +151,36 @@ def joint(log_density, weights):
     return log_density + weights.log()
 
 
-def m_step(weights=None, means=None, covariances=None):
+def m_step(weights=None, means=None, covariance=None):
     """A student's M-step that is right but for the parts given: functions of x, r, N_k and the right value."""
 
     def answer(x, r):
-        parts, wrong = lesson.m_step(x, r), (weights, means, covariances)
+        parts, wrong = lesson.shared_m_step(x, r), (weights, means, covariance)
         return tuple(p if w is None else w(x, r, r.sum(0), p) for p, w in zip(parts, wrong, strict=True))
 
     return answer
 
 
-def scatter(x, r, counts, S):
-    return S * counts[:, None, None]
-
-
-def around(center):
-    """Covariances weighted by r, around another point than the mean of each."""
-
-    def answer(x, r, counts, S):
-        e = x - center(x)
-        return torch.stack([(r[:, k, None] * e).T @ e / counts[k] for k in range(r.shape[1])])
-
-    return answer
+def each(x, r, counts):
+    """The covariance of each component, (K, D, D)."""
+    e = deviations(x, r, counts)
+    return (r.T[..., None] * e).mT @ e / counts[:, None, None]
 
 
 def deviations(x, r, counts):
     return x - (r.T @ x / counts[:, None])[:, None]  # (K, N, D)
+
+
+def pooled(x, r):
+    """Point by point, component by component, in numpy."""
+    x, r = np.asarray(x), np.asarray(r)
+    weights = r.mean(0)
+    means = np.stack([np.average(x, axis=0, weights=r[:, k]) for k in range(r.shape[1])])
+    total = 0
+    for k, mean in enumerate(means):
+        for n in range(len(x)):
+            total = total + r[n, k] * np.outer(x[n] - mean, x[n] - mean)
+    return weights, means, total / len(x)
 
 
 def one_hot(r):
@@ -240,27 +244,19 @@ WRONG = [
     (2, m_step(means=lambda x, r, N, p: x.mean(0).expand_as(p)), "means ignore r"),
     (2, m_step(means=lambda x, r, N, p: r.T @ x), "means are sums"),
     (2, m_step(means=lambda x, r, N, p: -p), "The means are not right yet"),
-    (2, m_step(covariances=lambda x, r, N, p: scatter(x, r, N, p) / len(x)), "covariances are divided by N"),
-    (2, m_step(covariances=scatter), "covariances are sums"),
-    (2, m_step(covariances=around(lambda x: x.mean(0))), "around the mean of all points"),
-    (2, m_step(covariances=around(lambda x: 0.0)), "second moments"),
-    (2, m_step(covariances=lambda x, r, N, p: scatter(x, r, N, p) / (N - 1)[:, None, None]), "unbiased"),
-    (2, m_step(covariances=lambda x, r, N, p: torch.diag_embed(p.diagonal(dim1=1, dim2=2))), "Only the diagonal"),
+    (2, m_step(covariance=lambda x, r, N, p: each(x, r, N)), "All share one here"),
+    (2, m_step(covariance=lambda x, r, N, p: each(x, r, N).mean(0)), "as if all were equally large"),
+    (2, m_step(covariance=lambda x, r, N, p: torch.cov(x.T, correction=0)), "around the mean of all"),
+    (2, m_step(covariance=lambda x, r, N, p: p * len(x)), "Your covariance is a sum"),
+    (2, m_step(covariance=lambda x, r, N, p: p * len(x) / (len(x) - len(N))), "unbiased"),
+    (2, m_step(covariance=lambda x, r, N, p: each(x, r, N).sum(0)), "You added the components"),
+    (2, m_step(covariance=lambda x, r, N, p: torch.diag(p.diagonal())), "Only the diagonal"),
     (
         2,
-        m_step(covariances=lambda x, r, N, p: deviations(x, r, N).mT @ deviations(x, r, N) / len(x)),
-        "weigh all points alike",
+        m_step(covariance=lambda x, r, N, p: (deviations(x, r, N).mT @ deviations(x, r, N)).sum(0) / len(x)),
+        "weighs all points alike",
     ),
-    (
-        2,
-        m_step(
-            covariances=lambda x, r, N, p: (
-                (r.T[..., None] ** 2 * deviations(x, r, N)).mT @ deviations(x, r, N) / N[:, None, None]
-            )
-        ),
-        "not squared",
-    ),
-    (2, m_step(covariances=lambda x, r, N, p: 2 * p), "The covariances are not right yet"),
+    (2, m_step(covariance=lambda x, r, N, p: 2 * p), "Which Σ maximizes"),
     (3, average, "expected log-joint"),
     (3, lambda j, r: average(j, r) - entropy(r), "sign of the entropy"),
     (3, lambda j, r: len(r) * (average(j, r) + entropy(r)), "the sum over points"),
@@ -306,7 +302,8 @@ def from_the_largest(log_density, weights):
 
 RIGHT = [
     (1, from_the_largest),
-    (2, lambda x, r: list(lesson.m_step(x, r))),
+    (2, pooled),
+    (2, lambda x, r: [*lesson.shared_m_step(x, r)[:2], (each(x, r, r.sum(0)) * r.mean(0)[:, None, None]).sum(0)]),
     (3, lambda j, r: j.logsumexp(-1).mean() - (torch.xlogy(r, r) - r * j.log_softmax(-1)).sum(-1).mean()),
     (4, lambda S, f: f * torch.eye(3) + eigen(lambda v, f: (v - f).clamp_min(0))(S, f)),
     (5, lambda nats, N, K, D: -2 * N * nats + (K * (1 + D) * (2 + D) / 2 - 1) * math.log(N)),
@@ -321,11 +318,24 @@ def test_the_worked_answers_are_the_package_s():
     torch.testing.assert_close(r, mixture.expectation(x))
     assert float(lesson.bound(mixture.log_joint(x), r)) == pytest.approx(mixture.bound(x, r))
     mixture.maximization(x, r)
-    weights, means, covariances = lesson.m_step(x, r)
+    weights, means, covariance = lesson.shared_m_step(x, r)
     torch.testing.assert_close(weights, mixture.weights)
     torch.testing.assert_close(means, mixture.means.detach())
-    torch.testing.assert_close(covariances, mixture.covariances)
+    torch.testing.assert_close(covariance, (mixture.weights[:, None, None] * mixture.covariances).sum(0))
     assert lesson.bic(mixture.objective(x), 60, 3, 2) == pytest.approx(mixture.bic(x))
     thin = torch.diag(torch.tensor([1.0, 1e-8], dtype=torch.float64))
     raised = EMGaussianMixture(torch.zeros(1, 2, dtype=torch.float64), thin[None], floor=0.01).covariances[0]
     torch.testing.assert_close(lesson.raise_to_floor(thin, 0.01), raised)
+
+
+def test_no_other_shared_covariance_raises_the_bound_more():
+    x = torch.randn(80, 2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    r = torch.randn(80, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64).softmax(-1)
+    weights, means, best = lesson.shared_m_step(x, r)
+
+    def height(covariance):
+        return EMGaussianMixture(means, covariance.expand(3, 2, 2), weights=weights).bound(x, r)
+
+    for scale in (0.9, 0.99, 1.01, 1.1):
+        assert height(best) > height(scale * best)
+    assert height(best) > height(torch.cov(x.T, correction=0))

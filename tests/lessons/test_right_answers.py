@@ -13,7 +13,13 @@ from flowlab.lessons.base import order
 
 LESSONS = order.FORMER[:9]
 # These return a flow that was trained, or a tensor that has to keep its gradient.
-NOT_NUMBERS = {"start_here.4", "maximum_likelihood.2", "realnvp_in_the_plane.2", "the_elbo.4"}
+NOT_NUMBERS = {
+    "start_here.4",
+    "change_of_variables_2d.2",
+    "maximum_likelihood.2",
+    "realnvp_in_the_plane.2",
+    "the_elbo.4",
+}
 RIGHT = [
     (f"{slug}.{number}", answer)
     for slug in LESSONS
@@ -50,7 +56,8 @@ VERDICTS: dict[str, Callable[[bool], Any]] = {
 
 def another(value: Any, kind: str) -> Any:
     """What a student's function returned, in another kind."""
-    if isinstance(value, tuple | list) and not all(isinstance(v, int | float | list) for v in value):
+    several = isinstance(value, list) and any(isinstance(v, torch.Tensor | np.ndarray) for v in value)
+    if isinstance(value, tuple) or several:
         return type(value)(another(v, kind) for v in value)
     if isinstance(value, str):
         return WORDS.get(kind, str)(value)

@@ -110,15 +110,34 @@ def small():
     return flowlab.spline_flow(2, layers=1, hidden=(16,))
 
 
-def fitted(make, *, data=lambda x: x, steps=lambda steps: steps):
-    """An answer to exercise 4: the flow, and what is done to the points and to the number of steps."""
+def fitted(make, *, steps, data=lambda x: x):
+    """An answer to exercise 4: the flow, for how long it is trained, and what is done to the points."""
 
-    def answer(x, count):
+    def answer(x):
         flow = make()
-        flowlab.fit(flow, data(x), steps=steps(count), learning_rate=5e-3, progress=False)
+        flowlab.fit(flow, data(x), steps=steps, learning_rate=1e-2, progress=False)
         return flow
 
     return answer
+
+
+class Spikes:
+    """A narrow Gaussian on each training point."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def log_prob(self, x):
+        near = torch.distributions.Normal(self.x, 0.05).log_prob(x[:, None]).sum(-1)
+        return near.logsumexp(-1) - math.log(len(self.x))
+
+
+class Smooth(Spikes):
+    """Wider ones: a kernel density, which is no flow, and good enough."""
+
+    def log_prob(self, x):
+        near = torch.distributions.Normal(self.x, 0.4).log_prob(x[:, None]).sum(-1)
+        return near.logsumexp(-1) - math.log(len(self.x))
 
 
 # the exercise, what the student does, and words that stand in the hint for it alone
@@ -135,20 +154,20 @@ WRONG = [
     (1, lambda z: 1.0, "Expected x as shape"),
     (1, lambda z: "x", "Expected x as numbers"),
     (1, lambda z: z / 0 / "a", "raised TypeError"),
-    (2, lambda p, q: p - q, "one number for each point"),
-    (2, lambda p, q: (q - p).mean(), "sign is reversed"),
-    (2, lambda p, q: (p - q).sum(), "took the sum"),
-    (2, lambda p, q: (p - q).abs().mean(), "No absolute value"),
-    (2, lambda p, q: ((p - q) ** 2).mean(), "No square"),
-    (2, lambda p, q: (p.exp() * (p - q)).mean(), "weigh the points by p"),
-    (2, lambda p, q: (p.exp() * (p - q)).sum(), "for tables of p"),
-    (2, lambda p, q: (p.exp() - q.exp()).mean(), "compares densities"),
-    (2, lambda p, q: (p - q).exp().mean(), "ratio p/q"),
-    (2, lambda p, q: -q.mean(), "That is the loss"),
-    (2, lambda p, q: p.mean() / q.mean(), "A ratio of logarithms"),
-    (2, lambda p, q: (p - q).mean() / math.log(2), "Those are bits"),
-    (2, lambda p, q: p.mean(), "At the five test points"),
-    (2, lambda p, q: None, "the gauge is missing"),
+    (2, lambda a, b: a - b, "one number for each point"),
+    (2, lambda a, b: (b - a).mean(), "sign is reversed"),
+    (2, lambda a, b: (a - b).sum(), "took the sum"),
+    (2, lambda a, b: (a - b).abs().mean(), "No absolute value"),
+    (2, lambda a, b: ((a - b) ** 2).mean(), "No square"),
+    (2, lambda a, b: (a.exp() * (a - b)).mean(), "weigh the points"),
+    (2, lambda a, b: (a.exp() - b.exp()).mean(), "compares densities"),
+    (2, lambda a, b: (a - b).exp().mean(), "mean ratio"),
+    (2, lambda a, b: a.mean() / b.mean(), "A ratio of logarithms"),
+    (2, lambda a, b: (a - b).mean() / math.log(2), "Those are bits"),
+    (2, lambda a, b: -a.mean(), "loss of A alone"),
+    (2, lambda a, b: (a > b).double().mean(), "share of points"),
+    (2, lambda a, b: b.mean(), "At the test points"),
+    (2, lambda a, b: None, "the difference is missing"),
     (3, lambda x: 3 * x, "Return two things"),
     (3, lambda x: (x / 3, torch.full((len(x),), 2 * LOG3)), "That is the inverse"),
     (3, lambda x: (x + 3, torch.full((len(x),), 2 * LOG3)), "not 3x yet"),
@@ -164,20 +183,28 @@ WRONG = [
     (3, logs(0.0), "areas stay"),
     (3, logs(7.0), "the matrix with 3, 3"),
     (3, lambda x: (None, None), "None: z is missing"),
-    (4, lambda x, steps: flowlab.fit(flowlab.spline_flow(2, layers=1), x, steps=1, progress=False), "the history"),
-    (4, lambda x, steps: flowlab.spline_flow(2), "nothing has moved it"),
-    (4, fitted(small, data=lambda x: (x - x.mean(0)) / x.std(0)), "its own units"),
-    (4, fitted(small, steps=lambda steps: 2), "hand steps on"),
-    (4, lambda x, steps: None, "gives nothing back"),
-    (4, lambda x, steps: x, "which has a log_prob"),
+    (4, lambda x: flowlab.fit(flowlab.spline_flow(2, layers=1), x, steps=1, progress=False), "the history"),
+    (4, lambda x: flowlab.spline_flow(2), "nothing has moved it"),
+    (4, fitted(small, steps=40, data=lambda x: (x - x.mean(0)) / x.std(0)), "its own units"),
+    (4, fitted(small, steps=2), "Nearly: try more steps"),
+    (4, Spikes, "it overfits"),
+    (4, lambda x: None, "gives nothing back"),
+    (4, lambda x: x, "which has a log_prob"),
 ]
 
 
 RIGHT = [
     (1, lambda z: 0.5 * z - 1.5),
-    (2, lambda p, q: float(p.mean() - q.mean())),
+    (1, lambda z: (np.asarray(z) - 3) / 2),
+    (1, lambda z: [(float(v) - 3) / 2 for v in z]),
+    (2, lambda a, b: float(a.mean() - b.mean())),
+    (2, lambda a, b: np.mean(np.asarray(a)) - np.mean(np.asarray(b))),
+    (2, lambda a, b: sum(a.tolist()) / len(a) - sum(b.tolist()) / len(b)),
     (3, lambda x: (x * 3, torch.ones(len(x)) * math.log(9))),
-    (4, fitted(lambda: flowlab.realnvp(2, 4, hidden=(32,)))),
+    (3, lambda x: (x @ (3 * torch.eye(2)), 2.2 + 0 * x[:, 0])),
+    (3, lambda x: [3 * x.numpy(), np.full(len(x), np.log(9))]),
+    (4, fitted(lambda: flowlab.realnvp(2, 6, hidden=(32,), generator=torch.Generator().manual_seed(0)), steps=400)),
+    (4, Smooth),
 ]
 
 

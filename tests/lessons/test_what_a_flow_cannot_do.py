@@ -1,7 +1,9 @@
 """What the floors of what_a_flow_cannot_do promise; each known wrong answer meets its own hint."""
 
 import math
+import statistics
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Normal
@@ -21,8 +23,37 @@ def right_factors(f, x):
     return torch.linalg.svdvals(jacobian(f, x))
 
 
-def grown(side, step):
-    return float(NORMAL.cdf(NORMAL.icdf(torch.tensor(side)) + step))
+def ratios(z, x):
+    off = ~torch.eye(len(z), dtype=torch.bool)
+    return torch.cdist(x, x)[off] / torch.cdist(z, z)[off]
+
+
+def loop(z, x):
+    """All pairs in a plain loop, in numpy."""
+    z, x, most = z.numpy(), x.numpy(), 0.0
+    for i in range(len(z)):
+        for j in range(i):
+            most = max(most, np.linalg.norm(x[i] - x[j]) / np.linalg.norm(z[i] - z[j]))
+    return most
+
+
+def at(share):
+    return statistics.NormalDist().inv_cdf(share)
+
+
+def needed_for(w, P, a=0.5):
+    return w / (at(a + P) - at(a)) if P else math.inf
+
+
+def by_search(w, P, a=0.5):
+    """Double the stretch until little enough is left, then halve the interval."""
+    if P == 0:
+        return float("inf")
+    low, high = 1e-3, 1e9
+    for _ in range(200):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if statistics.NormalDist().cdf(at(a) + w / middle) - a <= P else (middle, high)
+    return high
 
 
 def gap(width, distance, std):
@@ -36,27 +67,26 @@ def needed(width, left):
 
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    (1, lambda f, x: jacobian(f, x).det().abs(), "the factor of areas"),
-    (1, lambda f, x: right_factors(f, x).flip(-1), "comes first"),
-    (
-        1,
-        lambda f, x: torch.linalg.eigvals(jacobian(f, x)).abs().sort(-1, descending=True).values,
-        "keep their direction",
-    ),
-    (1, lambda f, x: right_factors(f, x) ** 2, "Take the root"),
-    (1, lambda f, x: 1 / right_factors(f, x), "factors of the inverse"),
-    (1, lambda f, x: jacobian(f, x).norm(dim=-2), "lengths of the columns"),
-    (1, lambda f, x: jacobian(f, x).norm(dim=-1), "lengths of the rows"),
-    (1, lambda f, x: right_factors(f, x).max(0).values, "two factors a point"),
-    (1, lambda f, x: 3 * right_factors(f, x), "how long can J d be"),
-    (2, lambda w, L, a=0.5: grown(a, w * L) - a, "wider in z than in x"),
-    (2, lambda w, L, a=0.5: grown(a, w) - a, "the width in x"),
-    (2, lambda w, L, a=0.5: grown(a, w / L), "Take the side away"),
-    (2, lambda w, L, a=0.5: grown(0.5, w / L) - 0.5, "use side"),
-    (2, lambda w, L, a=0.5: 2 * grown(0.5, w / L / 2) - 1, "strip around z = 0"),
-    (2, lambda w, L, a=0.5: w / L / math.sqrt(2 * math.pi), "thin gaps only"),
-    (2, lambda w, L, a=0.5: 0.0, "Where does it end"),
-    (2, lambda w, L, a=0.3: grown(a, w / L) - a, "Keep side=0.5"),
+    (1, lambda z, x: ratios(x, z).max(), "by the distance in x"),
+    (1, lambda z, x: ratios(z, x).min(), "the smallest ratio"),
+    (1, lambda z, x: ratios(z, x).mean(), "the mean over pairs"),
+    (1, lambda z, x: (x.diff(dim=0).norm(dim=-1) / z.diff(dim=0).norm(dim=-1)).max(), "neighbors in the list"),
+    (1, lambda z, x: (x.norm(dim=-1) / z.norm(dim=-1)).max(), "from the origin"),
+    (1, lambda z, x: ratios(z, x).max() ** 2, "Take the root"),
+    (1, lambda z, x: torch.cdist(x, x).max() / torch.cdist(z, z).max(), "the largest of the ratios"),
+    (1, lambda z, x: (torch.cdist(x, x) / torch.cdist(z, z)).max(), "Leave these pairs out"),
+    (1, lambda z, x: 3 * ratios(z, x).max(), "at least that factor"),
+    (1, ratios, "one number"),
+    (2, lambda w, P, a=0.5: 1 / needed_for(w, P, a), "upside down"),
+    (2, lambda w, P, a=0.5: needed_for(1, P, a), "twice the stretch"),
+    (2, lambda w, P, a=0.5: needed_for(w, P), "use side"),
+    (2, lambda w, P, a=0.5: w / (P * math.sqrt(2 * math.pi)), "on each side. Use"),
+    (2, lambda w, P, a=0.5: w * math.exp(-0.5 * at(a) ** 2) / math.sqrt(2 * math.pi) / P, "Density times width"),
+    (2, lambda w, P, a=0.5: w / (2 * at(0.5 + P / 2)), "a strip around z = 0"),
+    (2, lambda w, P, a=0.5: w / abs(at(P)), "of what is left alone"),
+    (2, lambda w, P, a=0.5: 7.0, "Solve P = "),
+    (2, lambda w, P, a=0.3: needed_for(w, P, a), "Keep side=0.5"),
+    (2, lambda w, P, a=0.5: w / (at(a + P) - at(a)), "Return math.inf"),
     (3, lambda nats: math.exp(-nats), "share of good samples"),
     (3, lambda nats: nats, "above 1 makes no sense"),
     (3, lambda nats: 1 - 2**-nats, "for bits"),
@@ -76,8 +106,13 @@ WRONG = [
 
 
 RIGHT = [
-    (1, lambda f, x: torch.linalg.eigvalsh(jacobian(f, x).mT @ jacobian(f, x)).sqrt().flip(-1)),
-    (2, lambda w, L, a=0.5: grown(a, w / L) - a),
+    (1, lambda z, x: ratios(z, x).max()),
+    (1, loop),
+    (1, lambda z, x: torch.nan_to_num(torch.cdist(x, x) / torch.cdist(z, z)).max()),
+    (2, needed_for),
+    (2, by_search),
+    (2, lambda w, P, a=0.5: w / torch.special.ndtri(torch.tensor([a, a + P], dtype=torch.float64)).diff()),
+    (3, lambda nats: np.round(1 - 2.718 ** (-nats), 4)),
     (3, lambda nats: -math.expm1(-nats)),
     (4, lambda w, d, s: [gap(w, -d, s), needed(w, gap(w, d, s))]),
 ]
@@ -107,7 +142,7 @@ def test_the_floor_of_a_gap_is_reached_by_half_planes():
     a, b = NORMAL.icdf(torch.tensor(side)), NORMAL.icdf(torch.tensor(side)) + width / L
     mass = torch.exp(-0.5 * z**2)[(z > a) & (z < b)].sum() * (z[1] - z[0]) / math.sqrt(2 * math.pi)
     assert float(toys.least_between(width, L, side)) == pytest.approx(float(mass), rel=1e-3)
-    assert lesson.least_in_gap(width, L, side) == pytest.approx(float(mass), rel=1e-3)
+    assert lesson.stretch_needed(width, float(mass), side) == pytest.approx(L, rel=1e-3)
 
 
 @pytest.mark.parametrize("region", [toys.hole(), toys.gap()], ids=["hole", "gap"])

@@ -1,9 +1,11 @@
-"""The exercises: matrices that make Gaussians, shears, the density of a pinwheel's wing, a bug museum."""
+"""The exercises: a Gaussian made to order, a cheap determinant, a pinwheel's wing, a bug museum, drawing."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +20,20 @@ def affine_to(mean, covariance):
     return A, mean
 
 
-def shear_to(stretch):
-    """A 2×2 matrix of determinant 1 that leaves (1, 0) where it is and makes (0, 1) ``stretch`` times as long."""
-    k = math.sqrt(stretch**2 - 1)
-    return torch.tensor([[1.0, k], [0.0, 1.0]])
+def cheap_map(x):
+    """A bent, invertible map of x (n, D), any D ≥ 2, with its log |det J|, without a determinant: (n, D) and (n,).
+
+    The last output depends on every input, and log |det J| depends on the point. No product with a D × D matrix.
+    """
+    before = torch.cumsum(x, -1) - x  # the sum of the coordinates before each one: J is lower triangular
+    s = torch.tanh(before)
+    return x * torch.exp(s) + before, s.sum(-1)
 
 
 def wing_log_prob(a, b, toy):
-    """log p(x) in nats where the features (a, b) land on a wing: (n,) and (n,) to (n,). No others land there.
+    """log p(x) in nats where the features (a, b) land on a wing: (n,) and (n,) to (n,).
 
+    Count these features alone: near the data no others land on the same point.
     a ~ N(1, toy.radial_std²), b ~ N(0, toy.tangential_std²), and x = toy.scale · R(toy.rate · eᵃ) (a, b).
     """
     u, v = (a - 1) / toy.radial_std, b / toy.tangential_std
@@ -78,7 +85,7 @@ def check_affine(answer: Callable) -> None:
         expect(close(A @ A.mT, covariance), "A z + b has the covariance A Aᵀ. Compare your A Aᵀ with what was asked.")
         expect(
             bool(b.any()) or not bool(mean.any()),
-            "Your b is zero, so A z + b has mean 0: the + b got lost, as on the slides.",
+            "Your b is zero, so A z + b has mean 0: the + b got lost.",
         )
         expect(
             not close(b, A @ mean),
@@ -87,50 +94,71 @@ def check_affine(answer: Callable) -> None:
         expect(close(b, mean), "The mean of A z + b is A·0 + b. Compare it with the mean that was asked.")
 
 
-def log_det_of_chain(maps, x):
-    """log |det J| in nats, (n,), of maps[0], then maps[1], and so on, applied to the points x (n, 2).
+def draw_with_log_prob(maps, z):
+    """Samples x (n, 2) of a flow, and their log p(x) in nats (n,), from draws z (n, 2) of its base, N(0, I).
 
-    Each map takes points (n, 2) to a pair: where they go, (n, 2), and its own log |det J| there, (n,).
+    From data to latent, maps[0] acts first. Each map has forward and inverse; each takes points (n, 2) to a pair: where
+    they go, (n, 2), and log |det| of the map just applied, (n,).
     """
-    total = torch.zeros(len(x), dtype=x.dtype)
-    for f in maps:
-        x, log_det = f(x)
-        total = total + log_det
-    return total
+    log_p = -0.5 * z.square().sum(-1) - math.log(2 * math.pi)
+    x = z
+    for f in reversed(maps):
+        x, log_det = f.inverse(x)
+        log_p = log_p - log_det
+    return x, log_p
 
 
-def check_shear(answer: Callable) -> None:
-    """Determinant 1, (1, 0) stays, (0, 1) gets the length that was asked."""
-    for stretch in (2.0, 1.25, 5.0):
-        A = numbers(answer(stretch), (2, 2), "the matrix")
-        first, second = A[:, 0], A[:, 1]
+def check_cheap(answer: Callable) -> None:
+    """log_det against autograd in several dimensions; on what the map has to depend; and its cost at D = 1,000."""
+    for D in (2, 3, 6):
+        x = torch.randn(12, D, generator=torch.Generator().manual_seed(D), dtype=torch.float64)
+
+        def run(v: Tensor, D: int = D) -> tuple[Any, Any]:
+            pair = answer(v)
+            expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: z (n, D) and log_det (n,).")
+            return pair[0], pair[1]
+
+        z, log_det = run(x.clone())
+        z, log_det = numbers(z, (12, D), "z"), numbers(log_det, (12,), "log_det")
+        expect(isinstance(run(x.clone())[0], Tensor), "Return tensors here, so that autograd can check your log_det.")
+        J = torch.autograd.functional.jacobian(lambda v, run=run: run(v)[0].sum(0), x).transpose(0, 1)  # (n, D, D)
+        right = torch.linalg.slogdet(J).logabsdet
+        expect(bool(right.isfinite().all()), "Somewhere det J is 0: there your map cannot be undone.")
         expect(
-            not close(A.mT @ A, torch.eye(2, dtype=A.dtype)),
-            "Your matrix is orthogonal (the real case of unitary): it keeps every length, so it cannot stretch (0, 1). "
-            "Determinant 1 asks for less than that.",
+            bool((torch.linalg.det(J).sign() == torch.linalg.det(J).sign()[0]).all()),
+            "det J changes its sign from point to point, so your map folds: two x land on one z.",
+        )
+        expect(not close(log_det, right.exp()), "That is |det J| itself. log_det is its logarithm.")
+        expect(
+            not close(log_det, -right) or close(log_det, right), "The sign of your log_det is turned: x to z is asked."
         )
         expect(
-            not close(A, torch.tensor([[1.0, 0.0], [0.0, stretch]])),
-            f"(0, 1) is stretched, but so is the area: the determinant is {A.det():.3g}. Let (0, 1) lean instead.",
+            not close(log_det, torch.zeros(12)) or close(right, torch.zeros(12)),
+            "Your log_det is 0, but your map changes areas: compare with autograd.",
         )
         expect(
-            not (close(A.det(), 1.0) and not close(first, torch.tensor([1.0, 0.0]))),
-            "The determinant is 1, but (1, 0) moved. It has to stay, so the first column is (1, 0).",
-        )
-        expect(close(first, torch.tensor([1.0, 0.0])), "(1, 0) has to stay: it goes to the first column of A.")
-        expect(
-            close(A.det(), 1.0),
-            f"The determinant is {A.det():.3g}, and 1 was asked: what must stand at the lower right?",
-        )
-        length = float(second.norm())
-        expect(
-            not math.isclose(length, math.hypot(1, stretch), rel_tol=1e-4),
-            f"(0, 1) goes to (k, 1), which is √(k² + 1) = {length:.3f} long for your k = {stretch:.3g}. Solve for k.",
+            close(log_det, right),
+            "Your log_det is not that of your map. If J is triangular, only its diagonal counts: add log |∂z_i/∂x_i|.",
         )
         expect(
-            math.isclose(length, stretch, rel_tol=1e-4),
-            f"(0, 1) became {length:.3f} long, and {stretch:.3g} was asked. Which theorem gives the length of (k, 1)?",
+            not close(J, J[:1]),
+            "Your map is a matrix (and a shift): one J serves all points. Let it bend.",
         )
+        expect(
+            bool((J[:, -1] != 0).any(0).all()),
+            "The last output depends on some inputs only. In a triangular map it may depend on all of them.",
+        )
+        expect(
+            not close(right, right[:1]),
+            "Your log_det is the same at every point. Let the factors ∂z_i/∂x_i depend on the point too.",
+        )
+    x = torch.randn(20, 1000, generator=torch.Generator().manual_seed(0)) / 100
+    started = time.process_time()
+    answer(x)
+    expect(
+        time.process_time() - started < 1.0,
+        "At D = 1,000 it takes longer than a second: is there a determinant, or a Jacobian, in it?",
+    )
 
 
 def check_wing(answer: Callable) -> None:
@@ -214,44 +242,79 @@ def check_mass(answer: Callable) -> None:
     expect(math.isclose(shifted, 1.0, rel_tol=0.02), "A normal away from the origin should have mass 1 too.")
 
 
-def check_chain(answer: Callable) -> None:
-    """Three maps whose log-determinants depend on the place, against autograd; and the empty chain."""
+class _Step:
+    """A map with both directions, and how often each was called."""
 
-    def bend(x: Tensor) -> tuple[Tensor, Tensor]:  # x₁ stretched by a slope that depends on x₁
-        return torch.stack((x[:, 0].sinh(), x[:, 1]), -1), x[:, 0].cosh().log()
+    def __init__(self, forward: Callable, inverse: Callable) -> None:
+        self._forward, self._inverse, self.asked_forward = forward, inverse, 0
 
-    def swap(x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.flip(-1) + 1, torch.zeros(len(x), dtype=x.dtype)
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.asked_forward += 1
+        return self._forward(x)
 
-    def scale(x: Tensor) -> tuple[Tensor, Tensor]:  # x₂ scaled by what x₁ says
-        return torch.stack((x[:, 0], x[:, 1] * (-x[:, 0]).exp()), -1), -x[:, 0]
+    def inverse(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self._inverse(z)
 
-    maps = [bend, swap, scale, bend]
-    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    places, logs = [x], []
-    for f in maps:
-        z, log_det = f(places[-1])
-        places.append(z)
-        logs.append(log_det)
-    right, back = sum(logs), x
-    reverse = torch.zeros(6, dtype=x.dtype)
-    for f in reversed(maps):
-        back, log_det = f(back)
-        reverse = reverse + log_det
-    value = numbers(answer(list(maps), x.clone()), (6,), "log |det J|")
-    expect(
-        not close(value, sum(f(x)[1] for f in maps)),
-        "You asked every map at the first x. Each acts where the one before it has led: give it those points.",
+
+def _steps() -> list[_Step]:
+    def pair(v: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack((first, second), -1)
+
+    bend = _Step(
+        lambda x: (pair(x, x[:, 0].sinh(), x[:, 1]), x[:, 0].cosh().log()),
+        lambda z: (pair(z, z[:, 0].asinh(), z[:, 1]), -0.5 * (1 + z[:, 0] ** 2).log()),
     )
-    expect(not close(value, logs[-1]), "That is the last map's alone. All of them change areas.")
-    expect(not close(value, right / len(maps)), "That is the mean of the log-determinants. They add up.")
-    expect(not close(value, math.prod(logs)), "Determinants multiply. What do their logarithms do?")
-    expect(not close(value, right.exp()), "That is the determinant itself. Its logarithm is asked for.")
-    expect(not close(value, reverse), "You went through the maps from the last to the first. maps[0] acts first.")
-    expect(not close(value, -right), "The sign is turned: this is the log-determinant of the way back.")
-    expect(close(value, right), "Not yet. Carry two things along: the points, and the sum so far.")
-    nothing = numbers(answer([], x.clone()), None, "log |det J|")
-    expect(close(nothing, 0.0), "With no map at all nothing moves: the log-determinant is 0.")
+    swap = _Step(lambda x: (x.flip(-1) + 1, 0 * x[:, 0]), lambda z: ((z - 1).flip(-1), 0 * z[:, 0]))
+    scale = _Step(
+        lambda x: (pair(x, x[:, 0], x[:, 1] * (-x[:, 0]).exp()), -x[:, 0]),
+        lambda z: (pair(z, z[:, 0], z[:, 1] * z[:, 0].exp()), z[:, 0]),
+    )
+    return [bend, swap, scale, bend]
+
+
+def check_draw(answer: Callable) -> None:
+    """Samples of a chain whose log-determinants depend on the place, with their log p; and an empty chain."""
+    z = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    base = -0.5 * z.square().sum(-1) - math.log(2 * math.pi)
+    maps = _steps()
+    x, back = z, torch.zeros(6, dtype=z.dtype)
+    for f in reversed(maps):
+        x, log_det = f.inverse(x)
+        back = back + log_det
+    wrong_order = z
+    for f in maps:
+        wrong_order, _ = f.inverse(wrong_order)
+    pair = answer(list(maps), z.clone())
+    expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: the samples x and log p(x).")
+    samples = numbers(pair[0], (6, 2), "x")
+    expect(
+        not close(samples, wrong_order),
+        "You undid maps[0] first. From x to z it acts first, so on the way back it is undone last.",
+    )
+    forward = z
+    for f in maps:
+        forward, _ = f.forward(forward)
+    expect(not close(samples, forward), "You went forward, from data to latent. Samples go the other way: inverse.")
+    expect(close(samples, x), "The samples are not right yet. Start at z, and undo the maps one after the other.")
+    log_p = numbers(pair[1], (6,), "log p")
+    at_z = sum(f.inverse(z)[1] for f in maps)
+    expect(not close(log_p, base + back), "You added log |det| of z → x. Where that map stretches, the density falls.")
+    expect(not close(log_p, base), "This is log p_Z(z): no map is in it yet.")
+    expect(not close(log_p, base - at_z), "You asked every map at z. Each acts where the one before it has led.")
+    expect(not close(log_p, -back), "The base is missing: log p(x) begins with log p_Z(z).")
+    at_x = -0.5 * x.square().sum(-1) - math.log(2 * math.pi)
+    expect(not close(log_p, at_x - back), "You took the base's density at x. The base is the density of z.")
+    expect(
+        not close(log_p, base - back + math.log(2 * math.pi)),
+        "The constant of N(0, I), −log 2π in the plane, is missing.",
+    )
+    expect(not close(log_p, (base - back).exp()), "This is p(x) itself; asked is its logarithm.")
+    expect(close(log_p, base - back), "x is right, log p(x) is not yet: which sign has log |det| of z → x?")
+    x, log_p = answer([], z.clone())
+    expect(
+        close(numbers(x, (6, 2), "x"), z) and close(numbers(log_p, (6,), "log p"), base),
+        "With no map at all x is z, and log p(x) is that of the base.",
+    )
 
 
 EXERCISES = [
@@ -273,16 +336,15 @@ EXERCISES = [
     Exercise(
         name="change_of_variables_2d.2",
         question=(
-            "You may read that the Jacobian of an additive coupling is *unitary* (the poster on NICE below says so). "
-            "Unitary matrices keep every length. What is meant is *unit determinant*, which keeps areas only. Show the "
-            "difference: write a shear that keeps every area and makes (0, 1) as long as you please."
+            "**Open task: build a map whose determinant is cheap.** Make one up: bent, invertible, for any number D of "
+            "coordinates, with a log-determinant that needs no determinant. Any such map will do."
         ),
-        answer=shear_to,
-        check=check_shear,
-        praise="right. Determinant 1, and lengths as large as you please. Unit determinant is far weaker than unitary.",
+        answer=cheap_map,
+        check=check_cheap,
+        praise="right: bent in all dimensions, and its log_det costs a sum. Every layer of notebook 04 is such a map.",
         hints=(
-            "The columns of A are where (1, 0) and (0, 1) go. One is given; the other is (k, something).",
-            "A = [[1, k], [0, 1]] has determinant 1 for every k, and (k, 1) has the length √(k² + 1).",
+            "A triangular Jacobian is enough: let output i depend on the inputs up to i only.",
+            "Scale x_i by exp(s) and shift it; make s and the shift of the coordinates *before* it (torch.cumsum).",
         ),
         aims=("build",),
     ),
@@ -290,7 +352,8 @@ EXERCISES = [
         name="change_of_variables_2d.3",
         question=(
             "Write the log-density of one wing of the pinwheel, as a function of the features (a, b) that land on x. "
-            "It is compared with `Pinwheel(wings=1).log_prob`, and then where the wing is folded over."
+            "Where the wing is folded, give the part that these features bring. The check compares it with "
+            "`Pinwheel(wings=1).log_prob` near the data, and with the formula beyond the fold."
         ),
         answer=wing_log_prob,
         check=check_wing,
@@ -321,15 +384,15 @@ EXERCISES = [
     Exercise(
         name="change_of_variables_2d.5",
         question=(
-            "**One after the other.** Write the log-determinant of a composition of any number of maps. Each of them "
-            "tells its own, at the points that it is given."
+            "**Draw, and know the density.** A flow makes samples from z. Write a function that returns them together "
+            "with their log p(x), in one pass, although the maps only tell their own log-determinants."
         ),
-        answer=log_det_of_chain,
-        check=check_chain,
-        praise="right. Determinants multiply, each at its own place, so their logarithms add up. A flow is this loop.",
+        answer=draw_with_log_prob,
+        check=check_draw,
+        praise="right. Log-determinants add, each at its own point, and the way back has the opposite sign.",
         hints=(
-            "The second map does not act at x. Where does it act?",
-            "Loop over the maps: x, log_det = f(x), and add log_det to a sum that starts at 0.",
+            "From x to z maps[0] acts first. In which order does the way back go, and where does each map act?",
+            "log p(x) = log p_Z(z) + log |det ∂z/∂x|. Each inverse gives log |det ∂x/∂z| of its step: subtract it.",
         ),
         aims=("add",),
     ),

@@ -20,13 +20,15 @@ def responsibilities(log_density, weights):
     return (log_joint - log_joint.logsumexp(-1, keepdim=True)).exp()
 
 
-def m_step(x, r):
-    """The M-step: weights π (K,), means μ (K, D) and covariances Σ (K, D, D) from points x (N, D) and r (N, K)."""
+def shared_m_step(x, r):
+    """The M-step where all components share one covariance: weights (K,), means (K, D) and Σ (D, D).
+
+    From points x (N, D) and responsibilities r (N, K): what maximizes the bound, if Σ₁ = … = Σ_K = Σ.
+    """
     counts = r.sum(0)  # N_k
     means = r.T @ x / counts[:, None]
     e = x - means[:, None]  # (K, N, D)
-    covariances = (r.T[:, :, None] * e).mT @ e / counts[:, None, None]
-    return counts / len(x), means, covariances
+    return counts / len(x), means, ((r.T[:, :, None] * e).mT @ e).sum(0) / len(x)
 
 
 def bound(log_joint, r):
@@ -98,15 +100,15 @@ def check_responsibilities(answer: Callable) -> None:
 
 
 def check_m_step(answer: Callable) -> None:
-    """Random points in three dimensions, with weights, means and covariances told apart."""
+    """Random points in three dimensions, with weights, means and the covariance told apart."""
     g = torch.Generator().manual_seed(8)
     N, K, D = 40, 2, 3
     x = torch.randn(N, D, generator=g, dtype=torch.float64) @ torch.randn(D, D, generator=g, dtype=torch.float64) + 3
     r = (1.5 * torch.randn(N, K, generator=g, dtype=torch.float64) + torch.tensor([1.0, 0.0])).softmax(-1)
     given = answer(x.clone(), r.clone())
     expect(given is not None, "Your function returned None. Is there a return?")
-    expect(isinstance(given, tuple | list) and len(given) == 3, "Return three things: weights, means, covariances.")
-    pi, mu, S = m_step(x, r)
+    expect(isinstance(given, tuple | list) and len(given) == 3, "Return three things: weights, means, covariance.")
+    pi, mu, S = shared_m_step(x, r)
     counts = r.sum(0)
 
     weights = numbers(given[0], (K,), "the weights")
@@ -141,36 +143,40 @@ def check_m_step(answer: Callable) -> None:
     )
     expect(close(means, mu), "The means are not right yet: Σ_n r_nk x_n / N_k.")
 
-    covariances = numbers(given[2], (K, D, D), "the covariances")
+    covariance = numbers(given[2], None, "the covariance")
+    expect(
+        covariance.shape != (K, D, D),
+        "You return one covariance for each component. All share one here: which one raises the bound most?",
+    )
+    covariance = numbers(covariance, (D, D), "the covariance")
     e, center = x - mu[:, None], x - x.mean(0)
-    w = r.T[:, :, None]
-    scatter = (w * e).mT @ e
-    around_all = torch.stack([(r[:, k, None] * center).T @ center for k in range(K)]) / counts[:, None, None]
-    second = torch.stack([(r[:, k, None] * x).T @ x for k in range(K)]) / counts[:, None, None]
+    each = (r.T[:, :, None] * e).mT @ e  # (K, D, D)
     _not_one_of(
-        covariances,
+        covariance,
         S,
         (
-            (scatter / N, "Your covariances are divided by N. Divide by N_k, or small components come out too thin."),
-            (scatter, "Your covariances are sums. Divide by N_k."),
             (
-                around_all,
-                "Your covariances are taken around the mean of all points. Take each around its own new mean.",
-            ),
-            (second, "These are second moments: take the mean away from each point before you multiply."),
-            (
-                scatter / (counts - 1)[:, None, None],
-                "N_k − 1 makes a variance unbiased. The top of the bound, maximum likelihood, divides by N_k.",
+                (each / counts[:, None, None]).mean(0),
+                "You averaged the components' covariances as if all were equally large. Each counts by its N_k.",
             ),
             (
-                torch.diag_embed(S.diagonal(dim1=-2, dim2=-1)),
-                "Only the diagonal is filled. Full covariances have e eᵀ, products of all pairs of coordinates.",
+                center.T @ center / N,
+                "This is the covariance of all points around the mean of all. Take each point around the *components'* "
+                "means: what lies between the means is no spread of a component.",
             ),
-            (e.mT @ e / N, "Your covariances weigh all points alike. Each point counts with its r_nk."),
-            ((w * e).mT @ (w * e) / counts[:, None, None], "The weight r_nk enters once for each point, not squared."),
+            (each.sum(0), "Your covariance is a sum. Divide by the number of points."),
+            (each.sum(0) / (N - K), "N − K makes it unbiased. The top of the bound, maximum likelihood, divides by N."),
+            ((each / counts[:, None, None]).sum(0), "You added the components' covariances. Weigh each by N_k / N."),
+            (
+                torch.diag(S.diagonal()),
+                "Only the diagonal is filled. A full covariance has e eᵀ, products of all pairs of coordinates.",
+            ),
+            ((e.mT @ e).sum(0) / N, "Your covariance weighs all points alike. Each counts with its r_nk."),
         ),
     )
-    expect(close(covariances, S), "The covariances are not right yet: Σ_n r_nk (x_n − μ_k)(x_n − μ_k)ᵀ / N_k.")
+    expect(
+        close(covariance, S), "The covariance is not right yet. Which Σ maximizes the sum over k of the weighted terms?"
+    )
 
 
 def check_bound(answer: Callable) -> None:
@@ -322,13 +328,17 @@ EXERCISES = [
     ),
     Exercise(
         name="gaussian_mixtures_and_em.2",
-        question="**The M-step.** Write the weights, means and covariances that maximize the bound for given r.",
-        answer=m_step,
+        question=(
+            "**Another M-step.** Few points a component make its covariance unsure. So let all components share *one* "
+            "covariance Σ. Derive the M-step for that, and write it."
+        ),
+        answer=shared_m_step,
         check=check_m_step,
-        praise="right. With one-hot r this is what you would do with labels: count, average, spread.",
+        praise="right: the weighted mean of the components' covariances. It makes the borders between them straight.",
         hints=(
             "Each point counts for component k as r_nk of a point. How many points has it then, in all?",
-            "N_k = r.sum(0); means r.T @ x / N_k; for each k, the r-weighted sum of (x − μ_k)(x − μ_k)ᵀ over N_k.",
+            "Set the derivative of Σ_k Σ_n r_nk log N(x_n; μ_k, Σ) by Σ⁻¹ to zero, as in section 3, but with one Σ: "
+            "Σ = (1/N) Σ_k Σ_n r_nk (x_n − μ_k)(x_n − μ_k)ᵀ.",
         ),
         aims=("write",),
     ),

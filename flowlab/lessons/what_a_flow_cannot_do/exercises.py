@@ -1,9 +1,10 @@
-"""The exercises: how much a map stretches, the least that is left in a gap, and what nats say of samples."""
+"""The exercises: how much a map stretches, what an empty gap costs, and what nats say of samples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,23 +12,26 @@ from torch import Tensor
 from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers
 
 
-def stretch_factors(f, x):
-    """The largest and the smallest factor by which z = f(x) stretches a short step from x, at each point.
+def least_stretch(z, x):
+    """The least that the largest stretch L of z → x can be, a number, from pairs of points alone.
 
-    f takes (n, 2) to (n, 2), each row by itself; x is (n, 2). Returns (n, 2), the largest first.
+    z and x are (n, D), n at least 2; row i of z goes to row i of x. No two rows of z are equal.
     """
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda point: f(point[None])[0]))(x)  # (n, 2, 2)
-    return torch.linalg.svdvals(jacobian)
+    i, j = torch.triu_indices(len(z), len(z), offset=1)  # each pair once, and no point with itself
+    return ((x[i] - x[j]).norm(dim=-1) / (z[i] - z[j]).norm(dim=-1)).max()
 
 
-def least_in_gap(width, stretch, side=0.5):
-    """Least probability in a gap of ``width``, if z → x stretches by ``stretch`` at most and ``side`` lies on one side.
+def stretch_needed(width, left, side=0.5):
+    """The least stretch of z → x with which a flow can leave no more than ``left`` in a gap of ``width``.
 
-    The base is a normal one, of any dimension. All are numbers; side is between 0 and 1.
+    ``side`` is the probability on one side of the gap. The base is a normal one, of any dimension. All are numbers:
+    left and side lie between 0 and 1. math.inf if left is 0.
     """
-    normal, gap = torch.distributions.Normal(0.0, 1.0), torch.tensor(width / stretch)  # as wide as the gap is in z
-    side = torch.tensor(side)
-    return float(normal.cdf(normal.icdf(side) + gap) - side)
+    if left == 0:
+        return math.inf
+    normal = torch.distributions.Normal(0.0, 1.0)
+    ends = normal.icdf(torch.tensor([side, side + left], dtype=torch.float64))  # of the strip, in z
+    return float(width / (ends[1] - ends[0]))
 
 
 def garbage_allowed(nats):
@@ -42,7 +46,7 @@ def islands(width, distance, std):
     """What two islands leave in a gap, and the stretch with which one normal could leave no more: two numbers.
 
     Along x₁ the islands are ½ N(−distance, std²) + ½ N(distance, std²), and the gap is |x₁| < width / 2. For the
-    stretch take the floor of the second exercise with side = ½.
+    stretch, half of the probability lies on each side.
     """
     normal = torch.distributions.Normal(0.0, 1.0)
     near, far = torch.tensor([(width / 2 - distance) / std, (-width / 2 - distance) / std], dtype=torch.float64)
@@ -51,97 +55,93 @@ def islands(width, distance, std):
 
 
 def check_stretch(answer: Callable) -> None:
-    """Known maps: a turned ellipse, a shear, a bent map at several points."""
+    """Pairs of a linear map, of a bent one, and two points alone."""
     g = torch.Generator().manual_seed(6)
-    x = torch.randn(5, 2, generator=g, dtype=torch.float64)
-    turn = torch.linalg.qr(torch.randn(2, 2, generator=g, dtype=torch.float64)).Q
-    shear = torch.tensor([[2.0, 3.0], [0.0, 1.0]], dtype=torch.float64)
-    ellipse = (
-        turn
-        @ torch.diag(torch.tensor([4.0, 0.5], dtype=torch.float64))
-        @ torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+    z = torch.randn(20, 2, generator=g, dtype=torch.float64)
+    lean = torch.tensor([[2.0, 3.0], [0.0, 1.0]], dtype=torch.float64)
+    cases = (
+        (z, z @ lean.T),
+        (z, torch.stack((z[:, 0] ** 3, z[:, 1] / 2 + z[:, 0]), -1)),
+        (z[:2], 3 * z[:2] + 5),
     )
+    for z, x in cases:
+        dz, dx = (torch.cdist(v, v) for v in (z, x))
+        off = ~torch.eye(len(z), dtype=torch.bool)
+        ratio = dx[off] / dz[off]
+        value = numbers(answer(z.clone(), x.clone()), (), "the stretch")
+        right = ratio.max()
 
-    def bent(x: Tensor) -> Tensor:
-        return torch.stack((x[:, 0], x[:, 1] * x[:, 0].sin().exp() + x[:, 0] ** 2), -1)
+        def gave(other: Any, value: Tensor = value, right: Tensor = right) -> bool:
+            return close(value, other) and not close(right, other)
 
-    for f in (lambda x: x @ shear.T, lambda x: x @ ellipse.T, bent):
-        J = torch.stack([torch.autograd.functional.jacobian(lambda p, f=f: f(p[None])[0], point) for point in x])
-        right = torch.linalg.svdvals(J)
-        value = numbers(answer(f, x.clone()), None, "the factors")
         expect(
-            value.shape != (5,) or not torch.allclose(value, J.det().abs()),
-            "This is |det J|, the factor of areas: the product of the two factors of length that are asked.",
+            not bool(value.isnan()),
+            "That is not a number: a point and itself are 0 apart, and 0/0 has no value. Leave these pairs out.",
         )
-        expect(value.shape == (5, 2), f"Expected shape (5, 2), two factors a point, but got {tuple(value.shape)}.")
-        eigenvalues = torch.linalg.eigvals(J).abs().sort(-1, descending=True).values
-        norms = {"columns": J.norm(dim=-2), "rows": J.norm(dim=-1)}
-        expect(not close(value, right.flip(-1)) or close(value, right), "Right, but the largest factor comes first.")
+        expect(not gave((1 / ratio).max()), "You divided by the distance in x. Asked is the stretch of z → x.")
+        expect(not gave(ratio.min()), "That is the smallest ratio. L has to be enough for *every* pair.")
+        expect(not gave(ratio.mean()), "That is the mean over pairs. L has to be enough for *every* pair.")
+        steps = (x.diff(dim=0).norm(dim=-1) / z.diff(dim=0).norm(dim=-1)).max()
+        expect(not gave(steps), "You compared neighbors in the list only. Every pair of points gives a bound.")
         expect(
-            not close(value, eigenvalues) or close(value, right),
-            "These are eigenvalues: the factors of those few steps that keep their direction. The step that grows the "
-            "most need not be one of them. Which values measure lengths?",
+            not gave((x.norm(dim=-1) / z.norm(dim=-1)).max()),
+            "You compared distances from the origin. A shift of x would change them, and it stretches nothing.",
         )
-        expect(
-            not close(value, right**2) or close(value, right),
-            "These are the eigenvalues of JᵀJ, lengths squared. Take the root.",
-        )
-        expect(
-            not (close(value, 1 / right) or close(value, (1 / right).flip(-1))) or close(value, right),
-            "These are the factors of the inverse, z → x. Asked is x → z.",
-        )
-        for name, norm in norms.items():
-            expect(
-                not (close(value, norm) or close(value, norm.sort(-1, descending=True).values)) or close(value, right),
-                f"These are the lengths of the {name} of J. The step that grows the most need not lie along an axis.",
-            )
+        expect(not gave(right**2), "These are squared lengths. Take the root.")
+        expect(not gave(dx.max() / dz.max()), "Take the ratio for each pair, and then the largest of the ratios.")
         expect(
             close(value, right),
-            "Not yet. Find J at one point with torch.func.jacrev; how long can J d be for |d| = 1?",
+            "Not yet. A pair whose distance grows by a factor needs a stretch of at least that factor.",
         )
 
 
-def check_gap(answer: Callable) -> None:
-    """Against the closed form for half-planes, which reach it."""
+def check_needed(answer: Callable) -> None:
+    """Against the floor of section 4, which has to come out again; and for a gap that is to be empty."""
     normal = torch.distributions.Normal(0.0, 1.0)
-    for width, stretch, side in ((2.0, 4.0, 0.5), (1.0, 10.0, 0.3), (3.0, 2.0, 0.7)):
-        a = torch.tensor(side)
+    for width, left, side in ((2.0, 0.4, 0.2), (1.0, 0.2, 0.5), (3.0, 0.001, 0.7)):
+        value = float(numbers(answer(width, left, side), (), "the stretch"))
 
-        def grown(step: float, a: Tensor = a) -> float:
-            return float(normal.cdf(normal.icdf(a) + step))
+        def at(share: float) -> float:
+            return float(normal.icdf(torch.tensor(share, dtype=torch.float64)))
 
-        value = float(numbers(answer(width, stretch, side), (), "the probability"))
-        step = width / stretch
+        right = width / (at(side + left) - at(side))
 
-        def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=5e-3, abs_tol=1e-6)
+        def gave(other: float, value: float = value, right: float = right) -> bool:
+            return math.isclose(value, other, rel_tol=5e-3) and not math.isclose(right, other, rel_tol=5e-3)
 
+        expect(not gave(1 / right), "That is upside down: the gap is w wide in x, and Φ⁻¹(a + P) − Φ⁻¹(a) wide in z.")
+        expect(not gave(right / width), "The width of the gap is missing: twice as wide a gap needs twice the stretch.")
         expect(
-            not gave(grown(width * stretch) - side),
-            "You made the gap wider in z than in x. z → x stretches, so in z it is narrower: width / stretch at least.",
-        )
-        expect(
-            not gave(grown(width) - side), "You took the width in x. The base lives in z, where the gap is narrower."
-        )
-        expect(not gave(grown(step)), "This is the side and the gap together. Take the side away again.")
-        expect(
-            side == 0.5 or not gave(grown(step, torch.tensor(0.5)) - 0.5),
+            not gave(width / (at(0.5 + left) - at(0.5))),
             "You put half of the probability on the side, whatever was given: use side.",
         )
         expect(
-            not gave(2 * grown(step / 2, torch.tensor(0.5)) - 1),
-            "This is a strip around z = 0, half to its left and half to its right. Asked is a strip that begins where "
-            "the side ends, at Φ⁻¹(side).",
+            not gave(width / (left * math.sqrt(2 * math.pi)) ** -1)
+            and not gave(width / (left * math.sqrt(2 * math.pi))),
+            "That is for thin gaps with half of the probability on each side. Use Φ⁻¹.",
         )
-        slope = math.exp(-0.5 * float(normal.icdf(a)) ** 2) / math.sqrt(2 * math.pi)
+        slope = math.exp(-0.5 * at(side) ** 2) / math.sqrt(2 * math.pi)
+        expect(not gave(width * slope / left), "Density times width is right for thin gaps only. Use Φ⁻¹.")
         expect(
-            not gave(step * slope) and not gave(step / math.sqrt(2 * math.pi)),
-            "Density times width is right for thin gaps only: over a wide one the density changes. Use Φ.",
+            not gave(width / (2 * at(0.5 + left / 2))),
+            "That is a strip around z = 0. The strip begins where the side ends, at Φ⁻¹(side).",
         )
         expect(
-            gave(grown(step) - side), "Draw the line z: the side ends at Φ⁻¹(side), the gap begins. Where does it end?"
+            not gave(width / abs(at(left))), "That is Φ⁻¹ of what is left alone. The strip begins where the side ends."
         )
-    expect(0.47 < float(answer(2.0, 1.0)) < 0.48, "Keep side=0.5 as it was given when nothing else is said.")
+        expect(
+            math.isclose(value, right, rel_tol=5e-3),
+            "Not yet. Solve P = Φ(Φ⁻¹(a) + w/L) − a for L, with P = left and a = side.",
+        )
+    expect(
+        math.isclose(float(numbers(answer(2.0, 0.01), (), "the stretch")), 2 / at(0.51), rel_tol=5e-3),
+        "Keep side=0.5 as it was given when nothing else is said.",
+    )
+    try:
+        nothing = float(numbers(answer(2.0, 0.0), (), "the stretch"))
+    except ZeroDivisionError:
+        nothing = math.nan
+    expect(nothing == math.inf, "How much stretch leaves nothing at all in the gap? Return math.inf there.")
 
 
 def check_garbage(answer: Callable) -> None:
@@ -218,30 +218,31 @@ EXERCISES = [
     Exercise(
         name="what_a_flow_cannot_do.1",
         question=(
-            "**Measure the stretch.** Write the two factors for any map of the plane, at each point: how much longer "
-            "can a short step become, and how much shorter?"
+            "**Measure the stretch without the flow.** Somebody hands you points x and their latent points z, and no "
+            "flow. How large is the stretch of z → x at least? Why only *at least*?"
         ),
-        answer=stretch_factors,
+        answer=least_stretch,
         check=check_stretch,
-        praise="right. Their product is |det J|, which alone cannot tell a thin strip from no change at all.",
+        praise="right. Between your points the map may stretch more, so pairs give a lower bound. So do Jacobians.",
         hints=(
-            "A short step d becomes J d. Over all d of length 1, the extremes of |J d| have a name.",
-            "torch.func.vmap(torch.func.jacrev(...)) gives J at each point, torch.linalg.svdvals its singular values.",
+            "If L is the largest stretch, how far apart can x_i and x_j be, given how far apart z_i and z_j are?",
+            "|x_i − x_j| ≤ L |z_i − z_j| for every pair. torch.cdist has all distances; leave out i = j.",
         ),
         aims=("measure",),
     ),
     Exercise(
         name="what_a_flow_cannot_do.2",
         question=(
-            "**The least that is left.** A flow z → x that stretches by at most L puts probability a on one side of a "
-            "gap of width w. How little can it leave in the gap? How large must L be for 0.1 %, with w = 2, a = ½?"
+            "**What does an empty gap cost?** Section 4 tells what a given stretch must leave. Turn it around: which "
+            "stretch does a flow need to leave no more than a given probability? Which one for 0.1 %, with w = 2, "
+            "a = ½? And for none?"
         ),
-        answer=least_in_gap,
-        check=check_gap,
-        praise="right. For thin gaps it falls as 1/L: a tenth of it costs ten times the stretch, and 0 costs infinity.",
+        answer=stretch_needed,
+        check=check_needed,
+        praise="right: 798 for 0.1 %, ten times as much for a tenth of it, and infinity for nothing at all.",
         hints=(
-            "How wide is the gap in z, at least? Half-planes waste the least: put the side on the left of the line z.",
-            "The side ends at Φ⁻¹(a); the gap goes from there to Φ⁻¹(a) + w/L. Use Normal(0, 1).icdf and .cdf.",
+            "Call what is left P. In z, where does the strip of probability P begin, and where does it end?",
+            "It goes from Φ⁻¹(a) to Φ⁻¹(a + P), and it is w/L wide. Use Normal(0, 1).icdf.",
         ),
         aims=("explain", "compute"),
     ),
@@ -268,7 +269,7 @@ EXERCISES = [
         ),
         answer=islands,
         check=check_islands,
-        praise="right. Islands apart leave 3 in 100,000 without stretching at all; one normal needs 25,000 for that.",
+        praise="right. For w = 2, d = 2, std = 0.25 islands leave 3 in 100,000; one normal needs a stretch of 25,000.",
         hints=(
             "Both islands reach into the gap alike. What does N(distance, std²) leave between −width/2 and width/2?",
             "left = Φ((w/2 − d)/std) − Φ((−w/2 − d)/std); then Φ(w/L) = ½ + left, so L = w / Φ⁻¹(½ + left).",
