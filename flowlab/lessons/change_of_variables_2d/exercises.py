@@ -341,7 +341,7 @@ EXERCISES = [
         ),
         answer=cheap_map,
         check=check_cheap,
-        praise="right: bent in all dimensions, and its log_det costs a sum. Every layer of notebook 04 is such a map.",
+        praise="right: bent in all dimensions, and its log_det costs a sum. The layers of flows are such maps.",
         hints=(
             "A triangular Jacobian is enough: let output i depend on the inputs up to i only.",
             "Scale x_i by exp(s) and shift it; make s and the shift of the coordinates *before* it (torch.cumsum).",
