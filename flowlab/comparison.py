@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from flowlab.densities import GaussianMixture, evaluating
 from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.models import build, flow_for
-from flowlab.tables import Table, TableWarning, as_rows, as_tensor, warn
+from flowlab.tables import Table, TableWarning, as_rows, as_tensor, check_order, warn
 from flowlab.training import train
 from flowlab.training.progress import Bar, interruptible, seconds_to_the_next_look
 
@@ -181,6 +181,7 @@ def _parts(x: Any, what: str, flow: Any, like: Rows = ()) -> Rows:
     if len(given) > 2:
         raise ValueError(f"compare expected x or (x, context) as {what}, but got a tuple of {len(given)}.")
     known = (getattr(flow, "columns", None), getattr(flow, "context_columns", None))
+    check_order(given[0], given[-1])
     parts = []
     for i, part in enumerate(given):
         called = what if i == 0 else f"the context of {what}"

@@ -26,18 +26,18 @@ Apply = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # a law's forward or 
 
 def alternating_mask(features: int, odd: bool = False) -> Tensor:
     """A mask ``(D,)`` that passes the even coordinates, or the odd ones: NICE's split, RealNVP's checkerboard."""
-    return torch.arange(features) % 2 == int(odd)
+    return torch.arange(features, device="cpu") % 2 == int(odd)  # on device "meta" no mask could be read
 
 
 def checkerboard_mask(channels: int, height: int, width: int, odd: bool = False) -> Tensor:
     """A mask ``(C, H, W)`` that passes the pixels with i + j even, or odd (RealNVP, arXiv:1605.08803, figure 3)."""
-    i, j = torch.arange(height).unsqueeze(-1), torch.arange(width)
+    i, j = torch.arange(height, device="cpu").unsqueeze(-1), torch.arange(width, device="cpu")
     return ((i + j) % 2 == int(odd)).expand(channels, height, width)
 
 
 def channel_mask(channels: int, odd: bool = False) -> Tensor:
     """A mask ``(C, 1, 1)`` that passes the first half of the channels, rounded down, or the others (figure 3)."""
-    return ((torch.arange(channels) >= channels // 2) == odd).reshape(channels, 1, 1)
+    return ((torch.arange(channels, device="cpu") >= channels // 2) == odd).reshape(channels, 1, 1)
 
 
 def total(log_slope: Tensor) -> Tensor:

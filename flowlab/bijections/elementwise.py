@@ -191,7 +191,8 @@ class Monotone(Bijection):
     bisection over ``interval``, and f must be monotone on the whole of it. A module f keeps its parameters trainable.
 
     Raises:
-        ValueError: when a numeric inverse is asked for a value that f does not take on ``interval``.
+        ValueError: when a numeric inverse is asked for a value that f does not take on ``interval``; within
+            ``torch.func.vmap``, which cannot raise for one of many, the inverse is NaN there.
     """
 
     def __init__(
@@ -216,19 +217,19 @@ class Monotone(Bijection):
         return x, -self._value_and_slope(x)[1].abs().log().sum(-1)
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
-            z = self.function(x)
-            (slope,) = torch.autograd.grad(z.sum(), x, create_graph=True)
-        return (z, slope) if differentiable else (z.detach(), slope.detach())
+        z, pull = torch.func.vjp(self.function, x)  # works within torch.func.vmap too, where no graph can be begun
+        return z, pull(torch.ones_like(z))[0]
 
     def _solve(self, z: Tensor) -> Tensor:
         low, high = (torch.full_like(z, end) for end in self.interval)
         with torch.no_grad():
             ends = torch.stack((self.function(low), self.function(high)))
             reached = (ends.amin(0) <= z) & (z <= ends.amax(0)) & (ends[0] != ends[1])
-        if not bool(reached.all()):  # said so that a NaN at an end counts as not reached
+        try:
+            missed = not bool(reached.all())  # said so that a NaN at an end counts as not reached
+        except RuntimeError:  # within torch.func.vmap no single number can be looked at: what is not reached is NaN
+            missed, low = False, torch.where(reached, low, math.nan)
+        if missed:
             raise ValueError(f"Monotone: a value to invert is not reached by the function on {self.interval}.")
         return invert(self._value_and_slope, z, low, high)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlab.bijections.base import ShapeError
-from flowlab.tables import as_tensor
+from flowlab.tables import as_tensor, check_order
 
 
 class Density:
@@ -159,6 +159,8 @@ class DensityModule(Density, nn.Module):
         Raises:
             ValueError: when the two have batch axes that do not go together; and as ``accept``, ``accept_context``.
         """
+        if not isinstance(x, Tensor) and context is not None:
+            check_order(x, context)
         x, context = self.accept(x), self.accept_context(context)
         if context is None:
             return x, None

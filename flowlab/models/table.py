@@ -22,8 +22,9 @@ from flowlab.bijections import (
 )
 from flowlab.densities import Flow, StandardNormal
 from flowlab.models.registry import recipe
-from flowlab.tables import as_rows
+from flowlab.tables import Table, as_rows, check_finite, check_order
 
+SMALLEST = 1e-36  # range of a column: float32 has no smaller numbers in full precision
 STARTING_ROWS = 10_000  # are enough to start from
 # Fewest rows, and what so many can train: measured on scikit-learn's tables and on toys of 300 to 10,000 rows.
 SIZES: tuple[tuple[int, dict[str, Any]], ...] = (
@@ -82,12 +83,21 @@ def flow_for(x: Any, context: Any = None, *, generator: Generator | None = None)
             contexts than rows.
     """
     rows, names = as_rows(x, "x")
+    check_finite(Table(rows.float(), names), "x in torch.float32")
+    check_order(x, context)
     contexts, context_names = (None, None) if context is None else as_rows(context, "the context")
     N, D = rows.shape
     if contexts is not None and len(contexts) != N:
         raise ValueError(f"flow_for expected a context for each of {N} rows, but got {len(contexts)}.")
     if N < 2:
         raise ValueError(f"flow_for expected at least two rows to start from, but got {N}: one row has no spread.")
+    width = rows.double().amax(0) - rows.double().amin(0)
+    if bool((narrow := (width > 0) & (width < SMALLEST)).any()):
+        column = int(narrow.nonzero()[0])
+        raise ValueError(
+            f"flow_for expected columns that vary by more than {SMALLEST:g}, which float32 can hold, but column "
+            f"{names[column] if names else column!r} varies by {float(width[column]):g}: multiply it by a power of ten."
+        )
     C = 0 if contexts is None else contexts.shape[1]
     size = next(size for least, size in SIZES if least <= N)
     flow = table_flow(D, context_features=C, generator=generator, **size)

@@ -10,7 +10,7 @@ from flowlab.tables.description import (
     typical_deviation,
     warn,
 )
-from flowlab.tables.door import Table, as_rows, as_table, as_tensor, check_finite
+from flowlab.tables.door import Table, as_rows, as_table, as_tensor, check_finite, check_order
 
 __all__ = [
     "Column",
@@ -22,6 +22,7 @@ __all__ = [
     "as_table",
     "as_tensor",
     "check_finite",
+    "check_order",
     "describe",
     "spread",
     "typical_deviation",

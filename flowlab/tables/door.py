@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LARGEST = 1e150  # in float64: the squares of larger numbers overflow, and so does their variance
+
 
 class Table(NamedTuple):
     """The numbers of a table and the names of its columns, where it has names."""
@@ -89,11 +91,30 @@ def as_rows(x: Any, what: str = "x") -> Table:
     return table
 
 
+def check_order(x: Any, context: Any) -> None:
+    """Raise ValueError where x and its context name the same rows, by their indices, in different orders."""
+    a, b = getattr(x, "index", None), getattr(context, "index", None)
+    if not (hasattr(a, "equals") and hasattr(b, "equals")) or len(a) != len(b) or a.equals(b):
+        return
+    if a.is_unique and b.is_unique and len(a.difference(b)) == 0:
+        raise ValueError(
+            "Expected x and the context with their rows in one order, but got the same index in two: put them in one, "
+            "context.loc[x.index]."
+        )
+
+
 def check_finite(table: Table, what: str = "x") -> None:
     """Raise ValueError, naming the first row and column, where numbers ``(N, ...)`` are NaN or infinite."""
     values, names = table
     if not values.is_floating_point():
         return
+    if values.dtype == torch.float64 and values.numel() and bool(values.abs().amax() > LARGEST):  # but not if it is NaN
+        finite = values[values.isfinite()]
+        if bool((finite.abs() > LARGEST).any()):
+            raise ValueError(
+                f"Expected numbers up to {LARGEST:g} as {what}, whose squares can be added, but got "
+                f"{float(finite[finite.abs().argmax()]):g}: divide the column by a power of ten."
+            )
     if bool(values.sum().isfinite()):  # much faster; a sum that overflows is looked at below
         return
     bad = ~values.isfinite()
@@ -116,8 +137,10 @@ def _way_out(x: Any) -> str:
     """What to do with a thing that holds no table by itself; empty for what may."""
     if x is None:
         return "give an array (N, D), a DataFrame or a list of rows"
-    if isinstance(x, (str, bytes, os.PathLike)):
+    if isinstance(x, (str, bytes, os.PathLike)) or hasattr(x, "readline"):
         return "read the file first, by pandas.read_csv(path) or numpy.loadtxt(path, delimiter=',')"
+    if type(x).__name__ == "LazyFrame":  # polars
+        return "compute it first with x.collect()"
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         return "make it dense with x.toarray()"
     if any(base.__module__.startswith("torch.utils.data") for base in type(x).__mro__):
@@ -266,7 +289,7 @@ def _stacked(x: Sequence[Any], what: str) -> Tensor:
 
 def _ragged(x: Any, what: str) -> str:
     """The sentence for rows of unequal length."""
-    sizes = [np.shape(row)[0] if np.ndim(row) else 1 for row in x]
+    sizes = [len(row) if hasattr(row, "__len__") else 1 for row in x]
     odd = next((n for n, size in enumerate(sizes) if size != sizes[0]), None)
     if odd is None:
         return f"Expected rows of one shape as {what}, but they differ: make them an array (N, D)."

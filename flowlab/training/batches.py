@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.tables import Table, as_table, as_tensor, check_finite
+from flowlab.tables import Table, as_table, as_tensor, check_finite, check_order
 
 Parts = tuple[Tensor, ...]
 
@@ -96,6 +96,8 @@ def prepare(data: Any, model: nn.Module, what: str, names: Sequence[tuple[str, .
     given = data if isinstance(data, tuple) else (data,)
     if not given:
         raise ValueError(f"fit expected the {what} as an array or a tuple of arrays, but got an empty tuple.")
+    if len(given) > 1:
+        check_order(given[0], given[1])
     known = (getattr(model, "columns", None), getattr(model, "context_columns", None))
     tables = []
     for i, part in enumerate(given):

@@ -6,6 +6,7 @@ python tests/tables/cases.py --write     # puts the tables into README.md
 import argparse
 import datetime
 import decimal
+import io
 import warnings
 from collections import deque, namedtuple
 from collections.abc import Callable
@@ -142,9 +143,14 @@ TAKEN = [
 
 REFUSED = [
     Refused("path of a file", lambda: "my.csv", "read the file first, by pandas.read_csv(path)"),
+    Refused("open file", lambda: io.StringIO("1,2"), "read the file first"),
     Refused("nothing", lambda: None, "give an array (N, D), a DataFrame or a list of rows"),
     Refused("generator, map or zip", lambda: (row for row in NUMBERS), "collect its rows first with list(x)"),
     Refused("values of a dict", {"a": 1}.values, "collect its rows first with list(x)"),
+    Refused(
+        "polars LazyFrame", lambda: polars.DataFrame(FRAME.to_dict("list")).lazy(), "compute it first with x.collect()"
+    ),
+    Refused("groups of a DataFrame", lambda: FRAME.groupby("a"), "make them an array (N, D)"),
     Refused("set", lambda: {1.0, 2.0}, "a set has no order: give a list of rows"),
     Refused("torch Dataset", lambda: loader().dataset, "give the tensors in it, such as x.tensors[0]"),
     Refused("torch DataLoader", loader, "give the tensors in it, such as x.dataset.tensors[0]"),
