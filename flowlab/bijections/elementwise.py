@@ -217,7 +217,7 @@ class Monotone(Bijection):
         return x, -self._value_and_slope(x)[1].abs().log().sum(-1)
 
     def _value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        z, pull = torch.func.vjp(self.function, x)  # works within torch.func.vmap too, where no graph can be begun
+        z, pull = torch.func.vjp(self.function, x)[:2]  # within torch.func.vmap no graph could be begun
         return z, pull(torch.ones_like(z))[0]
 
     def _solve(self, z: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ def as_rows(x: Any, what: str = "x") -> Table:
 
 def check_order(x: Any, context: Any) -> None:
     """Raise ValueError where x and its context name the same rows, by their indices, in different orders."""
-    a, b = getattr(x, "index", None), getattr(context, "index", None)
+    a: Any = getattr(x, "index", None)
+    b: Any = getattr(context, "index", None)
     if not (hasattr(a, "equals") and hasattr(b, "equals")) or len(a) != len(b) or a.equals(b):
         return
     if a.is_unique and b.is_unique and len(a.difference(b)) == 0:
