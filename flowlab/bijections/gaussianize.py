@@ -67,7 +67,7 @@ class GaussianizeMargins(StartsFromData):
         with torch.no_grad():
             for own, value in ((self.center, center), (self.scale, width), (self.theta, theta)):
                 own.copy_(value)
-            self.initialized.fill_(True)
+            self.begun()
 
 
 class Whiten(StartsFromData):
@@ -127,7 +127,7 @@ class Whiten(StartsFromData):
         self.shift.copy_(-(L @ middle.unsqueeze(-1)).squeeze(-1))
         if self.regression is not None:
             self.regression.copy_(B)
-        self.initialized.fill_(True)
+        self.begun()
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, context_features={self.context_features}"

@@ -36,6 +36,11 @@ class StartsFromData(Bijection):
         """Whether the layer has been started from data."""
         return bool(self.initialized)
 
+    def begun(self) -> None:
+        """Note that a batch has started the layer: the next one leaves it as it is."""
+        self.initialized.fill_(True)
+        self.starting = False
+
 
 class ActNorm(StartsFromData):
     """z = x · exp(log_scale) + shift, started so that one batch comes out with mean 0 and standard deviation 1.
@@ -74,7 +79,7 @@ class ActNorm(StartsFromData):
         log_scale = -torch.where(std > 0, std, 1.0).log()  # a coordinate that never varies keeps its scale
         self.log_scale.copy_(log_scale)
         self.shift.copy_(-rows.mean(-2) * log_scale.exp())
-        self.initialized.fill_(True)
+        self.begun()
 
 
 class Standardize(ActNorm):
@@ -193,7 +198,7 @@ class StandardizeContext(StartsFromData):
         self.center.copy_(mean)
         self.center_rest.copy_(mean - self.center)
         self.scale.copy_(torch.where(std > 1e-12 * mean.abs(), std, 1.0))
-        self.initialized.fill_(True)
+        self.begun()
 
     def _standardized(self, context: Tensor | None) -> Tensor | None:
         if context is None or context.shape[-1] != self.context_features:

@@ -7,10 +7,10 @@ from runs import gaussian, generator, quiet, same, small, state
 from torch import Generator, Tensor, nn
 
 from flowlab import Flow, fit, realnvp
-from flowlab.bijections import ActNorm, Chain, FullAffine
+from flowlab.bijections import ActNorm, Chain, FullAffine, starting
 from flowlab.densities import StandardNormal
 from flowlab.models import glow, maf
-from flowlab.training import negative_log_likelihood, train
+from flowlab.training import Step, negative_log_likelihood, train
 
 
 def test_a_look_before_the_fit_changes_nothing_of_it():
@@ -154,3 +154,42 @@ def test_arrays_start_them_too():
     flow = realnvp(2, layers=2, hidden=(8,))
     fit(flow, np.random.default_rng(0).normal((2460000, 12), (30, 0.5), (300, 2)), steps=2, progress=False)
     assert flow.bijection[0].started
+
+
+def later(model: Flow, batch: Tensor, step: Step) -> Tensor:
+    """An objective that leaves the flow alone for three steps, as a mixture whose q is trained first."""
+    if step.index < 3:
+        return sum((p**2).sum() for p in model.parameters()) * 0
+    return negative_log_likelihood(model, batch, step)
+
+
+@pytest.mark.parametrize("shards", (1, 3))
+def test_layers_that_no_batch_reaches_at_first_start_from_the_first_that_does(shards):
+    flow, x, started = small(), gaussian(90) * 30 + 500, []
+    how = {"steps": 6, "batch_size": 90, "shards": shards, "learning_rate": 0.0}
+    for _ in train(flow, x, objective=later, **how):
+        started.append(flow.bijection[0].started)
+    assert started == [False, False, False, True, True, True]
+    with torch.no_grad():
+        z = flow.bijection[0](x)[0]
+    torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
+
+
+def test_a_run_that_was_broken_off_before_they_started_starts_them_too(tmp_path):
+    x, file, straight, resumed = gaussian(90) * 30 + 500, tmp_path / "run.safetensors", small(), small()
+    how = {"steps": 8, "batch_size": 30, "objective": later}
+    quiet(straight, x, **how)
+    for history in train(small(), x, checkpoint=file, checkpoint_every=1, **how):
+        if history.step == 2:
+            break
+    quiet(resumed, x, checkpoint=file, **how)
+    assert same(state(resumed), state(straight)) and resumed.bijection[0].started
+
+
+def test_of_two_batches_in_one_pass_the_first_starts_them():
+    flow, first, second = small(), gaussian(50) + 40, gaussian(50) * 9
+    with starting(flow), torch.no_grad():
+        flow.log_prob(first)
+        flow.log_prob(second)
+        z = flow.bijection[0](first)[0]
+    torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=1e-4, rtol=0)
