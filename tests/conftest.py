@@ -90,6 +90,8 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_collection_modifyitems(items):
     """What starts a kernel or a browser is slow; other tests say so themselves."""
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid} has another name in each process: give it one by ids=.")
         browser = "browser" in item.path.parts
         if browser:
             item.add_marker("browser")

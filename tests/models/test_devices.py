@@ -16,6 +16,12 @@ from flowlab.training import lookahead, train
 from flowlab.training.distributed import ShardedLoss
 from flowlab.training.objectives import Step, negative_log_likelihood
 
+
+def said(value: object) -> str:
+    """A name that is the same in each process."""
+    return getattr(value, "__name__", None) or (value if isinstance(value, str) else type(value).__name__)
+
+
 FLOW = {"name": "realnvp", "settings": {"features": 4, "layers": 2, "hidden": [8], "logit": 0.05}}
 NOISE = {"name": "realnvp", "settings": {"features": 4, "layers": 2, "hidden": [8], "context_features": 4}}
 SMALL = {
@@ -106,7 +112,7 @@ def test_what_waits_is_seen(wait):
     assert waits.found
 
 
-@pytest.mark.parametrize("name, objective", [(n, o) for n, several in OBJECTIVES.items() for o in several], ids=str)
+@pytest.mark.parametrize("name, objective", [(n, o) for n, several in OBJECTIVES.items() for o in several], ids=said)
 def test_no_step_after_the_first_waits_for_the_device(name, objective, monkeypatch):
     """The whole loop, as on a GPU, where losses are fetched together: here after ten steps."""
     monkeypatch.setattr(lookahead, "STEPS_AHEAD", {"cpu": 10})
@@ -123,7 +129,7 @@ def test_no_step_after_the_first_waits_for_the_device(name, objective, monkeypat
     steps.close()
 
 
-@pytest.mark.parametrize("name, objective", [(n, o) for n, several in OBJECTIVES.items() for o in several], ids=str)
+@pytest.mark.parametrize("name, objective", [(n, o) for n, several in OBJECTIVES.items() for o in several], ids=said)
 def test_a_step_runs_without_numbers(name, objective):
     """The loss of a batch and its gradient, where no number can be read."""
     model = fresh(name).to("meta").train()
