@@ -96,7 +96,7 @@ def test_replay_keeps_each_step_apart():
 
 
 def test_unknown_names_and_steps_are_refused_in_a_sentence():
-    with pytest.raises(ValueError, match=r"no pretrained flow 'ring'.*ring_affine_1"):
+    with pytest.raises(ValueError, match=r"no pretrained model 'ring'.*ring_affine_1"):
         pretrained.load("ring")
     with pytest.raises(ValueError, match=r"expected one of \[0, 10, .*\], but got 11"):
         pretrained.load("ring_affine_1", step=11)
@@ -225,3 +225,18 @@ def test_find_takes_a_name_or_a_file_and_says_what_else_it_got(tiny, tmp_path):
         save_checkpoint(foreign, model, card | {"recipe": recipe})
         with pytest.raises(CheckpointError, match=r"cannot be built again by its card .*`flowlab train`"):
             pretrained.find(foreign)
+
+
+def test_a_model_of_your_own_comes_back_from_its_file_with_its_columns(tmp_path, monkeypatch):
+    x = {"year": torch.randn(50) * 3 + 2000, "pressure": torch.randn(50) + 1013}
+    flow, file = models.flow_for(x), tmp_path / "own.safetensors"
+    save_checkpoint(file, flow)
+    monkeypatch.chdir(tmp_path)
+    for name in (file, str(file), "own.safetensors"):
+        again = pretrained.load(name)
+        assert again.columns == ("year", "pressure") and not again.training
+        assert torch.equal(again.log_prob(x), flow.log_prob(x))
+    with pytest.raises(ValueError, match="no file of that name"):
+        pretrained.load("others.safetensors")
+    with pytest.raises(TypeError, match=r"save_checkpoint\(path, model\), but got a Flow"):
+        save_checkpoint(flow, file)

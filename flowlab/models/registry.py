@@ -199,13 +199,14 @@ def _written(found: Recipe, call: inspect.BoundArguments) -> dict[str, Any]:
 def _whole_numbers(name: str, parameter: inspect.Parameter, value: Any) -> Any:
     """The argument with its whole numbers as ints, where it is annotated to have any; else ValueError, in a sentence.
 
-    A number is at least 0, as of layers; one that may be None, and each of a sequence, as of widths, is at least 1.
+    A number is at least 0, as of layers, and of features at least 1. One that may be None, and each of a sequence, is at
+    least 1.
     """
     annotation = parameter.annotation
     annotation = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     annotation = annotation.removeprefix("collections.abc.")
     if annotation == "int":
-        return _whole(name, parameter.name, value, 0)
+        return _whole(name, parameter.name, value, 1 if parameter.name == "features" else 0)
     if annotation == "int | None":
         return None if value is None else _whole(name, parameter.name, value, 1)
     if annotation in ("Sequence[int]", "tuple[int, int, int]"):

@@ -31,15 +31,19 @@ FOLDER = Path(__file__).parent
 Model = Flow | FlowMixture | Dequantized
 
 
-def load(name: str, step: int | None = None) -> Model:
+def load(name: str | Path, step: int | None = None) -> Model:
     """The model of that name as its training left it, or as it was at a ``step`` of its card's ``steps``.
 
+    ``name`` may also be a file that ``flowlab train`` or ``flowlab.training.save_checkpoint`` wrote: then it is the
+    model in it, with the columns of its table.
+
     Raises:
-        ValueError: when there is no such flow, or no copy of it from that step; the message lists what there is.
+        ValueError: when there is no such model or file, or no copy from that step; the message lists what there is.
+        CheckpointError: when the file is not one that flowlab wrote, or does not say how its model is built.
     """
-    flows = trajectory(name)
     if step is None:
-        step = max(flows)
+        return find(name)[0]
+    flows = trajectory(str(name))
     if step not in flows:
         raise ValueError(f"{name} was kept at other steps: expected one of {list(flows)}, but got {step}.")
     return flows[step]

@@ -82,7 +82,11 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[State, dict[str, Any]]:
 
 
 def place(path: str | os.PathLike[str]) -> Path:
-    """Where a checkpoint lies: ``~`` is the home folder. ValueError, in a sentence, where no file can be."""
+    """Where a checkpoint lies: ``~`` is the home folder. TypeError, ValueError, in a sentence, where no file can be."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"Expected the name of a file first, as in save_checkpoint(path, model), but got a {type(path).__name__}."
+        )
     if os.fspath(path) == "":
         raise ValueError(
             "Expected the name of a file as a checkpoint, such as runs/flow.safetensors, but got an empty one."
