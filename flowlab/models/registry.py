@@ -199,8 +199,8 @@ def _written(found: Recipe, call: inspect.BoundArguments) -> dict[str, Any]:
 def _whole_numbers(name: str, parameter: inspect.Parameter, value: Any) -> Any:
     """The argument with its whole numbers as ints, where it is annotated to have any; else ValueError, in a sentence.
 
-    A number is at least 0, as of layers, and of features at least 1. One that may be None, and each of a sequence, is at
-    least 1.
+    A number is at least 0, as of layers, and of features at least 1. One that may be None, and each of a sequence, is
+    at least 1.
     """
     annotation = parameter.annotation
     annotation = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)

@@ -312,7 +312,7 @@ def test_a_home_folder_is_the_home_folder(tmp_path, monkeypatch):
     "path, words",
     (
         ("", "file as a checkpoint, such as runs/flow.safetensors, but got an empty one"),
-        (".", "Expected a file as a checkpoint, but got the folder .\. Name a file in it"),
+        (".", r"Expected a file as a checkpoint, but got the folder .\. Name a file in it"),
         ("{tmp}", r"but got the folder .*\. Name a file in it, such as \S*flow\.safetensors"),
         ("~nobody-of-this-name/a.safetensors", "There is no home folder for ~nobody"),
     ),
