@@ -156,3 +156,12 @@ def test_batchnorm_stack_keeps_statistics_apart():
     with learning(f):
         torch.testing.assert_close(f(x)[0].mean(1), torch.zeros(2, 2), rtol=0, atol=1e-5)
     assert f.running_variance[1].min() > 100 * f.running_variance[0].max()
+
+
+def test_standardize_centers_where_float32_has_no_digits_for_the_center():
+    """Half a second around a moment of the year 2024, in Unix seconds: float32 has a number every 128 seconds there."""
+    x = 1.7e9 + 77 + 0.1 * torch.randn(500, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    layer = Standardize(2)
+    with starting(layer):
+        layer(x)
+    assert layer.shift.abs().max() < 1e-3, "what is trained lies in standardized units"
