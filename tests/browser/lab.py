@@ -174,16 +174,26 @@ def kernel_png(page, expression: str) -> np.ndarray:
     return pixels_of(run(page, "from base64 import b64encode", f"b64encode({expression}).decode()").strip("'"))
 
 
-def strayed(page, explorer, variable: str) -> float:
-    """How far the canvas is from the still picture of the explorer of this name in the kernel: 0 if they agree.
+def strayed(page, explorer, variable: str) -> tuple[float, float]:
+    """How far the canvas is from the still picture of the explorer of this name in the kernel: 0, 0 if they agree.
 
-    The unit is the ink of all that moves: whatever is drawn nowhere, or twice, counts with its share. Pixels are taken
-    in blocks of nine, since edges are smoothed in two ways.
+    First of all that moves, then of all that stands still, each in units of its own ink: whatever is drawn nowhere, or
+    twice, counts with its share. Pixels are taken in blocks of nine, since edges and letters are smoothed in two ways.
     """
-    still = kernel_png(page, f"{variable}._repr_mimebundle_()[0]['image/png']")
-    background = kernel_png(page, f"{variable}.picture.png(moving=False)")
-    canvas, _ = picture(explorer)
-    return float(np.abs(blocks(canvas) - blocks(still)).sum() / np.abs(blocks(still) - blocks(background)).sum())
+    canvas = explorer.locator("canvas.flowlab-picture")
+    # As large as the still picture, a dot for a dot.
+    canvas.evaluate("c => { c.style.width = `${JSON.parse(c.dataset.size)[0]}px`; c.style.maxWidth = 'none'; }")
+    page.wait_for_function("c => c.width === JSON.parse(c.dataset.size)[0]", arg=canvas.element_handle())
+    whole, _ = picture(explorer)
+    frames = canvas.get_attribute("data-frames")
+    run(page, f"kept = {variable}.view.scene; {variable}.view.scene = dict(steps=[], numbers=b'', images=[])")
+    page.wait_for_function("([c, n]) => c.dataset.frames !== n", arg=[canvas.element_handle(), frames])
+    ground, _ = picture(explorer)
+    run(page, f"{variable}.view.scene = kept")
+    still = blocks(kernel_png(page, f"{variable}._repr_mimebundle_()[0]['image/png']"))
+    behind = blocks(kernel_png(page, f"{variable}.picture.png(moving=False)"))
+    moving = np.abs((blocks(whole) - blocks(ground)) - (still - behind)).sum() / np.abs(still - behind).sum()
+    return float(moving), float(np.abs(blocks(ground) - behind).sum() / (255 - behind).sum())
 
 
 def blocks(pixels: np.ndarray) -> np.ndarray:

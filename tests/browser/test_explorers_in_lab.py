@@ -81,9 +81,10 @@ def test_the_canvas_agrees_with_the_still_picture(page, name):
     """After each control has moved once: what the browser drew is what matplotlib draws."""
     explorer = page.locator(f".flowlab-explorer.{name}")
     deadline = time.time() + 10
-    while (far := lab.strayed(page, explorer, f"shown_{name}")) > 0.3 and time.time() < deadline:
+    while (far := lab.strayed(page, explorer, f"shown_{name}"))[0] > 0.3 and time.time() < deadline:
         time.sleep(0.2)  # the last change may be on its way
-    assert far < 0.3
+    # What stands still is mostly letters, which are outlines here and pixels there, and are spaced a little otherwise.
+    assert far[0] < 0.3 and far[1] < 0.7, far
 
 
 @pytest.mark.parametrize("name", list(explorers()))
@@ -101,9 +102,9 @@ def test_the_numbers_are_those_of_the_kernel(page, name):
 def test_a_canvas_that_shows_something_else_is_noticed(page):
     """Planted: lines that the canvas has and the still picture has not."""
     explorer = page.locator(".flowlab-explorer.ScrubFlow")
-    assert lab.strayed(page, explorer, "shown_ScrubFlow") < 0.3
+    assert lab.strayed(page, explorer, "shown_ScrubFlow")[0] < 0.3
     lab.run(page, "shown_ScrubFlow.picture.lines.set_visible(False)")
-    assert lab.strayed(page, explorer, "shown_ScrubFlow") > 0.3
+    assert lab.strayed(page, explorer, "shown_ScrubFlow")[0] > 0.3
     lab.run(page, "shown_ScrubFlow.picture.lines.set_visible(True)")
 
 
