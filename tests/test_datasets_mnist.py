@@ -198,7 +198,7 @@ def test_source_is_read_and_nothing_else(small, tmp_path, monkeypatch):
     monkeypatch.setenv("FLOWLAB_DATA", str(tmp_path / "data"))
     assert is_train(mnist.load(source=put(tmp_path / "mine", small, compress=False)), small)
     (tmp_path / "mine" / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(mnist.MNISTError, match=r"Expected train-labels-idx1-ubyte.gz or .* in .*mine, but neither"):
+    with pytest.raises(mnist.MNISTError, match=r"Expected train-labels-idx1-ubyte.gz or .* in .*mine, but got neither"):
         mnist.load(source=tmp_path / "mine")
 
 
@@ -416,5 +416,5 @@ def test_halve_is_the_rounded_mean_of_four():
 
 @pytest.mark.parametrize("read", [mnist.digits, mnist.load])
 def test_another_split_is_refused(read):
-    with pytest.raises(ValueError, match='"train" and "test", but got \'validation\''):
+    with pytest.raises(ValueError, match='"train" or "test", but got \'validation\''):
         read("validation")

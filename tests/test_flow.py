@@ -131,7 +131,7 @@ def test_one_context_serves_many_points_and_one_point_many_contexts():
     torch.testing.assert_close(flow.log_prob(x[0], c), flow.log_prob(x[:1].expand(6, 2), c))
     for bad, words in (
         (c[:5], r"one context for all x, or one for each, .* \(6, 2\) .* \(5, 1\)"),
-        (torch.zeros(6, 3), r"built for 1 context features, but got .*\(6, 3\)"),
+        (torch.zeros(6, 3), r"expected a context of 1 features, but got .*\(6, 3\)"),
         (None, "expected a context of 1 features beside x, but got none"),
     ):
         with pytest.raises(ValueError, match=words):

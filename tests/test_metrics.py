@@ -184,7 +184,7 @@ def test_tensors_convert_like_numbers():
 @pytest.mark.parametrize(
     ("nats", "dims", "options", "words"),
     [
-        (100.0, 10, {"scale": "nats"}, "one of 'integers', 'unit', 'logit', but 'nats' was given"),
+        (100.0, 10, {"scale": "nats"}, "among 'integers', 'unit', 'logit', but got 'nats'"),
         (-1300.5, 784, {"scale": "logit"}, "need log_det"),
         (1980.5, 784, {"scale": "unit", "log_det": 4620.06}, "belongs to the scale 'logit'"),
         (1980.5, 784, {"scale": "integers"}, "no code is shorter than nothing"),

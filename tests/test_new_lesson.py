@@ -79,7 +79,7 @@ def test_without_a_clone_it_says_so(tmp_path, monkeypatch, capsys):
     (tmp_path / "notebooks" / "00_a.ipynb").touch()
     monkeypatch.setattr(order, "NOTEBOOKS", tmp_path / "notebooks")
     assert commands.main(["new-lesson", "planar"]) == 1
-    assert "needs a clone of the repository with its tests" in capsys.readouterr().err
+    assert "expected a clone of the repository with its tests" in capsys.readouterr().err
 
 
 @pytest.mark.slow

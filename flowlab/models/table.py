@@ -95,8 +95,8 @@ def flow_for(x: Any, context: Any = None, *, generator: Generator | None = None)
     if bool((narrow := (width > 0) & (width < SMALLEST)).any()):
         column = int(narrow.nonzero()[0])
         raise ValueError(
-            f"flow_for expected columns that vary by more than {SMALLEST:g}, which float32 can hold, but column "
-            f"{names[column] if names else column!r} varies by {float(width[column]):g}: multiply it by a power of ten."
+            f"flow_for expected columns that vary by more than {SMALLEST:g}, which float32 can hold, but got "
+            f"{float(width[column]):g} in column {names[column] if names else column!r}: multiply it by a power of ten."
         )
     C = 0 if contexts is None else contexts.shape[1]
     size = next(size for least, size in SIZES if least <= N)

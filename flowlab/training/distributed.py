@@ -138,7 +138,7 @@ class ShardedLoss:
         each = self.shards // processes
         self.mine = range(rank() * each, (rank() + 1) * each)
         self.alone, self.model, self.averages = alone, model, name is not None
-        self.waiting = False  # whether layers are still to be started from data
+        self.waiting: list[Any] = []  # layers that are still to be started from data
         self.plain = Loss(model, objective)
         self.shared: nn.Module = self.plain
 
@@ -161,7 +161,7 @@ class ShardedLoss:
 
     def share(self) -> None:
         """From here on gradients are those of all processes, which start as the first."""
-        self.waiting = not all(layer.started for layer in self._layers())
+        self.waiting = [layer for layer in self._layers() if not layer.started]
         if size() > 1:
             # Buffers agree from the start on. torch 2.13 has a new name for not sending them at each step.
             known = inspect.signature(DistributedDataParallel).parameters
@@ -172,19 +172,18 @@ class ShardedLoss:
 
     def backward(self, batch: Parts | None, step: Callable[[int], Step]) -> Tensor:
         """The mean loss of a batch, ``()``, with its gradient added to the parameters'; ``step(s)`` is for shard s."""
-        if self.waiting:
-            self._start_late(batch, step(0))
+        if self.waiting and self.shards > 1:
+            with torch.no_grad(), self._starting(), self._learning():
+                self.plain(self._given(batch), step(0))
         loss = torch.zeros(())
         for s, part, weight in self._parts(batch):
             # One exchange a step: the gradients of the earlier shards wait in the parameters for the last.
             together = self.shared if isinstance(self.shared, DistributedDataParallel) else None
             wait = together.no_sync() if together and s != self.mine[-1] else contextlib.nullcontext()
-            with wait, self._learning(), self._starting():
+            with wait, self._learning(), self._starting() if self.shards == 1 else contextlib.nullcontext():
                 value = self.shared(self._given(part), step(s)) * weight
                 (size() * value).backward()  # DistributedDataParallel takes the mean over processes
             loss = value.detach() if s == self.mine[0] else loss + value.detach()
-        if self.waiting:
-            self.waiting = not all(layer.started for layer in self._layers())
         if size() > 1:
             dist.all_reduce(loss)
         return loss
@@ -204,15 +203,17 @@ class ShardedLoss:
         """The layers that start from data."""
         return [layer for layer in self.model.modules() if hasattr(layer, "started")]
 
-    def _start_late(self, batch: Parts | None, step: Step) -> None:
-        """Before a step in shards: a pass of the whole batch for layers that no batch has reached."""
-        if self.shards > 1:
-            with torch.no_grad(), starting(self.model), self._learning():
-                self.plain(self._given(batch), step)
-
-    def _starting(self) -> contextlib.AbstractContextManager[None]:
-        """A batch in one shard starts such layers on its way."""
-        return starting(self.model) if self.waiting and self.shards == 1 else contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """A pass inside it starts the layers that no batch has reached. The device is not asked which these are."""
+        for layer in self.waiting:
+            layer.starting = True
+        try:
+            yield
+        finally:
+            self.waiting = [layer for layer in self.waiting if layer.starting]
+            for layer in self.waiting:
+                layer.starting = False
 
     def _learning(self) -> contextlib.AbstractContextManager[None]:
         """Inside it running averages learn; nobody looks for them where there are none."""

@@ -171,7 +171,7 @@ def test_context_is_used_and_asked_for(name):
         assert torch.equal(apply(point, context[0])[0][0], apply(point, context)[0][0])  # one context for all
         with pytest.raises(ValueError, match=rf"{width} context features, but got none"):
             apply(point)
-        with pytest.raises(ValueError, match=rf"built for .*{width}.*, but got .*{2 * width}"):
+        with pytest.raises(ValueError, match=rf"expected .*{width}.*, but got .*{2 * width}"):
             apply(point, torch.cat((context, context), axis))
 
 

@@ -85,10 +85,10 @@ def test_a_slider_that_is_dragged_is_a_number(opened, name):
 def test_a_saved_notebook_keeps_its_last_pictures(opened, tmp_path):
     """Saved, shut down, opened the next day: the picture is as it was left, and one line says what to do."""
     page, address, root = opened
-    name = "ChangeOfVariables"
-    lab.write_notebook(
-        root / "mine.ipynb", [f"from {explorers()[name].__module__} import {name}\nshown = {name}()\nshown"]
-    )
+    cls = explorers()["ChangeOfVariables"]
+    name = "Mine"  # no explorer of the other notebook, which stays open
+    source = f"from {cls.__module__} import {cls.__name__}\nclass {name}({cls.__name__}): pass\nshown = {name}()\nshown"
+    lab.write_notebook(root / "mine.ipynb", [source])
     lab.open_and_run(page, address, "mine.ipynb")
     explorer = page.locator(f".flowlab-explorer.{name}")
     first, _ = lab.picture(explorer)

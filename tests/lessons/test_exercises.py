@@ -73,7 +73,7 @@ def test_three_wrong_answers_are_known_with_three_different_hints(name):
 def test_what_is_no_function_and_what_is_no_number_get_a_sentence(capsys):
     lessons.check("start_here.1", 3)
     assert 'give the function itself, without brackets: check("start_here.1", undo)' in capsys.readouterr().out
-    with pytest.raises(TypeError, match=r'named by a string, as in check\("the_elbo.1", f\), but got 2\.1'):
+    with pytest.raises(TypeError, match=r'an exercise as a string, as in check\("the_elbo.1", f\), but got 2\.1'):
         lessons.check(2.1, lambda: 0)
     with pytest.raises(ValueError, match=r"There is no exercise 'nice\.9'\. Those of nice are: nice\.1, nice\.2, "):
         lessons.hint("nice.9")

@@ -122,7 +122,7 @@ def test_contenders_differ_in_their_mixing_alone():
     assert sizes["reverse"] == sizes["shuffle"] < sizes["rotate"]
     half = toys.mixing("reverse", 6)(torch.arange(6.0))[0]
     assert half.tolist() == [5, 4, 3, 2, 1, 0]
-    with pytest.raises(ValueError, match="one of reverse, shuffle, rotate"):
+    with pytest.raises(ValueError, match="among reverse, shuffle, rotate"):
         toys.mixing("turn", 4)
 
 

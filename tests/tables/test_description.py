@@ -84,7 +84,7 @@ def test_spread_keeps_values_apart_and_uniform():
     assert (x - v).mean().abs() < 0.02 and (x - v).std() == pytest.approx(1 / math.sqrt(12), rel=0.05)
     assert torch.equal(x, spread(v, generator=Generator().manual_seed(0)))
     assert describe(x).findings == ()
-    with pytest.raises(ValueError, match="constant: drop it"):
+    with pytest.raises(ValueError, match="a constant one: drop it"):
         spread([2.0, 2.0])
     with pytest.raises(ValueError, match="expected one column"):
         spread([[2.0, 1.0]])

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowlab.bijections import Chain, MonotoneSum, ScaleShift
-from flowlab.densities import Flow, GaussianMixture, StandardNormal
+import flowlab
+from flowlab.densities import GaussianMixture
 from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers, one_of
-from flowlab.training import fit
 
 
 def mean_log_likelihood(x, location, spread, tail, skew):
@@ -29,9 +28,10 @@ def mean_log_likelihood(x, location, spread, tail, skew):
 
 def fit_a_density(x):
     """A density fitted to the points x (N, 1), two groups on a line: anything whose log_prob takes (n, 1) to (n,)."""
-    maps = [ScaleShift(1), MonotoneSum(1, terms=10), ScaleShift(1)]
-    flow = Flow(Chain(maps), StandardNormal(1))
-    fit(flow, x[:240], steps=400, validation=x[240:], learning_rate=3e-2, progress=False)
+    b = flowlab.bijections
+    chain = b.Chain([b.ScaleShift(1), b.MonotoneSum(1, terms=10), b.ScaleShift(1)])
+    flow = flowlab.Flow(chain, flowlab.densities.StandardNormal(1))
+    flowlab.fit(flow, x[:240], steps=400, validation=x[240:], learning_rate=3e-2, progress=False)
     return flow
 
 
