@@ -185,7 +185,7 @@ def test_the_interrupt_button_leaves_the_parts_that_are_done(monkeypatch):
 def test_a_bar_shows_how_far_it_is(capfd):
     compare(normal(50, 2), steps=2)
     said = capfd.readouterr().err
-    assert "comparing" in said and "a mixture of K = " in said
+    assert "comparing" in said and "the flow, step" in said  # other words come and go between two looks
 
 
 WRONG = {
