@@ -107,7 +107,7 @@ WRONG = [
     (2, Spikes, "by heart"),
     (2, lambda x: Half(fitted(ScaleShift, steps, ScaleShift, count=5)(x)), "has area"),
     (2, lambda x: flowlab.fit(flow_of(ScaleShift), x, steps=2, progress=False), "the history"),
-    (2, lambda x: x, "a density with log_prob"),
+    (2, lambda x: x, "which has a log_prob"),
     (3, lambda p, s: p(s.exp()), "dσ/ds is missing"),
     (3, lambda p, s: p(s.exp()) - s, "upside down"),
     (3, lambda p, s: p(s), "evaluated at σ = eˢ"),

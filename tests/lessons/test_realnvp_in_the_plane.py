@@ -124,6 +124,11 @@ WRONG = [
     (1, coupling(det_back=lambda s: -2 * s.sum(-1)), "for one unit of its z_b"),
     (1, lambda v, mask, c, inverse=False: coupling()(v, mask, c, inverse)[0], "Return two things"),
     (2, fitted(lambda q, x, new, p: (q.log_prob(new) - p).mean(), steps=3), "The sign is turned"),
+    (
+        2,
+        lambda x, new, p: (flowlab.fit(flowlab.spline_flow(2), x, steps=1, progress=False), 0.1),
+        "the history that fit",
+    ),
     (2, fitted(lambda q, x, new, p: -q.log_prob(new).mean(), steps=3), "That is the loss"),
     (
         2,

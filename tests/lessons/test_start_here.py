@@ -188,7 +188,7 @@ WRONG = [
     (4, fitted(small, steps=40, data=lambda x: (x - x.mean(0)) / x.std(0)), "its own units"),
     (4, fitted(small, steps=2), "Nearly: try more steps"),
     (4, Spikes, "it overfits"),
-    (4, lambda x: None, "gives nothing back"),
+    (4, lambda x: None, "returned None"),
     (4, lambda x: x, "which has a log_prob"),
 ]
 

@@ -58,6 +58,24 @@ def close(value: Tensor, right: Any, *, rtol: float = 5e-3, atol: float = 5e-3) 
     return torch.allclose(value, torch.as_tensor(right).to(value), rtol=rtol, atol=atol)
 
 
+def log_prob_of(density: Any) -> Callable[[Tensor], Tensor]:
+    """log p of points ``(n, D)`` as the density has it that a student returned, ``(n,)``; a hint where it is none."""
+    expect(density is not None, "Your function returned None. Is there a return?")
+    expect(
+        not hasattr(density, "loss"),
+        "That is the history that fit gives back. fit changes the flow itself: return the flow.",
+    )
+    expect(hasattr(density, "log_prob"), f"Expected a flow, which has a log_prob, but got {type(density).__name__}.")
+
+    def log_prob(points: Tensor) -> Tensor:
+        import torch
+
+        with torch.no_grad():
+            return numbers(density.log_prob(points), (len(points),), "log_prob").float()
+
+    return log_prob
+
+
 def yes_or_no(value: Any) -> bool:
     """The one verdict that a student returned: a bool of Python, of numpy or of torch."""
     expect(value is not None, "Your function returned None. Is there a return?")

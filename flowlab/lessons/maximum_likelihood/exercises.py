@@ -11,7 +11,7 @@ from torch import Tensor
 
 import flowlab
 from flowlab.densities import GaussianMixture
-from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers, one_of
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, log_prob_of, numbers, one_of
 
 
 def mean_log_likelihood(x, location, spread, tail, skew):
@@ -90,18 +90,7 @@ def _check_fit(f: Callable) -> None:
     means, variances = torch.tensor([[-1.0], [3.0]]), torch.tensor([0.09, 1.44]).view(2, 1, 1)
     truth = GaussianMixture(means, variances, weights=torch.tensor([0.4, 0.6]))
     x, new = (truth.sample(n, torch.Generator().manual_seed(seed)) for n, seed in ((300, 4), (4000, 5)))
-    density = f(x.clone())
-    expect(density is not None, "Your function returned None. Is there a return?")
-    expect(
-        not hasattr(density, "loss"),
-        "That is the history that fit gives back. fit changes the flow itself: return the flow.",
-    )
-    expect(hasattr(density, "log_prob"), f"Expected a density with log_prob, but got {type(density).__name__}.")
-
-    def log_q(points: Tensor) -> Tensor:
-        with torch.no_grad():
-            return numbers(density.log_prob(points), (len(points),), "log_prob").float()
-
+    log_q = log_prob_of(f(x.clone()))
     line = torch.linspace(-30, 40, 70_001)[:, None]
     area = float(log_q(line).exp().sum() * 1e-3)
     expect(

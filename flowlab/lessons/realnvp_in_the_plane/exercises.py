@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 import flowlab
 from flowlab.datasets import TwoMoons
-from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers, yes_or_no
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, log_prob_of, numbers, yes_or_no
 
 
 def coupling(v, mask, conditioner, inverse=False):
@@ -152,13 +152,7 @@ def check_measure(answer: Callable) -> None:
     log_p_new = toy.log_prob(u_new) - 2 * math.log(scale)
     pair = answer(x.clone(), new.clone(), log_p_new.clone())
     expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: the flow and its gauge.")
-    flow, said = pair[0], float(numbers(pair[1], (), "the gauge"))
-    expect(hasattr(flow, "log_prob"), f"Expected a flow, which has a log_prob, but got {type(flow).__name__}.")
-
-    def log_q(points: Tensor) -> Tensor:
-        with torch.no_grad():
-            return numbers(flow.log_prob(points), (len(points),), "log_prob").float()
-
+    log_q, said = log_prob_of(pair[0]), float(numbers(pair[1], (), "the gauge"))
     true = float((log_p_new - log_q(new)).mean())
     std = x.std(0).log().sum()
     standard = float((log_p_new - log_q((new - x.mean(0)) / x.std(0))).mean())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import flowlab
 from flowlab.datasets import TwoMoons
-from flowlab.lessons.base.exercise import Exercise, close, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, close, expect, log_prob_of, numbers
 
 
 def undo(z):
@@ -154,18 +154,7 @@ def check_train(answer: Callable[[Tensor], Any]) -> None:
     toy, shift = TwoMoons(noise=0.1), torch.tensor([10.0, -5.0])
     u, u_new = (toy.sample(n, torch.Generator().manual_seed(n)) for n in (500, 2000))
     x, new = 4 * u + shift, 4 * u_new + shift
-    flow = answer(x.clone())
-    expect(flow is not None, "Your function gives nothing back: does it end with return?")
-    expect(
-        not hasattr(flow, "loss"),
-        "That is the history which fit gives back. fit changes the flow itself: return the flow.",
-    )
-    expect(hasattr(flow, "log_prob"), f"Expected a flow, which has a log_prob, but got {type(flow).__name__}.")
-
-    def log_q(points: Tensor) -> Tensor:
-        with torch.no_grad():
-            return numbers(flow.log_prob(points), (len(points),), "log_prob")
-
+    log_q = log_prob_of(answer(x.clone()))
     truth = float(toy.log_prob(u_new).mean()) - 2 * math.log(4)
     nats, on_x = truth - float(log_q(new).mean()), truth - float(log_q(x).mean())
     untouched = truth - float(flowlab.spline_flow(2).log_prob(new).mean())
