@@ -68,7 +68,7 @@ function render({ model, el }) {
   image.className = "flowlab-picture";
   image.setAttribute("role", "img");
   // As wide as its column, and low enough that the controls stay in sight.
-  image.style.width = `max(${width}px, ${(56 * width / height).toFixed(1)}vh)`;
+  image.style.width = `max(${width}px, ${(55 * width / height).toFixed(1)}vh)`;
   image.style.aspectRatio = `${width} / ${height}`;
   image.style.touchAction = model.get("draggable") ? "none" : "auto";
   image.style.cursor = model.get("draggable") ? "crosshair" : "default";
