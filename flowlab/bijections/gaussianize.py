@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlab.bijections.elementwise import log_cosh
-from flowlab.bijections.normalize import StartsFromData, rows_of
+from flowlab.bijections.normalize import StartsFromData, wide_rows_of
 from flowlab.networks.mlp import check_context
 from flowlab.tables import typical_deviation
 
@@ -59,7 +59,7 @@ class GaussianizeMargins(StartsFromData):
 
     def start(self, x: Tensor) -> None:
         """Set center and scale to median and typical deviation of this batch, and θ by maximum likelihood."""
-        rows = rows_of(x, self.stack, "GaussianizeMargins").detach().double()  # (N, D) or (K, N, D)
+        rows = wide_rows_of(x, self.stack, "GaussianizeMargins")  # (N, D) or (K, N, D)
         center, std = rows.median(-2).values, rows.std(-2, correction=0)
         width = typical_deviation(rows)
         width = torch.where(width > 0, width, torch.where(std > 0, std, 1.0))
@@ -113,7 +113,7 @@ class Whiten(StartsFromData):
         """Set B by regression, and L and b so that what it leaves of this batch is white."""
         C = self.context_features
         both = x if context is None else torch.cat((context.expand(*x.shape[:-1], C), x), -1)
-        rows = rows_of(both, self.stack, "Whiten").double()
+        rows = wide_rows_of(both, self.stack, "Whiten")
         mean = rows.mean(-2)
         S = torch.stack([shrunk_covariance(one) for one in rows.reshape(-1, *rows.shape[-2:])])
         S = S.reshape(*mean.shape, -1)

@@ -21,6 +21,12 @@ def rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
     return rows
 
 
+def wide_rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
+    """``rows_of`` in float64, for statistics that cancel; in float32 on Apple's GPUs, which have no float64."""
+    rows = rows_of(x, stack, who).detach()
+    return rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+
+
 class StartsFromData(Bijection):
     """A map whose parameters one batch sets, the first that passes it inside ``starting``; until then the identity."""
 
@@ -125,8 +131,7 @@ class Standardize(ActNorm):
     @torch.no_grad()
     def measure(self, x: Tensor) -> None:
         """Set the center and the scale from the mean and the standard deviation of this batch."""
-        rows = rows_of(x, self.stack, "Standardize")
-        rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)  # Apple's GPUs have no float64
+        rows = wide_rows_of(x, self.stack, "Standardize")
         mean, std = rows.mean(-2), rows.std(-2, correction=0)
         flat = std <= 1e-12 * mean.abs()  # constant but for rounding: it has no scale of its own
         usual = (std > 1e-3) & (std < 1e3)
@@ -192,8 +197,7 @@ class StandardizeContext(StartsFromData):
     @torch.no_grad()
     def measure(self, context: Tensor) -> None:
         """Set center and scale to mean and standard deviation of these contexts."""
-        rows = rows_of(context, self.stack, "StandardizeContext")
-        rows = rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
+        rows = wide_rows_of(context, self.stack, "StandardizeContext")
         mean, std = rows.mean(-2), rows.std(-2, correction=0)
         self.center.copy_(mean)
         self.center_rest.copy_(mean - self.center)

@@ -62,9 +62,7 @@ class EMByHand(Explorer):
         )
         for button in (self.e_button, self.m_button):
             button.on_click(lambda _: self.guard(self._step))
-        row = widgets.HBox([self.e_button, self.m_button])
-        view = self.children.index(self.view)
-        self.children = (*self.children[:view], row, *self.children[view:])
+        self.insert(widgets.HBox([self.e_button, self.m_button]))
 
     def _draw(self) -> None:
         at = self.controls["half_step"].value

@@ -32,9 +32,7 @@ class BoundTouches(Explorer):
         self.m_button = widgets.Button(description="M: go to the top")
         self.e_button.on_click(lambda _: self.set(old=self.controls["theta"].value))
         self.m_button.on_click(lambda _: self.set(theta=round(top(responsibilities(self.controls["old"].value)), 2)))
-        view = self.children.index(self.view)
-        row = widgets.HBox([self.e_button, self.m_button])
-        self.children = (*self.children[:view], row, *self.children[view:])
+        self.insert(widgets.HBox([self.e_button, self.m_button]))
 
     def on_pointer(self, kind: str, axes: Any, x: float, y: float) -> None:
         if axes is self.picture.right:
