@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from flowlab.densities import Dequantized
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.the_mixture_of_flows_on_mnist.toys import clusters, middle, model_named, taken, test_digits
-from flowlab.plotting.style import COLORS, COMPONENT_COLORS, COMPONENT_MARKERS, DENSITY, tidy
+from flowlab.plotting.style import COLORS, COMPONENT_COLORS, DENSITY, tidy
 
 SIDE = 28
 MODELS = ("mixture_mnist", "mixture_mnist_labels", "mixture_mnist_five")
@@ -176,7 +176,7 @@ class InsideAComponent(Picture):
         made = self.model.density.decode(temperature * self.z)[:, component]
         self.pages[1].set_data(sheet(made, self.COLUMNS))
         return {
-            "component": f"{component} {COMPONENT_MARKERS[component]}",
+            "component": str(component),
             "mostly": title_of(shares),
             "takes": f"{len(mine)} of {len(self.v)}",
             "largest share of one digit": float(shares.max()),
