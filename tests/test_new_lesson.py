@@ -36,6 +36,8 @@ MOVES = {f"{number:02d}": f"{number + 1:02d}" for number in range(4, 17)}
         ("0.05 nats, 1.04, −0.04, 10 draws, at 09:45, $x^{04}$, 2026-11-04", None),
         ("14 × 14 pixels in 10 seconds; 10,000 images; section 4; 0 to 10", None),
         ("05 of 04.", "06 of 05."),
+        ("submitted/ANNA/04_nice/04_nice.ipynb", "submitted/ANNA/05_nice/05_nice.ipynb"),
+        ("far off: 1e+06 in column 1", None),
     ),
 )
 def test_mentions_of_lessons_move_and_other_numbers_do_not(text, moved):

@@ -17,6 +17,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from flowlab.commands import lab, main
 from flowlab.course import base
+from flowlab.lessons.base import order
 from flowlab.publish import book, scripts, slides
 from flowlab.publish.base import Words, plain
 
@@ -142,11 +143,15 @@ def test_the_opening_links_the_notation(path):
 
 def test_the_book_shows_stubs_and_links_answers_and_leads_nowhere_in_vain(tmp_path):
     fetch_scripts.need(scripts.KATEX)
-    assert main(["book", "4", "5", "--out", str(tmp_path)]) == 0
-    page = (tmp_path / "04_nice.html").read_text()
+    assert main(["book", "nice", "realnvp_in_the_plane", "--out", str(tmp_path)]) == 0
+    number = order.numbers()
+    nice, realnvp, later = (
+        f"{number[name]}_{name}.html" for name in ("nice", "realnvp_in_the_plane", "what_a_flow_cannot_do")
+    )
+    page = (tmp_path / nice).read_text()
     assert "def sinh_coupling" in plain(page)
-    assert '<a href="solutions/04_nice.html#exercise-04-1">' in page
-    assert "06_what_a_flow_cannot_do.html" not in (tmp_path / "05_realnvp_in_the_plane.html").read_text()
+    assert f'<a href="solutions/{nice}#exercise-{number["nice"]}-1">' in page
+    assert later not in (tmp_path / realnvp).read_text()
     addresses = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()}
     for file in tmp_path.rglob("*.html"):
         source = file.read_text()
@@ -161,9 +166,9 @@ def test_the_book_shows_stubs_and_links_answers_and_leads_nowhere_in_vain(tmp_pa
 
 
 def test_the_book_is_indexed_by_section(tmp_path):
-    written = book.Book(base.notebooks([4]), tmp_path)
+    written = book.Book(base.notebooks(["nice"]), tmp_path)
     found = [entry for entry in written.search_index() if "rearrange" in entry["words"]]
-    assert {entry["page"] for entry in found} == {"04_nice.html"}
+    assert {entry["page"] for entry in found} == {f"{order.label('nice')}_nice.html"}
     assert all(entry["at"] and entry["heading"] and "<" not in entry["heading"] for entry in found)
 
 
@@ -208,8 +213,8 @@ def test_a_class_sees_one_notebook_alone(monkeypatch):
             return 0
 
     monkeypatch.setattr(lab.subprocess, "Popen", Server)
-    assert main(["lab", "4", "--slides"]) == 0
-    assert "--LabApp.default_url=/doc/tree/04_nice.ipynb" in started
+    assert main(["lab", "nice", "--slides"]) == 0
+    assert f"--LabApp.default_url=/doc/tree/{order.label('nice')}_nice.ipynb" in started
 
 
 @pytest.fixture

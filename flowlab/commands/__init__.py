@@ -43,7 +43,7 @@ EXAMPLES = """examples:
   flowlab slides 04                  slides from notebook 04, one file for the browser
   flowlab book --out book            all notebooks as pages to read, for any web host or none
   flowlab new-lesson planar_flows    begin a lesson: its folder, its notebook, its tests
-  flowlab experiment pinwheel        the tables of notebooks 09 and 10, on your seeds
+  flowlab experiment pinwheel        the tables of the lessons on mixtures, on your seeds
   flowlab models                     the trained models inside the package
   flowlab sample glow_mnist --grid digits.png
   flowlab evaluate glow_mnist        its likelihood, with the protocol

@@ -11,7 +11,7 @@ ABOUT = "fit a mixture of digits with one ingredient of its training left out at
 EXAMPLES = """\
 flowlab ablation mixture_mnist --seeds 3 --json ablation.json
 flowlab ablation mixture_mnist_five --size compact --variants all --seeds 5
-flowlab ablation --known                       the records that notebook 16 shows
+flowlab ablation --known                       the records that the last lesson on MNIST shows
 
 A fit of the quick size takes a minute or so of one core. The file is written after each; the same command
 again goes on from it. The variants are 'all', 'without neighbors', 'without augmentation', 'without balance',

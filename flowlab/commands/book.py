@@ -16,7 +16,7 @@ The first time, KaTeX is downloaded, and checked."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number of a notebook (default: all)")
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number or lesson, 5 or nice (default: all)")
     parser.add_argument("--out", dest="folder", type=Path, required=True, help="folder to write to")
 
 

@@ -19,7 +19,7 @@ flowlab lab 5 --in my-course   open it in your own copy, brought up to date firs
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("notebook", nargs="?", type=int, default=0, help="number of the notebook to open (default: 0)")
+    parser.add_argument("notebook", nargs="?", default="0", help="number or lesson to open, 5 or nice (default: 0)")
     parser.add_argument(
         "--in", dest="folder", type=Path, help="work in a copy in this folder; see 'flowlab copy --help'"
     )

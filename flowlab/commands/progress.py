@@ -14,7 +14,7 @@ file; FLOWLAB_PROGRESS names another file, or is 'off'."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number of a notebook (default: all)")
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number or lesson, 5 or nice (default: all)")
 
 
 def run(options: argparse.Namespace) -> int:

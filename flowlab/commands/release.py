@@ -13,7 +13,7 @@ flowlab release 04 --out class --install git+https://ADDRESS   with a first cell
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number of a notebook (default: all)")
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="number or lesson, 5 or nice (default: all)")
     parser.add_argument("--out", dest="folder", type=Path, required=True, help="folder to write to")
     parser.add_argument("--grading", action="store_true", help='as nbgrader assignments (pip install -e ".[grading]")')
     parser.add_argument("--install", default="", metavar="ADDRESS", help="where pip finds flowlab, for Colab")

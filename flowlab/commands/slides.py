@@ -19,7 +19,7 @@ fragment, notes. The first time, reveal.js and KaTeX are downloaded, and checked
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="number of a notebook")
+    parser.add_argument("notebooks", nargs="+", metavar="NOTEBOOK", help="number or lesson, 5 or nice")
     parser.add_argument("--out", dest="folder", type=Path, default=Path(), help="folder to write to (default: here)")
 
 

@@ -20,13 +20,13 @@ def _listed(one: str) -> str:
     return rf"{one}(?:{_AND}{one})*"
 
 
-_ZERO_FIRST = r"(?<![\w.,:/{^−-])0\d(?:\.[1-9])?(?![\d:]|\.\d)"
+_ZERO_FIRST = r"(?<![\w.,:/{^+−-])0\d(?:\.[1-9])?(?![\d:]|\.\d)"
 MENTION = re.compile(
     "|".join(
         (
             r"^# \d\d(?= )",  # the title of a notebook
             r"\[\d\d\b(?=[^\]\n]*\]\((?:\w+/)?\d\d_)",  # [04 Coupling layers](04_nice.ipynb)
-            r"\b\d\d(?=_[a-z]\w*\.)",  # 04_nice.ipynb
+            r"\b\d\d(?=_[a-z]\w*\b)",  # 04_nice.ipynb, 04_nice/
             r"^\| \d\d(?= \| \[[^\]\n]*\]\((?:\w+/)?\d\d_)",  # | 04 | [Coupling layers](04_nice.ipynb)
             r"\b[Nn]otebooks? " + _listed(r"\d\d(?![\d.]\d)"),
             r"\b[Ee]xercises? " + _listed(r"\d\d\.[1-9](?!\d)"),

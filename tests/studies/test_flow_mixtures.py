@@ -1,4 +1,4 @@
-"""The tables of notebooks 09 and 10, in small: every variant runs, and the recommended one works."""
+"""The tables of the lessons on mixtures, in small: every variant runs, and the recommended one works."""
 
 from dataclasses import replace
 

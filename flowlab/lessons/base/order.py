@@ -33,7 +33,7 @@ FORMER = (
 
 
 def notebooks() -> dict[str, Path]:
-    """The notebook of each number, "00" to "16", in teaching order; none where none are installed.
+    """The notebook of each number, "00" first, in teaching order; none where none are installed.
 
     Where somebody keeps copies beside a notebook, such as 04_nice-Copy1, the shortest name is the course's own.
     """
