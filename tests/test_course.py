@@ -458,7 +458,7 @@ def test_a_later_release_leaves_what_the_teacher_changed(tmp_path):
 
 def test_a_release_of_what_is_not_there_says_what_is(tmp_path, capsys):
     assert main(["release", "77", "--out", str(tmp_path)]) == 1
-    assert "There is no notebook 77. There are: 00, 01" in capsys.readouterr().err
+    assert "There is no notebook 77. There are: 00, " in capsys.readouterr().err
 
 
 def test_grading_without_nbgrader_says_what_to_install(tmp_path, capsys, monkeypatch):
