@@ -1,5 +1,6 @@
 """Teaching with the notebooks: progress, copies that keep one's work, the concept inventory, releases and marks."""
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -202,6 +203,22 @@ def notebook(source: str, output: str = "1\n", **metadata) -> dict:
     return {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
+def test_a_copy_shows_no_output_and_a_copy_made_with_outputs_is_brought_up_to_date(clone, tmp_path):
+    """Older versions copied with outputs. Who has left such a copy alone gets one without."""
+    mine, name = tmp_path / "mine", "05_opened.ipynb"
+    (clone / name).write_text(json.dumps(notebook("print(1)")))
+    list(copying.copy(mine))
+    [cell] = base.read(mine / name)["cells"]
+    assert cell["source"] == "print(1)" and cell["outputs"] == [] and cell["execution_count"] is None
+    (mine / name).write_text(json.dumps(notebook("print(1)")))
+    old = (mine / name).read_bytes()
+    record = json.loads((mine / copying.RECORD).read_text())
+    record[name] = {key: hashlib.sha256(old).hexdigest() for key in ("copied", "offered")} | {"cells": None}
+    (mine / copying.RECORD).write_text(json.dumps(record))
+    assert list(copying.copy(mine)) == [f"{name}: brought up to date"]
+    assert base.read(mine / name)["cells"][0]["outputs"] == []
+
+
 def test_a_notebook_that_was_only_opened_counts_as_untouched(clone, tmp_path):
     """Jupyter fills in metadata and breaks the lines otherwise; to write or to run something is the student's work."""
     mine, names = tmp_path / "mine", ("05_opened.ipynb", "06_written.ipynb", "07_run.ipynb")
@@ -210,7 +227,7 @@ def test_a_notebook_that_was_only_opened_counts_as_untouched(clone, tmp_path):
     list(copying.copy(mine))
     opened = notebook("a = 1\nprint(a)", language_info={"name": "python"})
     opened["cells"][0]["source"] = ["a = 1\n", "print(a)"]
-    opened["cells"][0]["outputs"][0]["text"] = ["1\n"]
+    opened["cells"][0]["outputs"] = []
     (mine / names[0]).write_text(json.dumps(opened))
     (mine / names[1]).write_text(json.dumps(notebook("a = 2\nprint(a)")))
     (mine / names[2]).write_text(json.dumps(notebook("a = 1\nprint(a)", output="2\n")))

@@ -34,9 +34,9 @@ COMMANDS = (
 )
 
 EXAMPLES = """examples:
-  flowlab lab                        open the course at notebook 00
+  flowlab lab                        open your copy of the course at notebook 00
   flowlab lab 5                      open notebook 05
-  flowlab copy my-course             your own copy, which no new version overwrites
+  flowlab copy my-course             bring your copy up to date; what you changed stays as it is
   flowlab progress 4                 which aims of notebook 04 you have shown
   flowlab inventory                  ten questions, before and after the course
   flowlab release 04 05 --out class  notebooks for a class, with nothing answered
@@ -55,8 +55,7 @@ EXAMPLES = """examples:
 
 GREETING = f"""flowlab {__version__}: learn normalizing flows by moving them.
 
-  flowlab lab                  open the course at its first notebook
-  flowlab lab --in my-course   the same, in a copy of your own, which no new version overwrites
+  flowlab lab                  open the course at its first notebook, in a copy of your own
   flowlab models               the trained models inside the package
   flowlab --help               all commands
 

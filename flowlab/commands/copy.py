@@ -10,8 +10,9 @@ EXAMPLES = """\
 flowlab copy my-course              the first time, and after each new version of the course
 flowlab lab --in my-course          the same, and open it
 
-A notebook that you have changed (or run) stays as it is, and a new version is put beside it. One that you
-have left alone is brought up to date. One that you have deleted comes back: so you start it anew."""
+Notebooks come without outputs, so that you predict before you see. One that you have changed (or run) stays as
+it is, and a new version is put beside it. One that you have left alone is brought up to date. One that you have
+deleted comes back: so you start it anew."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,13 +15,21 @@ from flowlab.commands.base import needs
 ABOUT = "open the notebooks in JupyterLab"
 EXAMPLES = """\
 flowlab lab 5                  open notebook 05
-flowlab lab 5 --in my-course   open it in your own copy, brought up to date first"""
+flowlab lab 5 --in elsewhere   open it in another copy of yours
+flowlab lab 5 --original       open the course's own notebook, to change the course
+
+You work in a copy of your own, my-course beside the course's notebooks. It is brought up to date first, and
+what you have changed in it stays as it is. Its notebooks come without outputs: predict, then run."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("notebook", nargs="?", default="0", help="number or lesson to open, 5 or nice (default: 0)")
-    parser.add_argument(
-        "--in", dest="folder", type=Path, help="work in a copy in this folder; see 'flowlab copy --help'"
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--in", dest="folder", type=Path, help="work in a copy in this folder (default: my-course in the clone)"
+    )
+    place.add_argument(
+        "--original", action="store_true", help="for authors: the course's own notebooks, with stored outputs"
     )
     parser.add_argument("--slides", action="store_true", help="for a class: this notebook alone")
     parser.add_argument("--no-browser", action="store_true", help="start the server, print its address, open nothing")
@@ -44,9 +52,11 @@ def run(options: argparse.Namespace) -> int:
     if options.port:
         check_free(options.port)
     root = order.NOTEBOOKS
-    if options.folder:
+    if not options.original:
+        options.folder = options.folder or own_copy()
         copy.run(options)
         root = options.folder.resolve()
+        print(f"Your own copy of the course is in {root}")
     # As the default address, and not as a file to open, it is also in the address that --no-browser prints.
     view = "doc" if options.slides else "lab"
     command = [sys.executable, "-m", "jupyterlab", f"--LabApp.default_url=/{view}/tree/{notebook.name}"]
@@ -66,6 +76,13 @@ def run(options: argparse.Namespace) -> int:
                 return server.wait()
             except KeyboardInterrupt:
                 pass  # Jupyter hears it too, and asks whether to shut down; killing it here would lose work
+
+
+def own_copy() -> Path:
+    """Where a student works who names no folder: beside the course's notebooks, and ignored by git."""
+    from flowlab.lessons.base import order
+
+    return order.NOTEBOOKS.parent / "my-course"
 
 
 def check_free(number: int) -> None:

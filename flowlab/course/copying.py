@@ -1,4 +1,4 @@
-"""A student's own copy of the notebooks, which a new version of the course never overwrites."""
+"""A student's own copy of the notebooks, without outputs, which a new version of the course never overwrites."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ RECORD = ".flowlab_copy.json"
 def copy(folder: Path) -> Iterator[str]:
     """Bring the course's notebooks, solutions and pictures into a folder, and say a line about each that is new.
 
+    Notebooks come without outputs: a student predicts before they see the result. Stored outputs serve the book.
+
     A file that the student has left alone is brought up to date, and one that they have deleted comes back. A file that
     they have changed stays as it is, to the byte: a new version is put beside it. So does a link that they have put in
     its place. Jupyter writes a notebook anew that was only opened; while its cells are the same, it counts as left
@@ -34,26 +36,29 @@ def copy(folder: Path) -> Iterator[str]:
     touched_in_clone = _changed_in_clone()
     for source in _files():
         name = source.relative_to(order.NOTEBOOKS).as_posix()
-        own, new = folder / name, _hash(source)
+        # Work done inside the clone itself is the student's from the first: no later version may replace it, and its
+        # outputs stay in it.
+        worked_on = name in touched_in_clone
+        content = source.read_bytes() if worked_on else _without_outputs(source)
+        own, new = folder / name, _hash(content)
         last = record.get(name, {})
-        # Work done inside the clone itself is the student's from the first: no later version may replace it.
-        copied = None if name in touched_in_clone else new
-        cells = _cells(source) if copied else None
+        copied = None if worked_on else new
+        cells = _cells(content) if copied and own.suffix == ".ipynb" else None
         theirs = own.is_symlink()  # also one that leads nowhere now, as to a disk that is not there today
         if not theirs and not own.exists():
             yield f"{name}: {'was gone, and is back' if last else 'new'}"
-            _bring(source, own)
-        elif own.exists() and (_hash(own) == new or (not theirs and cells and _cells(own) == cells)):
+            write_whole(own, content)
+        elif own.exists() and _left_alone(own, {"copied": new, "cells": None if theirs else cells}):
             pass
-        elif not theirs and (_hash(own) == last.get("copied") or (last.get("cells") and _cells(own) == last["cells"])):
+        elif not theirs and _left_alone(own, last):
             yield f"{name}: brought up to date"
-            _bring(source, own)
+            write_whole(own, content)
         else:
             copied, cells = last.get("copied"), last.get("cells")
             if last.get("offered") != new:
                 beside = _free_name(own, new)
                 yield f"{name}: yours, and left as it is; the new version is beside it, as {beside.name}"
-                _bring(source, beside)
+                write_whole(beside, content)
         record[name] = {"copied": copied, "offered": new, "cells": cells}
         _write(folder, record)
 
@@ -87,18 +92,37 @@ def _files() -> list[Path]:
     ]
 
 
-def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _cells(path: Path) -> str | None:
-    """A hash of a notebook's cells with their outputs, however Jupyter breaks the lines; None for other files."""
-    if path.suffix != ".ipynb":
-        return None
+def _without_outputs(source: Path) -> bytes:
+    """A file of the course as a student gets it: a notebook has no outputs, and any other file is as it is."""
+    content = source.read_bytes()
+    if source.suffix != ".ipynb":
+        return content
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        notebook = json.loads(content)
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                cell["outputs"], cell["execution_count"] = [], None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return content  # no notebook: it is not for a copy to judge what it is
+    return (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _left_alone(own: Path, last: dict[str, str | None]) -> bool:
+    """Whether a file is still what was copied, at least by its cells."""
+    content = own.read_bytes()
+    return _hash(content) == last.get("copied") or bool(last.get("cells") and _cells(content) == last["cells"])
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _cells(content: bytes) -> str | None:
+    """A hash of a notebook's cells with their outputs, however Jupyter breaks the lines; None for what is none."""
+    try:
+        cells = json.loads(content)["cells"]
         kept = [{key: cell.get(key) for key in ("cell_type", "source", "outputs")} for cell in cells]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return hashlib.sha256(json.dumps(_joined(kept), sort_keys=True).encode()).hexdigest()
 
@@ -128,17 +152,12 @@ def _write(folder: Path, record: dict[str, dict[str, str | None]]) -> None:
     write_whole(folder / RECORD, json.dumps(record, indent=1))
 
 
-def _bring(source: Path, target: Path) -> None:
-    """Copy: whoever stops it halfway finds the old file."""
-    write_whole(target, source.read_bytes())
-
-
 def _free_name(own: Path, new: str) -> Path:
     """A name beside the student's file that holds nothing, or this very version already."""
     count = 2
     while True:
         beside = own.with_name(f"{own.stem}_version_{count}{own.suffix}")
-        if not beside.exists() or _hash(beside) == new:
+        if not beside.exists() or _hash(beside.read_bytes()) == new:
             return beside
         count += 1
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import socket
 
 import pytest
@@ -12,9 +13,11 @@ from flowlab.lessons.base import order
 
 
 @pytest.fixture
-def started(monkeypatch):
-    """Catch the command that would start JupyterLab."""
+def started(monkeypatch, tmp_path):
+    """Catch the command that would start JupyterLab; what it brings up to date is in a folder of this test."""
     calls = []
+    monkeypatch.setattr(copying, "_changed_in_clone", set)  # git cannot be asked while nothing really starts
+    monkeypatch.setattr(lab, "own_copy", lambda: tmp_path / "my-course")
 
     class Server(contextlib.nullcontext):
         def __init__(self, command, **settings):
@@ -48,8 +51,29 @@ def test_lab_takes_a_number_a_port_and_no_browser(started):
     assert "--port=9123" in command and "--no-browser" in command
 
 
-def test_lab_in_a_folder_of_ones_own_works_on_a_copy(started, tmp_path, monkeypatch):
-    monkeypatch.setattr(copying, "_changed_in_clone", set)  # git cannot be asked while nothing really starts
+def outputs(folder):
+    """What the notebooks in a folder show before anybody has run them."""
+    cells = [cell for path in folder.rglob("*.ipynb") for cell in json.loads(path.read_text())["cells"]]
+    assert len(cells) > 300
+    return [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
+
+
+def test_what_lab_opens_holds_no_outputs(started, tmp_path):
+    """A student predicts first: neither without an option nor in a named folder does lab open a stored result."""
+    assert outputs(order.NOTEBOOKS), "the course itself has stored outputs, which the book shows"
+    for options, folder in (([], tmp_path / "my-course"), (["--in", str(tmp_path / "mine")], tmp_path / "mine")):
+        assert main(["lab", "nice", *options]) == 0
+        assert f"--ServerApp.root_dir={folder}" in started[-1][0] and outputs(folder) == []
+
+
+def test_an_author_opens_the_course_itself(started, tmp_path):
+    assert main(["lab", "nice", "--original"]) == 0
+    assert f"--ServerApp.root_dir={order.NOTEBOOKS}" in started[0][0] and not (tmp_path / "my-course").exists()
+    with pytest.raises(SystemExit, match="2"):
+        main(["lab", "--original", "--in", str(tmp_path / "mine")])
+
+
+def test_lab_in_a_folder_of_ones_own_works_on_a_copy(started, tmp_path):
     mine = tmp_path / "my course"
     nice = f"{order.label('nice')}_nice.ipynb"
     assert main(["lab", "nice", "--in", str(mine)]) == 0
