@@ -9,7 +9,7 @@ Normal form: kernelspec and language as the only metadata, no timings, no widget
 counts by position, the exercise cells as `flowlab.lessons` has them, no path of any machine, no error output, and for
 each picture its alternative in words. A question stands as `flowlab.lessons` has it. Numbers are those of the file
 names: in the title, over an exercise and in what its cell has printed. The table of the teacher's guide says what the
-notebooks say.
+notebooks say. `--write` also states the minutes to study, as tests/reading.py counts them.
 
 Seconds are stated for a machine on which `reference()` takes REFERENCE seconds, so that any machine can measure them.
 """
@@ -30,6 +30,7 @@ import nbformat
 import torch
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from reading import reading
 
 import flowlab
 from flowlab.course.base import exercise_of
@@ -140,6 +141,8 @@ def solutions(path: Path) -> NotebookNode:
     for exercise in exercises(order.slug(path)).values():
         cells.append(new_markdown_cell(f"## Exercise {exercise.label}\n\n{exercise.question}"))
         cells.append(new_code_cell(exercise.solution))
+        if exercise.why:
+            cells.append(new_markdown_cell(f"*Why.* {exercise.why}"))
     return normalize(new_notebook(cells=cells))
 
 
@@ -301,6 +304,8 @@ def main() -> int:
         if options.execute:
             notebook = _execute(normalize(notebook))
         if options.write:
+            minutes = f"{reading(notebook.cells).minutes} minutes to study"
+            notebook.cells[0].source = MINUTES.sub(minutes, notebook.cells[0].source)
             nbformat.write(normalize(notebook), path)
             for _ in range(2):  # its last cell reads its first, as stored
                 nbformat.write(normal(path), path)

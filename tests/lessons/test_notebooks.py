@@ -1,10 +1,6 @@
 """What holds for every notebook beyond running: normal form, house rules, exercises and their worked answers."""
 
-import ast
-import copy
-import inspect
 import re
-import textwrap
 from pathlib import Path
 
 import nbformat
@@ -27,11 +23,9 @@ def test_notebook_is_in_normal_form(path):
 def test_notebook_keeps_the_house_rules(path):
     cells = nbformat.read(path, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    code = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if line.strip()]
     assert cells[0].source.startswith(f"# {path.name[:2]} "), "the title opens with the number"
     assert "you will be able to" in text.lower()
     assert "arXiv" in text
-    assert len(text.split()) <= 2800 and len(code) <= 200
     tags = [tag for cell in cells for tag in cell.metadata.get("tags", [])]
     asked = {tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")}
     assert asked == set(exercises(order.slug(path))), "every exercise of flowlab.lessons stands in it"
@@ -59,33 +53,6 @@ def test_the_files_of_a_lesson_stand_on_each_other(slug):
         assert asked <= set(below.get(path.stem, [])), f"{path.name} imports {asked}"
         if path.stem in ("toys", "exercises"):
             assert "matplotlib" not in text and "ipywidgets" not in text, f"{path.name} draws nothing"
-
-
-def _shapes(source, least=14):
-    """The expressions of some code that have at least so many parts, with names replaced in order of appearance."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.expr) or sum(1 for _ in ast.walk(node)) < least:
-            continue
-        names = {}
-        node = copy.deepcopy(node)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name):
-                part.id = names.setdefault(part.id, f"v{len(names)}")
-        found.append((sum(1 for _ in ast.walk(node)), ast.dump(node)))
-    return sorted(found, reverse=True)
-
-
-# The later lessons are to follow.
-@pytest.mark.parametrize("path", COURSE[:9], ids=lambda p: p.name[:2])
-def test_no_exercise_is_answered_by_a_line_that_the_notebook_shows(path):
-    """The longest expression of a worked answer stands in no cell of its notebook, whatever the names are."""
-    cells = nbformat.read(path, as_version=4).cells
-    code = [c.source for c in cells if c.cell_type == "code" and "exercise" not in "".join(c.metadata.get("tags", []))]
-    shown = {shape for source in code for _, shape in _shapes(source)}
-    for name, exercise in exercises(order.slug(path)).items():
-        answer = _shapes(textwrap.dedent(inspect.getsource(exercise.answer)))
-        assert not answer or answer[0][1] not in shown, f"the notebook prints what exercise {name} asks for"
 
 
 @pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])

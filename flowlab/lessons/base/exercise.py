@@ -106,6 +106,7 @@ class Exercise:
         praise: what a right answer shows, one sentence.
         hints: from gentle to almost told.
         aims: which of the notebook's aims it shows, each by a verb emphasized there, as "compute".
+        why: why the worked answer is right, in two sentences; they stand under it in the solutions.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Exercise:
     praise: str
     hints: tuple[str, ...]
     aims: tuple[str, ...] = ()
+    why: str = ""
 
     @property
     def lesson(self) -> str:
