@@ -42,6 +42,8 @@ from flowlab.bijections.image import AsImage, FactorOut, Squeeze, scales
 from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, learning, starting
+from flowlab.bijections.planar import Planar
+from flowlab.bijections.radial import Radial
 
 __all__ = [
     "ActNorm",
@@ -74,6 +76,8 @@ __all__ = [
     "NotStackable",
     "PReLU",
     "Permutation",
+    "Planar",
+    "Radial",
     "ScaleAndShift",
     "ScaleShift",
     "ShapeError",

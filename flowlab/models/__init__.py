@@ -8,6 +8,7 @@ from flowlab.models.glow import glow
 from flowlab.models.maf import made, maf
 from flowlab.models.mixture import flow_mixture, image_mixture
 from flowlab.models.nice import nice
+from flowlab.models.planar import planar_flow, radial_flow
 from flowlab.models.realnvp import realnvp, realnvp_image
 from flowlab.models.registry import PRESETS, RECIPES, build, complete, rebuild, recipe
 from flowlab.models.sizes import SIZES, Size
@@ -29,6 +30,8 @@ __all__ = [
     "made",
     "maf",
     "nice",
+    "planar_flow",
+    "radial_flow",
     "realnvp",
     "realnvp_image",
     "rebuild",

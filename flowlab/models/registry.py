@@ -1,11 +1,11 @@
 """Recipes by name: a function that builds a model, and a card that says how to build it again.
 
     @recipe
-    def planar_flow(features: int, layers: int = 8, *, generator: Generator | None = None) -> Flow:
+    def wave_flow(features: int, layers: int = 8, *, generator: Generator | None = None) -> Flow:
         ...
 
-    model = planar_flow(2)
-    model.recipe            # {"name": "planar_flow", "settings": {"features": 2, "layers": 8}}; checkpoints hold it
+    model = wave_flow(2)
+    model.recipe            # {"name": "wave_flow", "settings": {"features": 2, "layers": 8}}; checkpoints hold it
     build(model.recipe)     # an untrained model like it
 
 A recipe may stand in any module: from there on its models can be saved, loaded, evaluated and sampled by its name.

@@ -40,7 +40,9 @@ from flowlab.bijections import (
     Monotone,
     MonotoneSum,
     Permutation,
+    Planar,
     PReLU,
+    Radial,
     ScaleShift,
     Shift,
     SinhArcsinh,
@@ -292,6 +294,9 @@ TABLE = {
     "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
     "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),
     "Chain, empty": Row(lambda D: Chain([])),
+    "Planar": Row(Planar),
+    "Planar, formula for sampling": Row(lambda D, **own: Inverse(Planar(D, **own))),
+    "Radial": Row(Radial),
     "OneWay": Row(OneWay, kind="one way"),
     "OneWay, in a chain": Row(
         lambda D, stack: Chain([ScaleShift(D, stack=stack), OneWay(D, stack=stack)]), kind="one way"

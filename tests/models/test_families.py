@@ -12,8 +12,11 @@ from flowlab.bijections import (
     AdditiveCoupling,
     AffineCoupling,
     BatchNorm,
+    Inverse,
     Logit,
     MaskedAutoregressive,
+    Planar,
+    Radial,
     ScaleShift,
     ShapeError,
     SplineCoupling,
@@ -22,7 +25,7 @@ from flowlab.bijections import (
 )
 from flowlab.densities import AutoregressiveMixture, GaussianMixture, StandardLogistic, StandardNormal
 from flowlab.densities.mixtures import FlowMixture
-from flowlab.models import PRESETS, glow, made, maf, nice, realnvp, realnvp_image, spline_flow
+from flowlab.models import PRESETS, glow, made, maf, nice, planar_flow, radial_flow, realnvp, realnvp_image, spline_flow
 
 COUPLED = {"nice": nice, "realnvp": realnvp, "spline_flow": spline_flow}
 RECIPES = {**COUPLED, "maf": maf}
@@ -63,6 +66,9 @@ def test_what_each_recipe_is_made_of():
     assert isinstance(maf(4).base, StandardNormal)
     assert isinstance(maf(4, components=3).base, AutoregressiveMixture) and maf(4, components=3).base.components == 3
     assert kinds(made(4)) == [Standardize] and kinds(made(4, standardize=False)) == []
+    assert kinds(planar_flow(4, 2)) == [Standardize, Planar, Planar, ScaleShift]
+    assert kinds(radial_flow(4, 2, standardize=False)) == [Radial, Radial, ScaleShift]
+    assert kinds(planar_flow(4, 2, sampling=True, standardize=False)) == [Inverse, Inverse, ScaleShift]
     assert made(4).base.components == 1 and made(4, 7).base.components == 7
 
 
@@ -207,6 +213,8 @@ SIZED = {
     "realnvp": lambda n: realnvp(n(3), n(2), hidden=n(4), context_features=n(1)),
     "spline_flow": lambda n: spline_flow(n(3), n(1), hidden=[n(4), n(5)], bins=n(3)),
     "maf": lambda n: maf(n(3), n(2), hidden=n(4), components=n(2)),
+    "planar_flow": lambda n: planar_flow(n(3), n(2), stack=n(2)),
+    "radial_flow": lambda n: radial_flow(n(3), n(2), stack=n(2)),
     "made": lambda n: made(n(3), n(2), hidden=(n(4),)),
     "flow_mixture": lambda n: models.flow_mixture(n(2), n(3), layers=n(2), hidden=n(4), posterior=n(5)),
     "realnvp_image": lambda n: realnvp_image((n(1), n(4), n(4)), n(2), layers=n(1), hidden=n(2), blocks=n(1)),
@@ -282,12 +290,12 @@ def test_weights_come_from_the_generator_alone(build):
     assert any(not torch.equal(a[name], c[name]) for name in a)
 
 
-LOGIT_FIRST = {**RECIPES, "made": made}
+LOGIT_FIRST = {**RECIPES, "planar_flow": planar_flow, "radial_flow": radial_flow, "made": made}
 
 
 @pytest.mark.parametrize("build", LOGIT_FIRST.values(), ids=LOGIT_FIRST)
 def test_a_logit_comes_before_all_else(build):
-    plain, flow = build(4, hidden=(4,)), build(4, hidden=(4,), logit=0.01)
+    plain, flow = build(4), build(4, logit=0.01)
     assert kinds(flow) == [Logit, *kinds(plain)] and flow.bijection[0].lambda_ == 0.01
     assert flow.recipe["settings"]["logit"] == 0.01 and plain.recipe["settings"]["logit"] is None
 

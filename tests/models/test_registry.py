@@ -12,7 +12,18 @@ from flowlab import evaluation, models, pretrained
 from flowlab.bijections import Chain, Inverse, ScaleShift, SinhArcsinh
 from flowlab.commands import main
 from flowlab.densities import Flow, GaussianMixture, StandardNormal
-from flowlab.models import glow, made, maf, nice, realnvp, realnvp_image, registry, spline_flow
+from flowlab.models import (
+    glow,
+    made,
+    maf,
+    nice,
+    planar_flow,
+    radial_flow,
+    realnvp,
+    realnvp_image,
+    registry,
+    spline_flow,
+)
 from flowlab.pretrained import pack
 from flowlab.training import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -51,6 +62,8 @@ def define(**later):
         realnvp(3, layers=2, hidden=(4, 5), log_scale_bound=1.0),
         spline_flow(3, 1, hidden=(4,), bins=3, stack=2),
         maf(3, 2, components=2, hidden=(4,), normalization="batch"),
+        planar_flow(3, 2, stack=2),
+        radial_flow(3, 2, sampling=True, prior="logistic"),
         made(3, 2, hidden=(4,), stack=2),
         realnvp_image((3, 2, 4), 2, layers=1, hidden=2, blocks=1, log_scale_bound=1.0),
         glow((1, 2, 4), 1, steps=2, hidden=2, mixing="shuffle", logit=None, stack=2),
