@@ -187,6 +187,10 @@ EXERCISES = [
             "Solve z = 2x + 3 for x: first move the 3, then the 2.",
         ),
         aims=("use", "bend"),
+        why=(
+            "The map doubles and then adds 3, so the way back first subtracts 3 and then halves. The inverse of a "
+            "chain undoes its steps in reverse order."
+        ),
     ),
     Exercise(
         name="start_here.2",
@@ -202,6 +206,10 @@ EXERCISES = [
             "KL(p‖B) − KL(p‖A) = E[log p − log q_B] − E[log p − log q_A]. Which terms cancel?",
         ),
         aims=("read", "judge"),
+        why=(
+            "KL(p‖B) − KL(p‖A) = E[log p − log q_B] − E[log p − log q_A], and log p cancels. So the mean "
+            "difference of log q at held-out points compares two flows, although neither gauge is known."
+        ),
     ),
     Exercise(
         name="start_here.3",
@@ -214,6 +222,10 @@ EXERCISES = [
             "log |det J| with J = [[3, 0], [0, 3]]; return it once for each row of x, for instance with torch.full.",
         ),
         aims=("bend",),
+        why=(
+            "The Jacobian of 3x is 3 on the diagonal, so each area grows by 3 · 3 = 9 at every point. log_det is "
+            "the logarithm of that, 2 log 3, once for each of the n points."
+        ),
     ),
     Exercise(
         name="start_here.4",
@@ -229,5 +241,9 @@ EXERCISES = [
             "flow = flowlab.spline_flow(2, layers=4), then flowlab.fit(flow, x, steps=300, learning_rate=5e-3).",
         ),
         aims=("train",),
+        why=(
+            "Points held out as validation stop the training before it learns the noise of the other points. The "
+            "flow standardizes its input by itself, so the units of x do not matter."
+        ),
     ),
 ]
