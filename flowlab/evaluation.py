@@ -6,28 +6,31 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from flowlab.densities import DensityModule, VariationalDequantized, evaluating
+from flowlab.densities import DensityModule, Dequantized, VariationalDequantized, evaluating
 from flowlab.metrics import accuracy, contingency, logit_log_det, nmi
+from flowlab.tables import as_tensor
 
 LAMBDA = 1e-6  # of the logit scale that the MAF paper's numbers are on
 ACCEPTED = 0.95  # the share of test images that a detector by likelihood would let through
 
 
 def log_prob(model: DensityModule, images: Tensor, *, draws: int = 1, seed: int = 0, batch_size: int = 1000) -> Tensor:
-    """log (1/S) Σ_s p(v, u_s)/q(u_s | v) of each image, in nats of the whole numbers: ``(N, D)`` ints to ``(N,)``.
+    """log (1/S) Σ_s p(v, u_s)/q(u_s | v) of each image, in nats of the whole numbers: ``(N, *event)`` ints to ``(N,)``.
 
     A bound on log P(v) for any S, importance weighted and so tighter for more (arXiv:1509.00519). S is ``draws`` times
     the draws that the model takes by itself (``Dequantized(..., draws=...)``). Computed in blocks, on the model's
     device, and the same for the same seed. ValueError for fewer than one draw, and for no image.
     """
-    if draws < 1 or len(images) < 1:
-        raise ValueError(f"Expected at least one draw and one image, but got {draws} and {len(images)}.")
+    images = as_tensor(images, "images")
+    if isinstance(draws, bool) or not isinstance(draws, Integral) or draws < 1 or len(images) < 1:
+        raise ValueError(f"Expected at least one draw and one image, but got {draws!r} and {len(images)}.")
     device = _like(model).device
     generator = Generator(device).manual_seed(seed)
     parts = []
@@ -54,19 +57,20 @@ def evaluate(
 
     Args:
         model: a density of whole numbers from 0 to ``model.levels`` − 1, such as ``Dequantized(flow, levels)``.
-        images: ``(N, D)`` ints; ``labels`` ``(N,)``.
+        images: ``(N, *event)`` ints, such as ``(N, D)``; ``labels`` ``(N,)``.
         draws: of the noise for each image, times the model's own; 1 is the bound that most papers print.
 
     Raises:
         TypeError: for a model that is no density of whole numbers.
         ValueError: for fewer than one draw, no image, labels that are not one for each, and as the model.
     """
-    L = _levels(model)
+    L, images = _levels(model), as_tensor(images, "images")
+    labels = None if labels is None else as_tensor(labels, "labels")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"Expected a label for each image, but got {len(labels)} labels and {len(images)} images.")
     log_P = log_prob(model, images, draws=draws, seed=seed)
-    N, D = images.shape
-    mean, log_det = float(log_P.mean()), float(logit_log_det(images, LAMBDA, levels=L).mean())
+    N, D = len(images), images[0].numel()
+    mean, log_det = float(log_P.mean()), float(logit_log_det(images.flatten(1), LAMBDA, levels=L).mean())
     unit = mean + D * math.log(L)
     metrics: dict[str, Any] = {
         "bits_per_dim": _bits(log_P, D),
@@ -171,8 +175,10 @@ def _noise(model: nn.Module, draws: int, seed: int) -> str:
     if not getattr(model, "is_bound", False):
         return "exact"
     S = draws * getattr(model, "draws", 1)
-    noise = "learned" if isinstance(model, VariationalDequantized) else "uniform"
     count = "1 draw" if S == 1 else f"{S} draws"
+    if not isinstance(model, Dequantized):
+        return f"a bound by the noise of {type(model).__name__}, {count} an image, seed {seed}"
+    noise = "learned" if isinstance(model, VariationalDequantized) else "uniform"
     return f"a bound: x = (v + u)/{_levels(model)} with {noise} noise, {count} an image, seed {seed}"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Generator
 
 import flowlab
-from flowlab import Flow
+from flowlab import Flow, realnvp
 from flowlab.bijections import Chain, Logit
 from flowlab.densities import (
     Dequantized,
@@ -230,3 +230,9 @@ def test_whole_numbers_outside_have_no_probability(dtype):
     torch.testing.assert_close(log_w[1], torch.tensor(-2 * math.log(4)))
     if dtype == torch.int64:
         assert model.log_weight(-v, Generator().manual_seed(0))[1:3].tolist() == [-math.inf] * 2
+
+
+@pytest.mark.parametrize("dtype", (torch.uint8, torch.int64))
+def test_no_pixels_have_no_probabilities(dtype):
+    model = Dequantized(realnvp(2, 1, logit=1e-6))
+    assert model.log_prob(torch.zeros(0, 2, dtype=dtype)).shape == (0,)

@@ -9,7 +9,7 @@ from torch import nn
 from flowlab import Flow, evaluation
 from flowlab.bijections import Chain, ScaleShift
 from flowlab.datasets import mnist
-from flowlab.densities import DensityModule, Dequantized, StandardUniform, VariationalDequantized
+from flowlab.densities import Bound, DensityModule, Dequantized, StandardUniform, VariationalDequantized
 from flowlab.metrics import logit_log_det
 from flowlab.models import realnvp
 
@@ -297,3 +297,28 @@ def test_what_cannot_be_evaluated_is_refused_in_words():
         evaluation.evaluate(uniform(), images, torch.zeros(2))
     with pytest.raises(ValueError, match=r"square images .* but got rows of 10"):
         evaluation.out_of_distribution(Dequantized(StandardUniform(10)), images[:, :10])
+
+
+class AnyBound(Bound):
+    """A bound that is not by noise on pixels."""
+
+    domain, levels = "whole", 2
+
+    def log_weight(self, x, generator, context=None):
+        return self.anchor.expand(len(x)) - x.flatten(1).sum(-1) - math.log(2)
+
+
+def test_the_protocol_says_no_more_of_a_bound_than_is_known():
+    v = torch.zeros(3, 4, dtype=torch.uint8)
+    protocol = evaluation.evaluate(AnyBound(4, draws=5), v, draws=2)["protocol"]
+    assert protocol.startswith("a bound by the noise of AnyBound, 10 draws an image, seed 0, float32")
+
+
+def test_images_may_be_arrays_and_of_the_shape_of_images():
+    v = torch.randint(2, (6, 1, 2, 3), generator=torch.Generator().manual_seed(0))
+    expected = evaluation.evaluate(AnyBound(6), v.flatten(1), torch.arange(6) % 2)
+    assert evaluation.evaluate(AnyBound((1, 2, 3)), v, torch.arange(6) % 2) == expected
+    assert evaluation.evaluate(AnyBound(6), v.flatten(1).numpy(), (torch.arange(6) % 2).numpy()) == expected
+    for draws in (0, 1.5, True):
+        with pytest.raises(ValueError, match=f"Expected at least one draw and one image, but got {draws} and 6"):
+            evaluation.evaluate(AnyBound(6), v.flatten(1), draws=draws)

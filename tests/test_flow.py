@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from flowlab import Flow, realnvp
+from flowlab import Flow, fit, realnvp
 from flowlab.bijections import (
     AffineCoupling,
+    Bijection,
     Chain,
     FullAffine,
     Inverse,
@@ -20,7 +21,16 @@ from flowlab.bijections import (
     ShapeError,
     SinhArcsinh,
 )
-from flowlab.densities import GaussianMixture, StandardLogistic, StandardNormal, StandardUniform
+from flowlab.datasets import Pinwheel
+from flowlab.densities import (
+    DensityModule,
+    Dequantized,
+    GaussianMixture,
+    StandardLogistic,
+    StandardNormal,
+    StandardUniform,
+)
+from flowlab.models import flow_mixture, made
 
 
 def generator(seed: int = 0) -> Generator:
@@ -206,3 +216,141 @@ def test_bijection_and_base_that_do_not_fit_are_refused():
         Flow(ScaleShift(2, stack=3), StandardNormal(2))
     with pytest.raises(NotStackable, match="stack=3, but got stack=None"):
         realnvp(2, stack=3, base=GaussianMixture(torch.eye(2)))
+
+
+# --- samples of any shape, and of whole numbers -----------------------------------------------------------------------
+
+
+class ScaleOfOne(Bijection):
+    """z = e^a x of single numbers: a sample has no axis."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.a = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x, context=None):
+        self.check(x)
+        return x * self.a.exp(), self.batch_log_det(self.a, x)
+
+    def inverse(self, z, context=None):
+        self.check(z)
+        return z * (-self.a).exp(), self.batch_log_det(-self.a, z)
+
+
+@pytest.mark.parametrize("base", (StandardNormal, StandardLogistic, StandardUniform))
+def test_a_sample_may_be_a_single_number(base):
+    f, p = Chain([ScaleOfOne(), Inverse(ScaleOfOne()), ScaleOfOne()]), base(())
+    flow = Flow(f, p)
+    x = flow.sample(7, generator())
+    assert f.event_dim == 0 and flow.event_shape == () and flow.features == 1 and x.shape == (7,)
+    z = x * math.exp(0.5)
+    expected = base(1).log_prob(z.unsqueeze(-1)) + 0.5
+    torch.testing.assert_close(flow.log_prob(x), expected)
+    torch.testing.assert_close(flow.log_prob(x[0]), expected[0])
+    torch.testing.assert_close(flow.draw(7, generator())[1], expected)
+    assert f[:0](x)[1].shape == (7,) and "ScaleOfOne(())" in str(flow)
+    history = fit(flow, x, steps=3, progress=False)
+    assert history.step == 3
+
+
+def test_the_shape_of_an_event_says_how_many_axes_it_has():
+    """A map that gives the shape of its images need not say a second time that these have three axes."""
+    f = Bijection((1, 2, 3))
+    assert f.event_dim == 3 and f.batch_log_det(torch.zeros(()), torch.zeros(5, 4, 1, 2, 3)).shape == (5, 4)
+
+
+class OneMore(Bijection):
+    """v + 1, of whole numbers."""
+
+    domain = "whole"
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def forward(self, x, context=None):
+        self.check(x)
+        return x + 1, torch.zeros(x.shape[:-1])
+
+    def inverse(self, z, context=None):
+        self.check(z)
+        return z - 1, torch.zeros(z.shape[:-1])
+
+
+class UpToNine(DensityModule):
+    """Whole numbers from 0 to 9, all as probable."""
+
+    domain = "whole"
+
+    def log_prob(self, x, context=None, *, generator=None):
+        x = self.accept(x)
+        outside = ((x < 0) | (x > 9)).any(-1)
+        return torch.where(outside, -math.inf, self.anchor - 3 * math.log(10))
+
+    def draw(self, n, generator=None, context=None):
+        x = torch.randint(10, (n, 3), generator=generator)
+        return x, self.log_prob(x)
+
+
+def test_a_flow_of_whole_numbers():
+    """They pass no float on their way, where large ones would be rounded."""
+    flow = Flow(Chain([OneMore(), Inverse(OneMore()), OneMore()]), UpToNine(3))
+    assert flow.domain == flow.bijection.domain == Inverse(OneMore()).domain == "whole"
+    v = flow.sample(50, generator())
+    assert v.dtype == torch.int64 and (v.min(), v.max()) == (-1, 8)
+    expected = torch.full((50,), -3 * math.log(10))
+    for given in (v, v.numpy(), v.tolist(), v.to(torch.int8)):
+        torch.testing.assert_close(flow.log_prob(given), expected)
+    assert flow.log_prob(v + 10).isneginf().all()
+    large = OneMore()(torch.tensor([2**53, 2**53, 2**53]))[0]
+    assert large.tolist() == [2**53 + 1] * 3
+    with pytest.raises(TypeError, match="Flow expected whole numbers, but got torch"):
+        flow.log_prob(v.float())
+
+
+def test_real_and_whole_numbers_are_not_mixed():
+    with pytest.raises(ValueError, match="Chain expected maps of real numbers or maps of whole numbers, but got both"):
+        Chain([OneMore(), ScaleShift(3)])
+    for bijection, base in ((OneMore(), StandardNormal(3)), (ScaleShift(3), UpToNine(3))):
+        with pytest.raises(ValueError, match="Flow expected bijection and base of one domain, but got a bijection of"):
+            Flow(bijection, base)
+
+
+def test_a_base_that_is_no_module_is_refused():
+    with pytest.raises(TypeError, match="Flow expected a DensityModule as its base, but got Pinwheel"):
+        Flow(ScaleShift(2), Pinwheel())
+
+
+# --- many contexts, and none ------------------------------------------------------------------------------------------
+
+
+def test_contexts_may_be_none_at_all_and_a_stack_wants_its_own():
+    flow = shaken(realnvp(2, 2, hidden=(5,), context_features=3, generator=generator()))
+    x, log_p = flow.draw(4, generator(), torch.zeros(0, 3))
+    assert x.shape == (4, 0, 2) and log_p.shape == (4, 0) and flow.log_prob(x, torch.zeros(0, 3)).shape == (4, 0)
+    stack = realnvp(2, 2, hidden=(5,), context_features=3, stack=2, generator=generator())
+    for context in (torch.zeros(3), torch.zeros(5, 3)):
+        with pytest.raises(
+            ValueError, match=r"Flow is a stack of 2 and expected contexts with a leading axis of 2, bu"
+        ):
+            stack.draw(4, generator(), context)
+    assert stack.draw(4, generator(), torch.zeros(5, 3).expand(2, 5, 3))[0].shape == (2, 4, 5, 2)
+
+
+@pytest.mark.parametrize(
+    "wrong", (0, "cpu", np.random.default_rng(0), torch.zeros(4, 3)), ids=lambda w: type(w).__name__
+)
+def test_what_is_no_generator_is_refused_wherever_one_is_drawn_from(wrong):
+    """A seed in its place is the usual mistake."""
+    pixels = Dequantized(realnvp(2, 1, logit=1e-6))
+    for call in (
+        lambda: realnvp(2, generator=wrong),
+        lambda: flow_mixture(2, 2, generator=wrong),
+        lambda: realnvp(2, 1).sample(3, wrong),
+        lambda: made(2).draw(3, wrong),
+        lambda: flow_mixture(2, 2).sample(3, wrong),
+        lambda: GaussianMixture(torch.eye(2)).sample(3, wrong),
+        lambda: pixels.sample(3, wrong),
+        lambda: pixels.log_prob(torch.zeros(3, 2, dtype=torch.uint8), generator=wrong),
+    ):
+        with pytest.raises(TypeError, match=f"Expected a torch.Generator, .* but got a {type(wrong).__name__}"):
+            call()

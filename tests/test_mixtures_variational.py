@@ -13,7 +13,7 @@ import flowlab
 from flowlab import densities, metrics
 from flowlab.bijections import Chain, FullAffine, ScaleShift, SinhArcsinh
 from flowlab.datasets import EightGaussians, Pinwheel, TwoCircles
-from flowlab.densities import Flow, StandardNormal
+from flowlab.densities import Flow, GaussianMixture, StandardNormal
 from flowlab.densities.mixtures import (
     EMGaussianMixture,
     FlowMixture,
@@ -27,6 +27,7 @@ from flowlab.densities.mixtures import (
     variational,
 )
 from flowlab.densities.mixtures.variational import _walks, mutual_information
+from flowlab.models import realnvp
 from flowlab.training import Step
 
 KINDS = ("stack", "list", "shared", "latent")
@@ -682,3 +683,18 @@ def test_log_prob_of_is_the_column_of_each_points_own_component(kind, k):
         for v in (model.log_prob_of(x, k), wanted)
     )
     torch.testing.assert_close(got, want)
+
+
+def test_components_with_a_context_are_refused():
+    """q(k | x) and the losses would not see it."""
+    flows = [realnvp(2, 1, context_features=3, generator=generator()) for _ in range(2)]
+    stack = realnvp(2, 1, context_features=3, stack=2, generator=generator())
+    plain, conditional = realnvp(2, 1, stack=2), flows[0].bijection
+    for build, who in (
+        (lambda: FlowMixture(flows), "FlowMixture"),
+        (lambda: FlowMixture(stack), "FlowMixture"),
+        (lambda: FlowMixture(plain, shared=conditional), "FlowMixture"),
+        (lambda: LatentGaussianMixture(conditional, GaussianMixture(torch.eye(2))), "LatentGaussianMixture"),
+    ):
+        with pytest.raises(ValueError, match=f"{who} expected components without a context, but got one with context"):
+            build()

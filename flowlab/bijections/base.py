@@ -4,7 +4,7 @@ The contract, in five lines:
 
 - ``forward(x)`` maps data to latent, x -> z. ``inverse(z)`` maps back, z -> x.
 - Both return ``(value, log_det)``: log |det J| of *the map just applied*, one number for each sample.
-- The last ``event_dim`` axes are one sample (1: a vector, 3: an image). The axes before are the batch.
+- The last ``event_dim`` axes are one sample (0: a number, 1: a vector, 3: an image). The axes before are the batch.
 - A stack of K maps has weights with a leading axis K, and so have its input and its output.
 - An inverse that does not exist raises. It is never a wrong number.
 """
@@ -30,11 +30,17 @@ class NotStackable(ValueError):
     """The map cannot be built K times side by side, or is mixed with a stack of another K."""
 
 
+def is_whole(x: Tensor) -> bool:
+    """Whether x is of a type of whole numbers, of which bool is none."""
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
 class Bijection(nn.Module):
     """An invertible map f with a log-determinant: log p(x) = log p_Z(f(x)) + log |det ∂f/∂x|.
 
     Attributes:
-        event_dim: how many trailing axes make one sample; 1 for vectors ``(..., D)``, 3 for images.
+        event_dim: how many trailing axes make one sample: 0 for single numbers ``(...)``, 1 for vectors ``(..., D)``, 3
+            for images. That of ``event_shape``, where there is one.
         event_shape: the shape of one sample, or None when any is taken.
         domain: "real", or "whole" for a permutation of whole numbers, whose log-determinant is 0.
         context_features: width of the context that the map is conditioned on, 0 for none.
@@ -58,10 +64,12 @@ class Bijection(nn.Module):
         if event_shape is not None:
             shape = (event_shape,) if isinstance(event_shape, (int, Integral)) else event_shape
             event_shape = tuple(int(d) for d in shape)
-        if event_shape is not None and min(event_shape) < 1:
+        if event_shape is not None and any(d < 1 for d in event_shape):
             raise ShapeError(f"{type(self).__name__} expected at least one dimension, but got {event_shape}.")
         if stack is not None and stack < 1:
             raise NotStackable(f"{type(self).__name__} expected a stack of at least one map, but got stack={stack}.")
+        if event_shape is not None:
+            self.event_dim = len(event_shape)
         self.event_shape = event_shape
         self.stack = stack
 
@@ -82,10 +90,10 @@ class Bijection(nn.Module):
         """Raise ShapeError or TypeError, in a sentence, unless ``x`` is something this map can take."""
         if self.domain == "real" and not x.is_floating_point():
             raise TypeError(f"{type(self).__name__} expected floating-point numbers, but got {x.dtype}: use x.float().")
-        if self.domain == "whole" and (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool):
+        if self.domain == "whole" and not is_whole(x):
             raise TypeError(f"{type(self).__name__} expected whole numbers, but got {x.dtype}: use x.long().")
-        expected = self.event_shape
-        if x.ndim < self.event_dim or (expected is not None and x.shape[-self.event_dim :] != expected):
+        expected, batch = self.event_shape, x.ndim - self.event_dim
+        if batch < 0 or (expected is not None and x.shape[batch:] != expected):
             wanted = "D" if expected is None else ", ".join(map(str, expected))
             raise ShapeError(f"{type(self).__name__} expected shape (..., {wanted}), but got {tuple(x.shape)}.")
         if self.stack is not None and (x.ndim <= self.event_dim or x.shape[0] != self.stack):
@@ -101,8 +109,8 @@ class Bijection(nn.Module):
         return parameter.reshape(self.stack, *[1] * (x.ndim - parameter.ndim), *parameter.shape[1:])
 
     def extra_repr(self) -> str:
-        shape = self.event_shape or ()
-        parts = [str(shape[0] if len(shape) == 1 else shape)] if shape else []
+        shape = self.event_shape
+        parts = [] if shape is None else [str(shape[0] if len(shape) == 1 else shape)]
         return ", ".join(parts + ([] if self.stack is None else [f"stack={self.stack}"]))
 
     def batch_log_det(self, log_det: Tensor, x: Tensor) -> Tensor:
@@ -172,7 +180,7 @@ class Channelwise(ImageBijection):
                 f"{type(bijection).__name__}."
             )
         super().__init__(bijection.event_shape[0], bijection.stack)
-        self.bijection = bijection
+        self.bijection, self.domain = bijection, bijection.domain
         self.context_features = bijection.context_features
         self.inverse_is_numeric = bijection.inverse_is_numeric
 

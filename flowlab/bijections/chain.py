@@ -9,10 +9,10 @@ from typing import cast, overload
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
 
 from flowlab.bijections.base import Bijection, NotStackable, ShapeError
 from flowlab.bijections.coupling import Coupling, total
+from flowlab.networks.hooks import watched
 
 
 class Chain(Bijection):
@@ -24,6 +24,7 @@ class Chain(Bijection):
         NotStackable: when stacks of different K are chained.
         ShapeError: when maps of vectors and of images are, whose log-determinants have other shapes and do not add; or
             maps of vectors of different lengths.
+        ValueError: when maps of real and of whole numbers are.
 
     >>> from flowlab.bijections import PReLU
     >>> f = Chain([PReLU(1, slope=2.0), PReLU(1, slope=3.0)])
@@ -44,12 +45,18 @@ class Chain(Bijection):
                 "Chain expected maps of vectors or maps of images, but got both: Channelwise takes a map of vectors "
                 "to the channels of images, AsImage one of images to vectors."
             )
+        if len({b.domain for b in maps}) > 1:
+            raise ValueError(
+                "Chain expected maps of real numbers or maps of whole numbers, but got both: a whole number becomes a "
+                "real one by noise, as in Dequantized."
+            )
         if len(contexts) > 1:
             raise ShapeError(f"Chain expected maps that see one context, but got widths of {sorted(contexts)}.")
         _check_that_they_meet(maps)
         super().__init__(shapes[0] if shapes else None, stacks.pop() if stacks else None)
         self.bijections = nn.ModuleList(maps)
         self.event_dim = max((b.event_dim for b in maps), default=1)
+        self.domain = maps[0].domain if maps else "real"
         self.context_features = max(contexts, default=0)
         self.context_dim = max((b.context_dim for b in maps if b.context_features), default=1)
         self.inverse_is_numeric = any(b.inverse_is_numeric for b in maps)
@@ -96,7 +103,7 @@ class Chain(Bijection):
         if not isinstance(index, slice):
             return list(self)[index]
         part = Chain(list(self)[index])
-        part.event_dim = self.event_dim  # an empty part of a chain of images is one of images too
+        part.event_dim, part.domain = self.event_dim, self.domain  # of an empty part of a chain of images too
         return part
 
 
@@ -117,14 +124,6 @@ def _check_that_they_meet(maps: Sequence[Bijection]) -> None:
 # Couplings that move the same two parts in turn can split once and join once, which saves a tenth of a small training
 # step. Nobody should notice, so it is not done where a hook waits for the result of a single coupling.
 
-_GLOBAL_HOOKS = (
-    "_global_forward_hooks",
-    "_global_forward_pre_hooks",
-    "_global_backward_hooks",
-    "_global_backward_pre_hooks",
-)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-
 
 def _parts_that_alternate(f: Bijection) -> frozenset[tuple[int, ...]] | None:
     """The two parts of a plain coupling, which neighbors must have too; None for any other map."""
@@ -134,10 +133,7 @@ def _parts_that_alternate(f: Bijection) -> frozenset[tuple[int, ...]] | None:
         or type(f).inverse is not Coupling.inverse
     ):
         return None
-    own = vars(f)
-    if "forward" in own or "inverse" in own or any(own[hooks] for hooks in _HOOKS):
-        return None
-    if any(getattr(torch_module, hooks, None) for hooks in _GLOBAL_HOOKS):
+    if "forward" in vars(f) or "inverse" in vars(f) or watched(f):
         return None
     return frozenset(f.parts)
 

@@ -139,7 +139,7 @@ class AsImage(Bijection):
             raise ShapeError(f"AsImage expected a shape (C, H, W), but got {tuple(shape)}.")
         _takes_images(type(self), bijection)
         super().__init__(math.prod(shape), bijection.stack)
-        self.shape, self.bijection = tuple(shape), bijection
+        self.shape, self.bijection, self.domain = tuple(shape), bijection, bijection.domain
         self.context_features, self.context_dim = bijection.context_features, bijection.context_dim
         self.inverse_is_numeric = bijection.inverse_is_numeric
 

@@ -176,6 +176,7 @@ class StandardizeContext(StartsFromData):
         super().__init__(bijection.event_shape, stack=bijection.stack)
         self.bijection, self.context_features = bijection, bijection.context_features
         self.event_dim, self.centers_float64 = bijection.event_dim, bijection.centers_float64
+        self.domain = bijection.domain
         self.inverse_is_numeric = bijection.inverse_is_numeric
         lead = () if self.stack is None else (self.stack,)
         self.register_buffer("center", torch.zeros(*lead, self.context_features))

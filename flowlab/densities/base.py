@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.bijections.base import ShapeError
+from flowlab.bijections.base import ShapeError, is_whole
 from flowlab.tables import as_tensor, check_order
 
 
@@ -63,7 +63,8 @@ class Density:
 
     def defined(self, log_p: Tensor, x: Tensor) -> Tensor:
         """``log_p`` ``(...)`` with −∞ where it is NaN though x is not: where −∞ and ∞ meet, the density is 0."""
-        return torch.where(log_p.isnan() & ~x.isnan().flatten(log_p.ndim).any(-1), -math.inf, log_p)
+        unknown = x.isnan().any(tuple(range(log_p.ndim, x.ndim))) if x.ndim > log_p.ndim else x.isnan()
+        return torch.where(log_p.isnan() & ~unknown, -math.inf, log_p)
 
     @property
     def features(self) -> int:
@@ -98,19 +99,23 @@ class DensityModule(Density, nn.Module):
         return self.log_prob(x, context, generator=generator)
 
     def accept(self, x: Any) -> Tensor:
-        """x as a tensor of this density's dtype, checked: every ``log_prob`` begins with it.
+        """x as a tensor of this density's dtype, or of whole numbers, checked: every ``log_prob`` begins with it.
 
         Takes what ``flowlab.tables`` takes: tensors, arrays, DataFrames, lists. Where a sample is one number, ``(N,)``
         is N samples.
 
         Raises:
             ShapeError: when the last axes of x are not one sample, or the first is not the stack.
-            TypeError, ValueError: for what cannot be read as numbers, or has other columns.
+            TypeError, ValueError: for what cannot be read as numbers, or as whole ones; or has other columns.
         """
-        if not isinstance(x, Tensor) or x.dtype != self.anchor.dtype or x.layout != torch.strided:
+        if self.domain == "whole":
+            x = self._at_the_door(x, "x", self.columns)
+        elif not isinstance(x, Tensor) or x.dtype != self.anchor.dtype or x.layout != torch.strided:
             x = self._rounded(self._at_the_door(x, "x", self.columns))
         x = self._as_column(x, self.event_shape)
         self.check_shape(x)
+        if self.domain == "whole" and not is_whole(x):
+            raise TypeError(f"{type(self).__name__} expected whole numbers, but got {x.dtype}: use x.long().")
         return x
 
     def check_shape(self, x: Tensor) -> None:
@@ -192,7 +197,8 @@ class DensityModule(Density, nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """n draws of ``noise`` for each context, and the contexts beside them: ``(n, ..., *event)``, ``(n, ..., E)``.
 
-        ``noise(m, generator)`` gives m samples of one axis. In a stack all have a leading axis K.
+        ``noise(m, generator)`` gives m samples of one axis. In a stack all have a leading axis K. ValueError for a
+        context of a stack without it.
         """
         n = self.count(n)
         check_generator(generator)
@@ -200,8 +206,14 @@ class DensityModule(Density, nn.Module):
             return noise(n, generator), None
         lead = 0 if self.stack is None else 1
         batch = context.shape[lead : context.ndim - self.context_dim]
-        z = noise(n * math.prod(batch), generator)
-        z = z.unflatten(lead, (n, *batch))
+        if lead and (context.ndim == self.context_dim or len(context) != self.stack):
+            raise ValueError(
+                f"{type(self).__name__} is a stack of {self.stack} and expected contexts with a leading axis of "
+                f"{self.stack}, but got {tuple(context.shape)}: give all of them the same contexts with "
+                f"context.expand({self.stack}, *context.shape)."
+            )
+        many = n * math.prod(batch)
+        z = noise(max(many, 1), generator).narrow(lead, 0, many).unflatten(lead, (n, *batch))
         return z, context.unsqueeze(lead).expand(*context.shape[:lead], n, *context.shape[lead:])
 
     def _at_the_door(self, x: Any, what: str, names: Sequence[str] | None) -> Tensor:
@@ -239,9 +251,9 @@ class DensityModule(Density, nn.Module):
 
 
 def check_generator(generator: Any) -> None:
-    """TypeError, in a sentence, for what is no generator: a context that came in its place."""
+    """TypeError, in a sentence, for what is no generator: a seed, or a context that came in its place."""
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(
-            f"Expected a torch.Generator after the number of samples, but got a {type(generator).__name__}: a context "
-            f"is given by name, sample(n, context=c)."
+            f"Expected a torch.Generator, such as torch.Generator().manual_seed(0), but got a "
+            f"{type(generator).__name__}. A context is given by name, sample(n, context=c)."
         )

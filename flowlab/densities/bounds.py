@@ -15,7 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from flowlab.densities.base import Density, DensityModule
+from flowlab.bijections.base import is_whole
+from flowlab.densities.base import Density, DensityModule, check_generator
 from flowlab.densities.flow import Flow
 
 
@@ -92,10 +93,11 @@ class Dequantized(Bound):
     def log_weight(self, x: Tensor, generator: Generator | None, context: Tensor | None = None) -> Tensor:
         """log p((v + u)/256) − log q(u | v) − D log 256 for one u."""
         u, log_q = self.noise(x, generator)
-        log_p = self.density.log_prob(self.dequantize(x, u), context)
+        density = self.density if isinstance(self.density, DensityModule) else self.density.log_prob
+        log_p = density(self.dequantize(x, u), context)
         log_w = log_p - log_q - self.features * math.log(self.levels)
         if self._may_leave(x):  # not looked at by ``accept`` on a GPU
-            outside = ((x < 0) | (x >= self.levels)).flatten(x.ndim - len(self.event_shape)).any(-1)
+            outside = ((x < 0) | (x >= self.levels)).reshape(*log_w.shape, self.features).any(-1)
             log_w = log_w.masked_fill(outside, -math.inf)
         return log_w
 
@@ -124,6 +126,7 @@ class Dequantized(Bound):
 
     def noise(self, v: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | float]:
         """u in the unit cube and log q(u | v): ``(..., D)`` and ``(...)``. Here uniform, so log q = 0."""
+        check_generator(generator)
         return torch.rand(v.shape, generator=generator, dtype=self.anchor.dtype, device=v.device), 0.0
 
     def accept(self, x: Any) -> Tensor:
@@ -134,12 +137,13 @@ class Dequantized(Bound):
         """
         v = self._as_column(self._at_the_door(x, "x", self.columns), self.event_shape)
         self.check_shape(v)
-        if v.is_floating_point() or v.is_complex() or v.dtype == torch.bool:
+        if not is_whole(v):
             raise TypeError(
                 f"{type(self).__name__} expected whole numbers from 0 to {self.levels - 1}, such as uint8 pixels, but "
                 f"got {v.dtype}. It adds the noise itself: give it the pixels as they were read."
             )
-        if self._may_leave(v) and v.device.type == "cpu":  # a GPU would have to be waited for: log p is −∞ there
+        # A GPU would have to be waited for: log p is −∞ there.
+        if v.numel() and self._may_leave(v) and v.device.type == "cpu":
             low, high = (int(end) for end in v.aminmax())
             if low < 0 or high >= self.levels:
                 raise ValueError(
@@ -178,7 +182,7 @@ class VariationalDequantized(Dequantized):
         e, log_det = self.q.bijection.inverse(eps, context)
         u = torch.sigmoid(e)
         log_slope = F.logsigmoid(e) + F.logsigmoid(-e)  # log du/de
-        return u, self.q.base.log_prob(eps) - log_det - log_slope.sum(-1)
+        return u, self.q.base(eps) - log_det - log_slope.sum(-1)
 
 
 def negative_bound(model: nn.Module, v: Tensor, step: Any) -> Tensor:

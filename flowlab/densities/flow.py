@@ -22,6 +22,8 @@ class Flow(DensityModule):
 
     Raises:
         ShapeError, NotStackable: when bijection and base do not fit together.
+        ValueError: when one is of real numbers and the other of whole ones.
+        TypeError: when the base is no DensityModule.
 
     >>> from flowlab.bijections import PReLU
     >>> flow = Flow(PReLU(2, slope=2.0), StandardNormal(2))
@@ -35,6 +37,13 @@ class Flow(DensityModule):
     recipe: dict | None = None  # how to build it again: a name in flowlab.models and its settings
 
     def __init__(self, bijection: Bijection, base: DensityModule) -> None:
+        if not isinstance(base, DensityModule):
+            raise TypeError(f"Flow expected a DensityModule as its base, but got {type(base).__name__}.")
+        if bijection.domain != base.domain:
+            raise ValueError(
+                f"Flow expected bijection and base of one domain, but got a bijection of {bijection.domain} numbers "
+                f"and a base of {base.domain} ones."
+            )
         latent = bijection.latent_shape
         if bijection.event_dim != len(base.event_shape):
             wanted, found = (
@@ -78,7 +87,7 @@ class Flow(DensityModule):
         """
         x, context = self.accept_pair(x, context)
         z, log_det = self.bijection(x, context)
-        log_p = self.base.log_prob(z, context if self.base.context_features else None) + log_det
+        log_p = self.base(z, context if self.base.context_features else None) + log_det
         return self.without_tiny_gradients(self.defined(log_p, x).to(self.anchor.dtype))
 
     def draw(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -103,7 +112,7 @@ class Flow(DensityModule):
                 f"{type(self.base).__name__}. Leave it at 1."
             )
         z, _, context = self._latents(n, generator, context)
-        return self.bijection.inverse(temperature * z, context)[0]
+        return self.bijection.inverse(z if temperature == 1 else temperature * z, context)[0]
 
     @property
     def centers_float64(self) -> bool:
@@ -150,4 +159,4 @@ class Flow(DensityModule):
             assert context is not None
             return z, log_p, context.unsqueeze(lead).expand(*context.shape[:lead], n, *context.shape[lead:])
         z, context = self.spread(lambda m, g: self.base.draw(m, g)[0], n, generator, context)
-        return z, self.base.log_prob(z), context
+        return z, self.base(z), context

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from flowlab.densities.base import DensityModule
+from flowlab.densities.base import DensityModule, check_generator
 
 
 class GaussianMixture(DensityModule):
@@ -89,6 +89,7 @@ class GaussianMixture(DensityModule):
         those of the weights come by log p alone.
         """
         self.accept_context(context)
+        check_generator(generator)
         k = torch.multinomial(self.logits.softmax(-1), self.count(n), replacement=True, generator=generator)
         e = torch.randn(n, self.features, 1, generator=generator, dtype=self.means.dtype, device=self.means.device)
         z = self.means[k] + (self._scale_tril()[k] @ e).squeeze(-1)

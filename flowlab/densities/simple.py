@@ -28,7 +28,7 @@ class Factorized(DensityModule):
     def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x) = Σ log p(x_i), in nats: ``(..., *event)`` to ``(...)``."""
         x, _ = self.accept_pair(x, context)
-        return self.log_density(x).flatten(x.ndim - len(self.event_shape)).sum(-1)
+        return self.log_density(x).reshape(*x.shape[: x.ndim - len(self.event_shape)], self.features).sum(-1)
 
     def _rounded(self, x: Tensor) -> Tensor:
         """Without parameters, it computes in the dtype that it is given, if that is not coarser than its own."""
@@ -57,7 +57,7 @@ class StandardNormal(Factorized):
     def log_prob(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
         """log p(x) in nats: ``(..., *event)`` to ``(...)``."""
         x, _ = self.accept_pair(x, context)
-        x = x if len(self.event_shape) == 1 else x.flatten(x.ndim - len(self.event_shape))
+        x = x if len(self.event_shape) == 1 else x.reshape(*x.shape[: x.ndim - len(self.event_shape)], self.features)
         return -0.5 * (x * x).sum(-1) - 0.5 * self.features * math.log(2 * math.pi)
 
     def noise(self, n: int, generator: Generator | None = None) -> Tensor:

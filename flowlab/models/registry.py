@@ -26,6 +26,8 @@ from typing import Any, TypeVar, overload
 
 from torch import Generator, nn
 
+from flowlab.densities.base import check_generator
+
 Settings = Mapping[str, Any]
 Build = TypeVar("Build", bound=Callable[..., nn.Module])
 
@@ -50,6 +52,7 @@ class Recipe:
             call = self.signature.bind(*args, **self.by_new_names(settings))
         except TypeError as error:
             raise TypeError(f"{name}: {error}.") from None
+        check_generator(call.arguments.get("generator"))
         call.apply_defaults()
         for key, value in call.arguments.items():
             call.arguments[key] = _whole_numbers(name, self.signature.parameters[key], value)

@@ -41,27 +41,15 @@ class Convolution(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return apart(self.convolve(side_by_side(x, self.stack)), x, self.stack)
-
-    def convolve(self, x: Tensor) -> Tensor:
-        """The same where the K stand side by side already: ``(N, K·in, H, W)`` to ``(N, K·out, H, W)``."""
+        K, batch, size = self.stack or 1, x.shape[:-3], x.shape[-2:]
+        x = x.reshape(K, -1, *x.shape[-3:]).transpose(0, 1).flatten(1, 2)  # (N, K·in, H, W): in K groups of channels
         weight = self.weight.reshape(-1, *self.weight.shape[-3:])
-        return F.conv2d(x, weight, self.bias.flatten(), padding=1, groups=self.stack or 1)
+        y = F.conv2d(x, weight, self.bias.flatten(), padding=1, groups=K)
+        return y.unflatten(1, (K, y.shape[1] // K)).transpose(0, 1).reshape(*batch, y.shape[1] // K, *size)
 
     def extra_repr(self) -> str:
         stack = "" if self.stack is None else f", stack={self.stack}"
         return f"{self.weight.shape[-3]}, {self.weight.shape[-4]}{stack}"
-
-
-def side_by_side(x: Tensor, stack: int | None) -> Tensor:
-    """``(K, ..., C, H, W)`` as ``(N, K·C, H, W)``: K convolutions at once are one, with K groups of channels."""
-    return x.reshape(stack or 1, -1, *x.shape[-3:]).transpose(0, 1).flatten(1, 2)
-
-
-def apart(y: Tensor, x: Tensor, stack: int | None) -> Tensor:
-    """Undo ``side_by_side``: ``(N, K·C, H, W)`` with the batch axes of ``x`` again, ``(K, ..., C, H, W)``."""
-    K = stack or 1
-    return y.unflatten(1, (K, y.shape[1] // K)).transpose(0, 1).reshape(*x.shape[:-3], y.shape[1] // K, *y.shape[-2:])
 
 
 def beside(x: Tensor, context: Tensor | None, features: int, context_dim: int = 1) -> Tensor:
@@ -124,11 +112,10 @@ class ResidualConvNet(nn.Module):
         self.context_features, self.context_dim, self.stack = context_features, context_dim, stack
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        x = beside(x, context, self.context_features, self.context_dim)
-        h = self.first.convolve(side_by_side(x, self.stack))
+        h = self.first(beside(x, context, self.context_features, self.context_dim))
         for one, two in cast("Iterable[tuple[Convolution, Convolution]]", self.blocks):
-            h = h + two.convolve(one.convolve(h.relu()).relu())
-        return apart(self.last.convolve(h.relu()), x, self.stack)
+            h = h + two(one(h.relu()).relu())
+        return self.last(h.relu())
 
     def extra_repr(self) -> str:
         return f"context_features={self.context_features}, context_dim={self.context_dim}"

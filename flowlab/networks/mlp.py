@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-# ReLU in place: its gradient needs only its own result, so nothing is lost, and a copy is saved.
-ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
+from flowlab.networks.hooks import watched
+
+ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
 
 
 class Linear(nn.Module):
@@ -84,12 +85,14 @@ class MLP(nn.Module):
         flat = len(batch) == (1 if stack is None else 2)
         if not flat:
             x = x.reshape(*(() if stack is None else (stack,)), -1, x.shape[-1])  # (N, in) or (K, N, in)
-        if stack is not None and self.activation is torch.relu_ and self.linear is Linear and _by_hand(x):
-            layers = (*self.hidden, self.last)
+        layers, activation = (*self.hidden, self.last), self.activation
+        if activation is torch.relu and not watched(*layers):
+            activation = torch.relu_  # its gradient needs only its own result, so that in place a copy is saved
+        if activation is torch.relu_ and stack is not None and all(map(_is_plain, layers)) and _by_hand(x):
             x = _StackedMLP.apply(x, *(layer.weight for layer in layers), *(layer.bias for layer in layers))
         else:
             for layer in self.hidden:
-                x = self.activation(layer(x))
+                x = activation(layer(x))
             x = self.last(x)
         return x if flat else x.reshape(*batch, x.shape[-1])
 
@@ -105,6 +108,11 @@ def check_context(context: Tensor | None, features: int) -> None:
     given = 0 if context is None else context.shape[-1]
     if given != features:
         raise ValueError(f"This network expected {features or 'no'} context features, but got {given or 'none'}.")
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is a product and a sum and no more: none that a subclass, or a user, has put in its place."""
+    return type(layer).forward is Linear.forward and "forward" not in vars(layer)
 
 
 def _by_hand(x: Tensor) -> bool:

@@ -48,6 +48,8 @@ def fit(model: nn.Module, data: Any = None, *, progress: bool | Progress = True,
 
     Raises as ``train``.
     """
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(f"fit expected progress as True, False or a function of the History, but got {progress!r}.")
     if distributed.rank() == 0 and settings.get("objective", negative_log_likelihood) is negative_log_likelihood:
         _warn(model, data)
     with interruptible() as interrupted:
@@ -83,6 +85,7 @@ def train(model: nn.Module, data: Any = None, **settings: Any) -> Generator[Hist
         settings: those of ``Settings``.
 
     Raises:
+        TypeError: for a model that is no torch.nn.Module, and for data that hold no numbers.
         CompilerMissing: when ``compile`` is asked for where it cannot be done.
         ValueError: for empty data, for data with NaN or infinity (naming the row), and for settings out of range.
         NonFiniteLoss: when the loss or a gradient is not finite, naming the step and the quantity.
@@ -107,6 +110,8 @@ class Run(Standing):
     """One run: a model, its data and the settings, and how it goes from step to step."""
 
     def __init__(self, model: nn.Module, data: Any, settings: Settings) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"fit expected a model, a torch.nn.Module, but got {type(model).__name__}.")
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError(f"{type(model).__name__} has no trainable parameters, so there is nothing to fit.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -167,6 +168,11 @@ class Settings:
             raise TypeError(
                 f"fit expected an optimizer that makes a torch.optim.Optimizer of the parameters, but got {made!r} "
                 f"from it."
+            )
+        if inspect.signature(type(made).step).parameters["closure"].default is inspect.Parameter.empty:
+            raise TypeError(
+                f"fit expected an optimizer that takes one gradient a step, such as torch.optim.SGD, but got "
+                f"{type(made).__name__}, whose step wants to compute the loss itself, several times."
             )
         return made
 

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from flowlab import Flow, evaluation, fit
 from flowlab.bijections import FullAffine, ScaleShift
-from flowlab.densities import StandardNormal, StandardUniform, evaluating
+from flowlab.densities import Density, StandardNormal, StandardUniform, evaluating
 from flowlab.densities.mixtures import Objective
 from flowlab.models import flow_mixture
 from flowlab.plotting import plane
@@ -653,3 +653,28 @@ def test_other_errors_of_a_model_are_its_own():
 
     with pytest.raises(RuntimeError, match=r"^shapes do not fit$"):
         quiet(small(), gaussian(), objective=objective)
+
+
+class NoModule(Density):
+    event_shape = (2,)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    (
+        ({"progress": 7}, "fit expected progress as True, False or a function of the History, but got 7"),
+        ({"progress": "yes"}, "fit expected progress as True, False or a function of the History, but got 'yes'"),
+        ({"optimizer": torch.optim.LBFGS}, "fit expected an optimizer that takes one gradient a step.* but got LBFGS"),
+    ),
+)
+def test_settings_of_another_kind_are_refused_before_the_first_step(settings, words):
+    flow = small()
+    before = state(flow)
+    with pytest.raises(TypeError, match=words):
+        fit(flow, gaussian(), steps=3, **{"progress": False, **settings})
+    assert same(before, state(flow))
+
+
+def test_a_density_that_is_no_module_is_refused():
+    with pytest.raises(TypeError, match=r"fit expected a model, a torch.nn.Module, but got NoModule"):
+        fit(NoModule(), gaussian(), steps=3, progress=False)

@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from flowlab.bijections import Bijection
-from flowlab.densities.base import DensityModule
+from flowlab.densities.base import DensityModule, check_generator
 from flowlab.densities.flow import Flow
 from flowlab.densities.gaussian_mixture import GaussianMixture
 from flowlab.densities.mixtures.base import check_labels, check_pairs, divergence, mutual_information
@@ -177,7 +177,8 @@ class FlowMixture(Mixture):
         generator: draws the starting weights of the MLP.
 
     Raises:
-        ValueError: for fewer than two components, components of different dimensions, or weights that are no weights.
+        ValueError: for fewer than two components, components of different dimensions or with a context, or weights that
+            are no weights.
 
     >>> from flowlab.models import realnvp
     >>> mixture = FlowMixture(realnvp(2, stack=3), generator=Generator().manual_seed(0))
@@ -215,6 +216,7 @@ class FlowMixture(Mixture):
             raise ValueError(
                 f"FlowMixture expected components of one dimension, but got {sorted(map(math.prod, sizes))}."
             )
+        _refuse_contexts("FlowMixture", *flows, *([] if shared is None else [shared]))
         super().__init__(flows[0].event_shape)
         self.flows = flows[0] if stacked else nn.ModuleList(flows)
         self.anchor = like = flows[0].anchor.clone()
@@ -242,9 +244,9 @@ class FlowMixture(Mixture):
             x, log_det = self.shared(x)
             log_det = log_det.unsqueeze(-1)
         if isinstance(self.flows, nn.ModuleList):
-            log_p = torch.stack([flow.log_prob(x) for flow in self.listed], dim=-1)
+            log_p = torch.stack([flow(x) for flow in self.listed], dim=-1)
         else:
-            log_p = self.flows.log_prob(x.expand(self.components, *x.shape)).movedim(0, -1)
+            log_p = self.flows(x.expand(self.components, *x.shape)).movedim(0, -1)
         return log_p + log_det  # (..., K)
 
     def log_prob_of(self, x: Tensor, k: Tensor) -> Tensor:
@@ -259,14 +261,14 @@ class FlowMixture(Mixture):
         if isinstance(self.flows, nn.ModuleList):
             log_p = x.new_zeros(len(x))
             for j in k.unique().tolist():
-                log_p = log_p.index_put((k == j,), self.listed[j].log_prob(x[k == j]))
+                log_p = log_p.index_put((k == j,), self.listed[j](x[k == j]))
             return log_p + log_det
         counts = torch.bincount(k, minlength=self.components)
         order = k.argsort(stable=True)
         place = torch.empty_like(k)
         place[order] = torch.arange(len(k), device=k.device) - (counts.cumsum(0) - counts)[k[order]]
         sheets = x.new_zeros(self.components, int(counts.max()), x.shape[-1])  # unequal counts leave rows of zeros
-        return self.flows.log_prob(sheets.index_put((k, place), x))[k, place] + log_det
+        return self.flows(sheets.index_put((k, place), x))[k, place] + log_det
 
     def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         """log q(k | x; γ) = log_softmax(network(x) / τ), ``(..., D)`` to ``(..., K)``: τ below 1 sharpens."""
@@ -283,6 +285,7 @@ class FlowMixture(Mixture):
     ) -> tuple[Tensor, Tensor]:
         """k ~ π, then x ~ p(x | k): ``(n, D)`` and ``(n,)``."""
         n = self.count(n)
+        check_generator(generator)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         if isinstance(self.flows, nn.ModuleList):
             x = self._component(self.listed[0], n, generator, temperature)
@@ -331,9 +334,13 @@ class LatentGaussianMixture(Mixture):
     Args:
         bijection: x to z.
         base: a ``GaussianMixture``, in the flow's dtype; ``trainable=True`` to learn it too.
+
+    Raises:
+        ValueError: for a base of fewer than two components, or a bijection with a context.
     """
 
     def __init__(self, bijection: Bijection, base: GaussianMixture) -> None:
+        _refuse_contexts("LatentGaussianMixture", bijection)
         super().__init__(base.event_shape)
         self.flow = Flow(bijection, base)
         self.anchor = base.anchor.clone()
@@ -370,6 +377,15 @@ class LatentGaussianMixture(Mixture):
         # The joint law of (k, z) is the same whichever is drawn first.
         k = torch.multinomial(self.base.responsibilities(z).detach(), 1, generator=generator).squeeze(-1)
         return self.flow.bijection.inverse(z)[0], k
+
+
+def _refuse_contexts(who: str, *parts: Bijection | DensityModule) -> None:
+    """ValueError for a part with a context, which q(k | x) and the losses of a mixture know nothing of."""
+    if width := max(part.context_features for part in parts):
+        raise ValueError(
+            f"{who} expected components without a context, but got one with context_features={width}. For a mixture "
+            f"that depends on a context, take one flow with a context, and a GaussianMixture as its base."
+        )
 
 
 # --- objectives: losses (model, batch, step) for flowlab.training.fit ---------------------------------------------
