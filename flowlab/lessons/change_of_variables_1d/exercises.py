@@ -284,6 +284,10 @@ EXERCISES = [
             "z = (log x − b) / a, and dx/dz = a · exp(a z + b) = a x. Subtract log |a x|.",
         ),
         aims=("compute",),
+        why=(
+            "z = (log x − b)/a made this x, and the map stretches by |dx/dz| = |a| x there. The density of z is "
+            "divided by that factor, so its logarithm is subtracted; the absolute value serves a decreasing map."
+        ),
     ),
     Exercise(
         name="change_of_variables_1d.2",
@@ -299,6 +303,10 @@ EXERCISES = [
             "p is divided by |factor|. In nats: subtract a logarithm.",
         ),
         aims=("tell",),
+        why=(
+            "Changing units is the map x → factor · x, which stretches every length by |factor|. The density is "
+            "divided by |factor|, and −1 only mirrors it."
+        ),
     ),
     Exercise(
         name="change_of_variables_1d.3",
@@ -308,12 +316,16 @@ EXERCISES = [
         ),
         answer=mode_of_exp,
         check=check_mode,
-        praise="right: the factor pulls the peak to where the rubber is less stretched. Medians do go to medians.",
+        praise="right: the peak moves to where the map stretches less. Medians do go to medians.",
         hints=(
             "Write log p(x) first, as in the first exercise with a = deviation, b = mean. Then find its highest point.",
             "With u = log x: log p = −½ ((u − mean) / deviation)² − u + a constant. Set the derivative by u to zero.",
         ),
         aims=("tell",),
+        why=(
+            "log p(x) is the normal log-density of log x minus log x, the factor. With u = log x its derivative "
+            "by u is −(u − mean)/deviation² − 1, which is 0 at u = mean − deviation²."
+        ),
     ),
     Exercise(
         name="change_of_variables_1d.4",
@@ -326,12 +338,16 @@ EXERCISES = [
             "At z = √x and at z = −√x the slope is ±2√x. Divide by its absolute value, then add.",
         ),
         aims=("compute",),
+        why=(
+            "z and −z both land on x = z², and the slope of z² has the absolute value 2√x at each. Their two "
+            "contributions p(z)/|r′(z)| add, and they differ where p is not symmetric."
+        ),
     ),
     Exercise(
         name="change_of_variables_1d.5",
         question=(
-            "**Be the judge.** Somebody claims a density. You see its values and some samples, and no formula. "
-            "Say whether they agree. (An area of 1 is not enough: remember √z.)"
+            "**Open task: be the judge.** Somebody claims a density. You see its values and some samples, and no "
+            "formula. Invent a test that says whether they agree. (An area of 1 is not enough: remember √z.)"
         ),
         answer=agrees,
         check=check_judge,
@@ -341,5 +357,10 @@ EXERCISES = [
             "torch.quantile gives the ends of the pieces, torch.trapezoid(density(x), x) the area over a grid x.",
         ),
         aims=("catch",),
+        why=(
+            "If the density is right, each tenth of the samples lies on a piece with area 0.1. A wrong factor "
+            "moves probability from piece to piece, so some piece shows it, even where the whole area, the mean "
+            "and the deviation are right."
+        ),
     ),
 ]
