@@ -39,7 +39,7 @@ from flowlab.bijections.elementwise import (
 )
 from flowlab.bijections.gaussianize import GaussianizeMargins, Whiten
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze, scales
-from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline
+from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline, partway
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, learning, starting
 from flowlab.bijections.planar import Planar
@@ -95,6 +95,7 @@ __all__ = [
     "channel_mask",
     "checkerboard_mask",
     "learning",
+    "partway",
     "scales",
     "starting",
 ]

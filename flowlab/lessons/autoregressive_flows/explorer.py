@@ -51,6 +51,7 @@ class OnePixel(Explorer):
                 "order": choice("order", ORDERS),
                 "arrow": choice("arrow", ARROWS),
             },
+            plays={"depth": 1},
             caption="Random weights: what flickers is the doing of masks and orders. Click a pixel, add layers, then "
             "flip the arrow.",
             draggable=True,
@@ -74,5 +75,6 @@ class FillImage(Explorer):
                 "passes": widgets.IntSlider(start, 0, picture.total, picture.D // 28, description="passes done"),
                 "sample": widgets.IntSlider(1, 1, SHOWN, description="sample"),
             },
+            plays={"passes": 1},
             caption="Orange is not known yet. Each pass of a network adds one number; five sweeps make one digit.",
         )

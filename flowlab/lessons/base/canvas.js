@@ -6,62 +6,6 @@ if (!window.flowlabKeys) {
     if (e.target.matches?.(".flowlab-explorer select")) e.stopPropagation();
   }, true);
 }
-// What Recorder has written down, step by step, so many times as large.
-function draw(context, { steps, numbers }, images, scale) {
-  const bytes = new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
-  const values = new Float32Array(bytes.slice().buffer);
-  let at = 0, image = 0;
-  const outline = (count) => {
-    const path = new Path2D();
-    for (const end = at + 3 * count; at < end; at += 3) {
-      if (values[at + 2] === 1) path.moveTo(values[at], values[at + 1]);
-      else if (values[at + 2] === 2) path.lineTo(values[at], values[at + 1]);
-      else if (values[at + 2] === 79) path.closePath();
-    }
-    return path;
-  };
-  for (const step of steps) {
-    context.save();
-    context.setTransform(scale, 0, 0, scale, 0, 0);
-    if (step.clip) { context.beginPath(); context.rect(...step.clip); context.clip(); }
-    if (step.kind === "image") {
-      context.imageSmoothingEnabled = false;
-      context.transform(...step.matrix);
-      context.drawImage(images[image++], 0, 0);
-    } else {
-      const path = outline(step.count);
-      if (step.face) context.fillStyle = step.face;
-      if (step.edge) {
-        Object.assign(context, { strokeStyle: step.edge, lineWidth: step.width, miterLimit: 10 });
-        Object.assign(context, { lineCap: step.cap, lineJoin: step.join, lineDashOffset: step.shift ?? 0 });
-        context.setLineDash(step.dash ?? []);
-      }
-      const ink = () => {
-        if (step.face || step.faces) context.fill(path);
-        if (step.edge) context.stroke(path);
-      };
-      if (step.kind === "path") ink();
-      for (let i = 0; i < (step.places ?? 0); i++, at += 2) {
-        if (step.faces) context.fillStyle = step.faces[i];
-        context.setTransform(scale, 0, 0, scale, scale * values[at], scale * values[at + 1]);
-        ink();
-      }
-    }
-    context.restore();
-  }
-}
-const decode = (png) => createImageBitmap(new Blob([png], { type: "image/png" }));
-function unpack(pixels, [width, height]) {
-  const bitmap = new OffscreenCanvas(width, height), bytes = new Uint8ClampedArray(width * height * 4);
-  bytes.set(new Uint8Array(pixels.buffer, pixels.byteOffset, pixels.byteLength));
-  bitmap.getContext("2d").putImageData(new ImageData(bytes, width), 0, 0);
-  return bitmap;
-}
-function bitmaps({ steps, images }) {
-  const sizes = steps.filter((step) => step.kind === "image").map((step) => step.size);
-  const made = images.map((image, i) => sizes[i] ? unpack(image, sizes[i]) : decode(image));
-  return sizes.every(Boolean) ? made : Promise.all(made);
-}
 function render({ model, el }) {
   const image = document.createElement("canvas"), context = image.getContext("2d");
   const [width, height] = model.get("size");
@@ -75,7 +19,9 @@ function render({ model, el }) {
   image.dataset.size = JSON.stringify([width, height]);
   let waiting = false, last = null, count = 0;
   let still = null, sheet = null, scale = 0, drawing = false, stale = false, frames = 0;
-  const paint = (scene, images) => {
+  let now = null, newest = null, next = null;  // the picture that is seen, the scene it goes to, the frame to come
+  let words = "";  // the numbers of the picture it goes to
+  const paint = ({ scene, images }) => {
     if (image.width !== sheet.width || image.height !== sheet.height) {
       image.width = sheet.width; image.height = sheet.height;
     }
@@ -86,6 +32,26 @@ function render({ model, el }) {
     waiting = false;
     if (last) { const event = last; last = null; send(event); }
   };
+  const arrive = (picture) => {
+    cancelAnimationFrame(next);
+    next = null;
+    for (const bitmap of now?.images ?? []) if (!picture.images.includes(bitmap)) bitmap.close?.();
+    paint(now = picture);
+    numbers.innerHTML = words;
+  };
+  // Go to a picture in so many milliseconds, from whatever is seen now, which has mostly come to where it went.
+  const glide = (picture, milliseconds) => {
+    cancelAnimationFrame(next);
+    const start = performance.now(), between = way(now, picture);
+    const tick = (time) => {
+      const share = Math.max(0, (time - start) / milliseconds);
+      if (share >= 1) { arrive(picture); return; }
+      paint(now = between(share));
+      next = requestAnimationFrame(tick);
+    };
+    next = requestAnimationFrame(tick);
+  };
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   // As many dots as the screen has, so that lines and letters are sharp.
   const wanted = () => Math.min(4, Math.max(1, (image.clientWidth || width) * devicePixelRatio / width));
   // Decoding an image takes a moment. What comes in the meantime waits, and only the newest of it is drawn.
@@ -96,7 +62,9 @@ function render({ model, el }) {
     try {
       while (stale) {
         stale = false;
-        const scene = model.get("scene"), background = model.get("background");
+        const scene = model.get("scene"), background = model.get("background"), readout = model.get("readout");
+        const milliseconds = calm.matches ? 0 : model.get("glide");
+        if (calm.matches && model.get("partway") && now) continue;
         if (background !== still || wanted() !== scale) {
           scale = wanted();
           sheet = new OffscreenCanvas(Math.round(width * scale), Math.round(height * scale));
@@ -105,10 +73,17 @@ function render({ model, el }) {
           draw(sheet.getContext("2d"), background, images, scale);
           still = background;
         }
+        if (scene === newest) {  // the room for it has changed, and nothing else
+          if (next === null) paint(now);
+          continue;
+        }
         let images = bitmaps(scene);
         if (images instanceof Promise) images = await images;
-        paint(scene, images);
-        images.forEach((bitmap) => bitmap.close?.());
+        newest = scene;
+        if (words) numbers.innerHTML = words;
+        words = readout;
+        if (milliseconds && now) glide({ scene, images }, milliseconds);
+        else arrive({ scene, images });
       }
     } finally {
       drawing = false;
@@ -118,7 +93,7 @@ function render({ model, el }) {
   resized.observe(image);
   const numbers = document.createElement("div");
   numbers.className = "flowlab-readout";
-  const tell = () => { numbers.innerHTML = model.get("readout"); };
+  const tell = () => { if (!model.get("glide") && next === null) numbers.innerHTML = model.get("readout"); };  // else on arrival
   const describe = () => {
     image.setAttribute("aria-label", model.get("alt"));
     image.dataset.regions = JSON.stringify(model.get("regions"));
@@ -161,6 +136,24 @@ function render({ model, el }) {
       readout.setAttribute("aria-label", `${label}, to type`);
     }
   };
+  // While a picture is played: Space on it pauses, a point and a comma step. Lab would take these keys for itself.
+  const keys = { " ": 0, ".": 1, ArrowRight: 1, ",": -1, ArrowLeft: -1 };
+  const key = (e) => {
+    const button = e.target.closest?.(".flowlab-play");
+    const mine = e.target === image ? model.get("plays") : button && el.closest(".flowlab-explorer")?.contains(button);
+    if (!mine || !(e.key in keys) || e.ctrlKey || e.metaKey || e.altKey) return;
+    e.stopPropagation();
+    if (button && e.key === " ") return;  // the browser presses it
+    e.preventDefault();
+    const which = button ? [...button.classList].find((name) => name.startsWith("flowlab-play-")) : "";
+    model.send({ kind: "key", step: keys[e.key], which: which.slice("flowlab-play-".length), count: ++count });
+  };
+  window.addEventListener("keydown", key, true);
+  const playable = () => {
+    if (!model.get("plays")) return;
+    image.tabIndex = 0;
+    image.setAttribute("aria-keyshortcuts", "Space . ,");
+  };
   const watch = new MutationObserver(name);
   const attached = setInterval(() => {
     const explorer = el.closest(".flowlab-explorer");
@@ -171,13 +164,17 @@ function render({ model, el }) {
   }, 100);
   model.on("change:scene", show);
   model.on("change:readout", tell);
+  model.on("change:glide", tell);
+  model.on("change:plays", playable);
   model.on("change:alt", describe);
   model.on("change:alt", speak);
-  show(); tell(); describe();
+  show(); tell(); describe(); playable();
   el.append(image, numbers, spoken);
   return () => {
     clearInterval(attached); clearTimeout(resting); watch.disconnect(); resized.disconnect();
+    cancelAnimationFrame(next); window.removeEventListener("keydown", key, true);
     model.off("change:scene", show); model.off("change:readout", tell);
+    model.off("change:glide", tell); model.off("change:plays", playable);
     model.off("change:alt", describe); model.off("change:alt", speak);
   };
 }

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import ipywidgets as widgets
 import traitlets
 
 from flowlab.lessons.base.picture import Picture
+from flowlab.lessons.base.player import Player
 
 HERE = Path(__file__).parent
 SLICE = 0.08  # seconds of a long run between two looks at the buttons
@@ -32,10 +33,11 @@ class PictureView(anywidget.AnyWidget):
     room for. The numbers are part of it and no widget of their own, since each message to a browser costs as much as
     many points.
 
-    ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left.
+    ``pointer`` is ``{"kind": "down" | "move" | "up", "x", "y", "count"}``, with x and y in [0, 1] from the top left; or
+    ``{"kind": "key", "step", "which", "count"}``, a key that plays, at ``step`` 0, or steps.
     """
 
-    _esm = (HERE / "canvas.js").read_text(encoding="utf-8")
+    _esm = "".join((HERE / name).read_text(encoding="utf-8") for name in ("scene.js", "canvas.js"))
     _css = (HERE / "explorer.css").read_text(encoding="utf-8")
     size: Any = traitlets.List([1, 1]).tag(sync=True)  # width and height, in the units of the scenes
     background = traitlets.Dict({}).tag(sync=True)
@@ -44,6 +46,9 @@ class PictureView(anywidget.AnyWidget):
     alt = traitlets.Unicode("").tag(sync=True)
     regions: Any = traitlets.List([]).tag(sync=True)  # where the axes are: (left, top, right, bottom) in [0, 1]
     draggable = traitlets.Bool(False).tag(sync=True)
+    plays = traitlets.Bool(False).tag(sync=True)  # whether there is something to play
+    glide = traitlets.Float(0.0).tag(sync=True)  # milliseconds that it takes from the scene before to this one
+    partway = traitlets.Bool(False).tag(sync=True)  # whether this scene lies between two stops of a slider
     pointer = traitlets.Dict({})
 
     def __init__(self, **traits: Any) -> None:
@@ -60,6 +65,8 @@ class Explorer(widgets.VBox):
         caption: the line that says what to see.
         rows: names of controls, a list for each row; all in rows of three when left out.
         draggable: whether the picture takes the pointer; override ``on_pointer`` then.
+        plays: names of sliders that are a time or a depth, and get a button that plays them; and how many pictures are
+            drawn from one stop to the next: more than 1 where ``update`` takes the values in between.
 
     An exception in a callback is shown under the picture, and kept in ``errors``, where the tests look. ``close`` frees
     all of it, and is called when the cell that has made the explorer runs again.
@@ -76,6 +83,7 @@ class Explorer(widgets.VBox):
         caption: str = "",
         rows: list[list[str]] | None = None,
         draggable: bool = False,
+        plays: Mapping[str, int] | None = None,
     ) -> None:
         self.picture, self.controls = picture, controls
         self.start_values = {name: control.value for name, control in controls.items()}
@@ -86,6 +94,12 @@ class Explorer(widgets.VBox):
         self.view = PictureView(size=list(picture.pixel_size), draggable=draggable)
         self.trouble = widgets.HTML()
         self.caption = widgets.HTML(f"<em>{html.escape(caption)}</em>" if caption else "")
+        self.players = {name: Player(self, name, controls[name], parts) for name, parts in (plays or {}).items()}
+        self.player: Player | None = next(iter(self.players.values()), None)  # the one that the picture's keys move
+        self.on_the_way: dict[str, float] = {}  # where a slider is that is played, between two of its stops
+        self.glide = 0.0  # seconds that the browser takes to the next picture
+        self.slow = widgets.Checkbox(False, description="slow motion", indent=False)
+        self.slow.add_class("flowlab-preset")
         self._held = False
         self._drawing = threading.RLock()  # Lab runs the callbacks of widgets beside the cells, in another thread
         for control in controls.values():
@@ -96,10 +110,11 @@ class Explorer(widgets.VBox):
         names = list(controls)
         rows = rows or [names[i : i + 3] for i in range(0, len(names), 3)]
         wrap = widgets.Layout(flex_flow="row wrap")
-        boxes = [widgets.HBox([controls[name] for name in row], layout=wrap) for row in rows]
+        boxes = [widgets.HBox([self.beside_play(name) for name in row], layout=wrap) for row in rows]
         self.reset_button = widgets.Button(description="Reset", tooltip="Put the controls back to where they began")
         self.reset_button.on_click(lambda _: self.guard(self.reset))
-        boxes[-1].children += (self.reset_button,)
+        boxes[-1].children += (*([self.slow] if self.players else []), self.reset_button)
+        self.view.plays = bool(self.players)
         super().__init__([*boxes, self.view, self.caption, self.trouble])
         self.add_class("flowlab-explorer").add_class(type(self).__name__)
         self.closed = False
@@ -107,8 +122,19 @@ class Explorer(widgets.VBox):
         self.refresh()
 
     def values(self) -> dict[str, Any]:
-        """What the controls say now."""
-        return {name: control.value for name, control in self.controls.items()}
+        """What the controls say now; of a slider that is played, a value between two of its stops."""
+        return {name: control.value for name, control in self.controls.items()} | self.on_the_way
+
+    def beside_play(self, name: str) -> widgets.Widget:
+        """A control as it is placed in its row: with its button before it where it can be played."""
+        if name not in self.players:
+            return self.controls[name]
+        return widgets.HBox([self.players[name].button, self.controls[name]]).add_class("flowlab-playable")
+
+    def pause(self) -> None:
+        """Stop the slider that is played, if one is."""
+        for player in self.players.values():
+            player.pause()
 
     def close(self) -> None:
         """Stop the run under way, and free what the explorer holds: its widgets, here and in the browser, its picture.
@@ -118,6 +144,8 @@ class Explorer(widgets.VBox):
         if self.closed:
             return
         self.stop()
+        with self._drawing:
+            self.pause()
         with self._drawing:  # what is being drawn, or trained, in another thread comes to its end first
             self.closed = True
             for widget in _held_by(self):
@@ -129,6 +157,7 @@ class Explorer(widgets.VBox):
         """Set several controls and draw once."""
         if self.closed:
             return
+        self.pause()
         with self.hold():
             for name, value in values.items():
                 self.controls[name].value = value
@@ -194,6 +223,14 @@ class Explorer(widgets.VBox):
         scrub.observe(self._changed, names="value")
         return scrub
 
+    def place_scrubber(self, name: str, scrub: widgets.IntSlider) -> None:
+        """Name a scrubber among the controls, in the row of the runner, with a button that plays it."""
+        self.controls[name] = scrub
+        self.players[name] = Player(self, name, scrub)
+        slow = [] if self.view.plays else [self.slow]
+        self.runner_row.children = (*self.runner_row.children, self.beside_play(name), *slow)
+        self.player, self.view.plays = self.players[name], True
+
     def show_last(self, name: str, count: int) -> None:
         """Give a slider ``count`` places, put it at the last, and draw once."""
         with self.hold():
@@ -212,6 +249,7 @@ class Explorer(widgets.VBox):
         In a kernel this is a task on its event loop; where no loop runs (a plain script, a test) it runs to the end.
         Needs a ``runner``, whose buttons say whether it is under way.
         """
+        self.pause()
         stopped = threading.Event()
         self.start_button.disabled, self.stop_button.disabled = True, False
 
@@ -262,6 +300,7 @@ class Explorer(widgets.VBox):
         scene = self.picture.scene()
         shown = (f"<span>{html.escape(k)} <b>{html.escape(in_words(v))}</b></span>" for k, v in self.numbers.items())
         with self.view.hold_sync():  # one message
+            self.view.glide, self.view.partway = 1000 * self.glide, bool(self.on_the_way)
             self.view.background = self.picture.background()
             self.view.scene = scene
             self.view.readout = "".join(shown)
@@ -271,13 +310,22 @@ class Explorer(widgets.VBox):
 
     def _changed(self, change: Any) -> None:
         if not self._held:
+            self.pause()
             self.refresh()
 
     def _pointed(self, change: Any) -> None:
         event = change["new"]
-        if event:
+        if event.get("kind") == "key":
+            self.guard(self._on_key, event["which"], event["step"])
+        elif event:
+            self.guard(self.pause)
             axes, x, y = self.picture.locate(event["x"], event["y"])
             self.guard(self.on_pointer, event["kind"], axes, x, y)
+
+    def _on_key(self, which: str, step: int) -> None:
+        player = self.players.get(which, self.player)
+        if player is not None:
+            player.step(step) if step else player.press()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The live widget, and a still picture, with what it shows in words, for pages that run no code."""

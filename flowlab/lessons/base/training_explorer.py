@@ -40,7 +40,8 @@ class TrainingExplorer(Explorer):
         beside: tuple[widgets.Widget, ...] = (),
         **settings: Any,
     ) -> None:
-        super().__init__(picture, controls, **settings)
+        training = {"snapshot": 1} if "snapshot" in controls else {}
+        super().__init__(picture, controls, plays=training | settings.pop("plays", {}), **settings)
         self.again, self.presets, self.beside = again or start, presets, beside
         self.scrub = self.controls.get("snapshot") or self.scrubber()
         self._seen = 0  # moments that have been drawn
@@ -72,8 +73,7 @@ class TrainingExplorer(Explorer):
         Where somebody has moved it to look at an earlier moment of this training, it stays there.
         """
         if "snapshot" not in self.controls:
-            self.controls["snapshot"] = self.scrub
-            self.runner_row.children = (*self.runner_row.children, self.scrub)
+            self.place_scrubber("snapshot", self.scrub)
         newest = self.moments() - 1
         if self.scrub.value < self.scrub.max < newest:
             with self.hold():

@@ -66,6 +66,7 @@ class MagnifiedCell(Explorer):
                 "x1": slider("cell at x₁", 0.9, -1.5, 1.5),
                 "x2": slider("cell at x₂", 0.4, -1.5, 1.5),
             },
+            plays={"strength": 1},
             caption="Click or drag on the left to move the cell, then make h small: green comes to lie on the dashes.",
             draggable=True,
         )

@@ -58,6 +58,7 @@ class EMByHand(Explorer):
                 "start": choice("start", ("random", "kmeans++")),
                 "kind": choice("E-step", ("soft", "hard")),
             },
+            plays={"half_step": 1},
             caption="Watch where orange touches vermilion, and which an M-step lifts more. Then choose hard.",
         )
         for button in (self.e_button, self.m_button):

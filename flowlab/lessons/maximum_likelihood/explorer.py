@@ -26,5 +26,6 @@ class FitByHand(Explorer):
                 "truth": widgets.Checkbox(False, description="show the truth"),
             },
             rows=[["location", "spread"], ["skew", "tail"], ["points", "step"], ["validation", "truth"]],
+            plays={"step": 1},
             caption="Higher is better. First raise your line, then move the gradient's steps, then ask for new points.",
         )

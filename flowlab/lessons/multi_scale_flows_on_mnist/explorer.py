@@ -22,6 +22,7 @@ class ResampleLevels(Explorer):
                 "temperature": slider("temperature of what is new", 1.0, 0.0, 1.2),
                 "seed": IntSlider(0, min=0, max=20, description="seed"),
             },
+            plays={"temperature": 1},
             caption="First fine at 1, coarse at 0; then fine at 0, coarse at 1. Which of the two holds the digit?",
         )
 
@@ -37,5 +38,6 @@ class AlongAttribute(Explorer):
                 "attribute": choice("attribute", list(toys.ATTRIBUTES)),
                 "amount": slider("how far along the direction", 0.3, -1.0, 1.0),
             },
+            plays={"amount": 1},
             caption="A little way the attribute moves and the digit stays. Where does the digit break?",
         )

@@ -23,5 +23,6 @@ class CouplingLayers(Explorer):
                 "seed": widgets.IntSlider(0, 0, 9, description="another random m: seed"),
                 "c": slider("level c", 0.04, 0.02, 0.12, 0.01),
             },
+            plays={"depth": 4},
             caption="Add layers: the outline bends and the matrix fills, but both areas stay equal. Then switch S on.",
         )

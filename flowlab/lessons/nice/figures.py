@@ -15,7 +15,7 @@ from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from flowlab.bijections import Chain, ScaleShift
+from flowlab.bijections import Chain, ScaleShift, partway
 from flowlab.densities import Flow, StandardNormal
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.nice.toys import SCALINGS, dependencies, masks, random_couplings
@@ -97,9 +97,13 @@ class AreaAndDependence(Picture):
         self.moves(self.image, self.grid, *self.outlines, self.cells, self.dots, *self.numerals)
 
     def update(
-        self, depth: int, pattern: str, strength: float, seed: int, scaling: str, c: float, **_: Any
+        self, depth: float, pattern: str, strength: float, seed: int, scaling: str, c: float, **_: Any
     ) -> dict[str, float | str]:
-        couplings = _couplings(pattern, depth, seed, strength)
+        share = depth % 1  # of the last coupling, where it is on its way
+        depth = math.ceil(depth)
+        couplings = list(_couplings(pattern, depth, seed, strength))
+        if share:
+            couplings[-1] = partway(couplings[-1], share)
         S = ScaleShift(2, shift=False).requires_grad_(False)
         S.log_scale.copy_(torch.tensor(SCALINGS[scaling]).log())
         flow = Flow(Chain([*couplings, S]), StandardNormal(2))

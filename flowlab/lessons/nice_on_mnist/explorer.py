@@ -28,6 +28,7 @@ class CoolDigits(Explorer):
                 "keep": widgets.IntSlider(D, 0, D, 28, description="directions drawn, the others 0"),
                 "seed": widgets.IntSlider(0, 0, 9, description="seed"),
             },
+            plays={"tau": 1},
             caption="Lower τ: the orange outline on the right moves to the dashed line, past the real digits (blue).",
             rows=[["tau", "cooling"], ["keep", "seed"]],
         )
@@ -52,6 +53,7 @@ class FillHidden(Explorer):
                 "mask": choice("hide", [*picture.masks, YOURS], first["mask"]),
                 "step": widgets.IntSlider(steps, 0, steps, 5, description="step"),
             },
+            plays={"step": 1},
             caption="Each chain starts from a sample. Compare what they fill in, and where their curves end.",
             rows=[["step"], ["digit", "which", "mask"]],
             draggable=True,

@@ -35,6 +35,7 @@ class ScrubFlow(Explorer):
         super().__init__(
             picture,
             controls,
+            plays={"snapshot": 1, "layer": 4},
             caption="Slide the training: the gauge falls. Slide the couplings: data and density move alike, x to z.",
         )
 

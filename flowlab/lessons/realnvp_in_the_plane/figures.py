@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from flowlab import pretrained
-from flowlab.bijections import ActNorm
+from flowlab.bijections import ActNorm, Chain, Inverse, partway
 from flowlab.densities import Flow
 from flowlab.lessons.base.panels import shade
 from flowlab.lessons.base.picture import Picture
@@ -34,7 +34,8 @@ class Film(NamedTuple):
     """A flow at the steps of its training, and held-out points at each of its layers.
 
     ``layers`` counts couplings: at layer 0 the data are standardized and no more. ``points`` is ``(S, L + 1, N, 2)``;
-    ``nats`` is ``(S, L + 1)``: how far from the truth the flow would be if it ended there.
+    ``log_dets``, the volume changes so far, and ``log_p``, the truth, are ``(S, L + 1, N)`` and ``(N,)``; ``nats`` is
+    ``(S, L + 1)``: how far from the truth the flow would be if it ended there.
     """
 
     flows: list[Flow]
@@ -42,12 +43,26 @@ class Film(NamedTuple):
     start: int
     labels: np.ndarray
     points: Tensor
+    log_dets: Tensor
+    log_p: Tensor
     nats: np.ndarray
 
     @property
     def layers(self) -> int:
         """How many couplings there are."""
         return self.points.shape[1] - 1
+
+    def on_the_way(self, snapshot: int, layer: float) -> tuple[Tensor, float, Flow]:
+        """Points after so many couplings, the last of them in part; nats if the flow ended there; the rest of it."""
+        done, share = int(layer), layer % 1
+        whole = self.flows[snapshot]
+        h, rest = self.points[snapshot, done], list(whole.bijection[self.start + done :])
+        if not share or not hasattr(rest[0], "law"):  # a map without a law has no way of its own
+            return h, float(self.nats[snapshot, done]), Flow(Chain(rest), whole.base).eval()
+        part = partway(rest[0], share)
+        h, more = part(h)
+        gap = self.log_p - whole.base.log_prob(h) - self.log_dets[snapshot, done] - more
+        return h, float(gap.mean()), Flow(Chain([Inverse(part), *rest]), whole.base).eval()
 
 
 @torch.no_grad()
@@ -60,18 +75,21 @@ def film(flows: Mapping[int, Flow], density: Any) -> Film:
         x, labels = density.sample(HELD_OUT, generator), torch.zeros(HELD_OUT, dtype=torch.long)
     log_p = density.log_prob(x)
     start = int(isinstance(next(iter(flows.values())).bijection[0], ActNorm))
-    points, nats = [], []
+    points, log_dets, nats = [], [], []
     for flow in flows.values():
         h, log_det = flow.bijection[:start](x)
-        at_layer, ended_there = [h], [log_p - flow.base.log_prob(h) - log_det]
+        at_layer, so_far = [h], [log_det]
         for bijection in flow.bijection[start:]:
             h, more = bijection(h)
             log_det = log_det + more
             at_layer.append(h)
-            ended_there.append(log_p - flow.base.log_prob(h) - log_det)
+            so_far.append(log_det)
         points.append(torch.stack(at_layer))
-        nats.append([float(gap.mean()) for gap in ended_there])
-    return Film(list(flows.values()), list(flows), start, labels.numpy(), torch.stack(points), np.array(nats))
+        log_dets.append(torch.stack(so_far))
+        gaps = (log_p - flow.base.log_prob(h) - log_det for h, log_det in zip(at_layer, so_far, strict=True))
+        nats.append([float(gap.mean()) for gap in gaps])
+    at = (torch.stack(points), torch.stack(log_dets), log_p, np.array(nats))
+    return Film(list(flows.values()), list(flows), start, labels.numpy(), *at)
 
 
 class LayersAndTraining(Picture):
@@ -89,7 +107,7 @@ class LayersAndTraining(Picture):
             }
         self.size = size
         self.films = {label: film(*pair) for label, pair in flows.items()}
-        self.seen: dict[tuple[str, int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self.seen: dict[tuple[str, int, float], tuple[np.ndarray, np.ndarray, np.ndarray, float]] = {}
         self.shown: str | None = None
 
         panels = self.figure.subplot_mosaic(
@@ -126,28 +144,27 @@ class LayersAndTraining(Picture):
             *self.clouds, self.image, self.lines, self.step_curve, self.layer_curve, self.step_mark, self.layer_mark
         )
 
-    def update(self, flow: str, snapshot: int, layer: int) -> dict[str, float | str]:
+    def update(self, flow: str, snapshot: int, layer: float) -> dict[str, float | str]:
         reel = self.films[flow]
         snapshot, layer = min(snapshot, len(reel.steps) - 1), min(layer, reel.layers)
         if flow != self.shown:
             self._frame(reel)
             self.shown = flow
-        h, labels = reel.points[snapshot, layer, :SHOWN].numpy(), reel.labels[:SHOWN]
+        h, p, lines, nats = self._look(flow, snapshot, layer)
         for k, cloud in enumerate(self.clouds):
-            cloud.set_data(*h[labels == k].T)
-        p, lines = self._rest(flow, snapshot, layer)
+            cloud.set_data(*h[reel.labels[:SHOWN] == k].T)
         self.image.set_data(p)
         self.image.set_clim(0, shade(p))
         self.lines.set_segments(lines)
         self.step_curve.set_data(range(len(reel.steps)), np.clip(reel.nats[:, -1], *GAUGE))
         self.layer_curve.set_data(range(reel.layers + 1), np.clip(reel.nats[snapshot], *GAUGE))
         self.step_mark.set_data([snapshot], np.clip(reel.nats[snapshot, -1:], *GAUGE))
-        self.layer_mark.set_data([layer], np.clip(reel.nats[snapshot, [layer]], *GAUGE))
+        self.layer_mark.set_data([layer], np.clip([nats], *GAUGE))
         return {
             "training step": str(reel.steps[snapshot]),
-            "couplings applied": f"{layer} of {reel.layers}",
+            "couplings applied": f"{layer:g} of {reel.layers}",
             "nats to the truth": float(reel.nats[snapshot, -1]),
-            "nats, if the flow ended here": float(reel.nats[snapshot, layer]),
+            "nats, if the flow ended here": nats,
         }
 
     def describe(self, numbers: dict[str, float | str]) -> str:
@@ -165,15 +182,14 @@ class LayersAndTraining(Picture):
         self.redraw_all()
 
     @torch.no_grad()
-    def _rest(self, flow: str, snapshot: int, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """The density of the rest of the flow on a grid, and the lines of a latent grid pulled back through it."""
+    def _look(self, flow: str, snapshot: int, layer: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        """Points, the density of the rest of the flow on a grid, a latent grid pulled back through it, and nats."""
         key = (flow, snapshot, layer)
         if key not in self.seen:
-            reel = self.films[flow]
-            whole = reel.flows[snapshot]
-            rest = Flow(whole.bijection[reel.start + layer :], whole.base).eval()
+            h, nats, rest = self.films[flow].on_the_way(snapshot, layer)
             lines = rest.bijection.inverse(grid_lines(3.0, 13, 40))[0]
-            self.seen[key] = (log_density(rest, plane(EDGE, self.size)).exp().numpy(), lines.numpy())
+            p = log_density(rest, plane(EDGE, self.size)).exp()
+            self.seen[key] = (h[:SHOWN].numpy(), p.numpy(), lines.numpy(), nats)
         return self.seen[key]
 
 

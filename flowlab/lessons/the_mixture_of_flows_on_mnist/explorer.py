@@ -23,6 +23,7 @@ class OneStyleTenDigits(Explorer):
                 "seed": widgets.IntSlider(0, 0, 20, description="other corners"),
             },
             rows=[["across", "up"], ["temperature", "seed"]],
+            plays={"temperature": 1},
             caption="Orange: the digits that a component mostly takes. Drag the green point: what do the images share?",
             draggable=True,
         )
@@ -50,5 +51,6 @@ class LookInside(Explorer):
                 "temperature": slider("temperature", 0.8, 0.0, 1.0),
                 "unsure": choice("show those it is", [("most sure of", False), ("least sure of", True)]),
             },
+            plays={"temperature": 1},
             caption="Is a component one digit? Look also at those that it is least sure of.",
         )

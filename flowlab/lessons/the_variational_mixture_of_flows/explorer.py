@@ -52,6 +52,7 @@ class MixtureTraining(TrainingExplorer):
         super().__init__(
             picture,
             controls,
+            plays={"temperature": 1},
             caption="Colors: which component claims a place. Bars: how much it claims. Scrub, and watch who wins what.",
             rows=[["run", "snapshot"], ["temperature", "background"]],
             start="Train a mixture",

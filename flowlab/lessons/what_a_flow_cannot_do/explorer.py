@@ -19,6 +19,7 @@ class HoleAndStretch(Explorer):
                 "couplings": widgets.SelectionSlider(options=list(FLOWS), value="4", description="couplings"),
                 "snapshot": widgets.IntSlider(8, 0, 8, description="training: snapshot"),
             },
+            plays={"couplings": 1, "snapshot": 1},
             caption="Deeper flows squeeze the dashed region of the left into the thin black bundle of the middle. Less "
             "is left in it only where the stretch is larger, and never nothing.",
         )
