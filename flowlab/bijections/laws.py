@@ -88,12 +88,13 @@ def partway(f: M, share: float) -> M:
         TypeError: for a map without a law.
         ValueError: for a share that is not between 0 and 1.
     """
-    if not isinstance(getattr(f, "law", None), Law):
+    law = getattr(f, "law", None)
+    if not isinstance(law, Law):
         raise TypeError(f"partway expected a map with a law, such as a coupling, but got {type(f).__name__}.")
     if not 0 <= share <= 1:
         raise ValueError(f"partway expected a share between 0 and 1, but got {share}.")
     part = copy.copy(f)
-    part._modules = {**f._modules, "law": _Partway(f.law, share)}
+    part._modules = {**f._modules, "law": _Partway(law, share)}
     return part
 
 
