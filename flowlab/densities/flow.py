@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Generator, Tensor
@@ -105,6 +106,8 @@ class Flow(DensityModule):
         τ = ``temperature`` below 1 keeps nearer to the middle, and the samples are of p no longer. ValueError for
         another than 1 where the base is not a standard normal or logistic, which have their middle at 0.
         """
+        if not isinstance(temperature, Real):
+            raise TypeError(f"Flow expected a temperature above 0, a number, but got {temperature!r}.")
         if not temperature > 0 or (temperature != 1 and not isinstance(self.base, (StandardNormal, StandardLogistic))):
             raise ValueError(
                 f"Flow expected a temperature above 0, of a standard normal or logistic base, but got {temperature} "

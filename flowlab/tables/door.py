@@ -7,6 +7,7 @@ Nothing is guessed. Text, dates and categories have many readings as numbers, so
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Number
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ def as_tensor(x: Any, what: str = "x", *, names: Sequence[str] | None = None) ->
     values, own = as_table(x, what)
     if names is None or own is None or own == tuple(names):
         return values
+    if len(names) == 1 and values.ndim == 1 and names[0] not in own:
+        return values  # one column, whose labels are those of its rows
     if sorted(own) != sorted(names) or len(set(names)) < len(names):
         raise ValueError(
             f"Expected {what} with the columns {_listed(names)}, but got {_listed(own)}: choose and order them, "
@@ -56,18 +59,25 @@ def as_table(x: Any, what: str = "x") -> Table:
         raise TypeError(f"Expected a table of numbers as {what}, but got {_kind(x)}: {refused}.")
     if hasattr(x, "__cuda_array_interface__"):
         return Table(_strided(torch.as_tensor(x), what), None)
+    if hasattr(x, "__dlpack__") and not hasattr(x, "__array__"):
+        return Table(_strided(torch.from_dlpack(x), what), None)
     columns = _columns(x, what)
     if columns is not None:
         arrays = [_numbers(column, f"{what}, column {name!r}") for name, column in columns]
         lengths = {name: array.shape for (name, _), array in zip(columns, arrays, strict=True)}
-        if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        if wide := next((name for name, shape in lengths.items() if len(shape) > 1), None):
+            raise ValueError(
+                f"Expected one number in each row of a column of {what}, but got column {wide!r} of the shape "
+                f"{lengths[wide]}: give each of its numbers a column of its own."
+            )
+        if len(set(lengths.values())) > 1:
             raise ValueError(
                 f"Expected columns of one length as {what}, but got the shapes {lengths}: fill or cut them."
             )
         dtype = np.result_type(*arrays) if arrays else np.float64
         table = np.stack([a.astype(dtype) for a in arrays], -1) if arrays else np.empty((0, 0))
         return Table(_from_numpy(table), None if _is_count(columns) else tuple(_name(name) for name, _ in columns))
-    if _holds_tensors(x):
+    if _holds(x, Tensor):
         return Table(_stacked(x, what), None)
     return Table(_from_numpy(_numbers(x, what)), _labels(x))
 
@@ -138,10 +148,16 @@ def _way_out(x: Any) -> str:
     """What to do with a thing that holds no table by itself; empty for what may."""
     if x is None:
         return "give an array (N, D), a DataFrame or a list of rows"
+    if isinstance(x, str) and x.isidentifier():
+        return f"give the numbers themselves, such as the column x[{x!r}], and not a name"
     if isinstance(x, (str, bytes, os.PathLike)) or hasattr(x, "readline"):
         return "read the file first, by pandas.read_csv(path) or numpy.loadtxt(path, delimiter=',')"
     if type(x).__name__ == "LazyFrame":  # polars
         return "compute it first with x.collect()"
+    if (hasattr(x, "__arrow_c_stream__") or hasattr(x, "__dataframe__")) and not (
+        hasattr(x, "__array__") or hasattr(x, "items") or hasattr(x, "to_pandas")
+    ):
+        return "make it a DataFrame first, by pandas.DataFrame.from_arrow(x)"
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
         return "make it dense with x.toarray()"
     if any(base.__module__.startswith("torch.utils.data") for base in type(x).__mro__):
@@ -170,16 +186,30 @@ def _columns(x: Any, what: str) -> list[tuple[Any, Any]] | None:
         return list(x.items())
     if isinstance(x, np.ndarray) and x.dtype.names is not None:
         return [(name, x[name]) for name in x.dtype.names]
-    if isinstance(x, (list, tuple)) and x and all(isinstance(row, Mapping) for row in x):
-        names = list(x[0])
-        for n, row in enumerate(x):
+    if (record := _record(x)) is not None:
+        return list(record.items())
+    if isinstance(x, (list, tuple)) and x and _record(x[0]) is not None:
+        rows = [_record(row) or {} for row in x]
+        names = list(rows[0])
+        for n, row in enumerate(rows):
             if set(row) != set(names):
                 raise ValueError(
                     f"Expected rows with the keys {names} as {what}, but got {list(row)} in row {n}: give all rows "
                     f"the same keys."
                 )
-        return [(name, [row[name] for row in x]) for name in names]
+        return [(name, [row[name] for row in rows]) for name in names]
     return None
+
+
+def _record(row: Any) -> Mapping[Any, Any] | None:
+    """One row whose numbers have names, as a dict; None for a row without names."""
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, tuple) and hasattr(row, "_asdict"):
+        return row._asdict()
+    if isinstance(row, np.void) and row.dtype.names is not None:
+        return {name: row[name] for name in row.dtype.names}
+    return dict(row.items()) if hasattr(row, "items") and _labels(row) is not None else None
 
 
 def _numbers(x: Any, what: str) -> np.ndarray:
@@ -190,7 +220,12 @@ def _numbers(x: Any, what: str) -> np.ndarray:
             f"Expected numbers as {what}, but got categories: keep the rows of one category, make each category a "
             f"column of 0 and 1 with pandas.get_dummies, or number them and give them as context."
         )
+    if isinstance(x, Tensor):
+        x = _strided(x, what).detach().cpu()
+        x = x.float() if x.is_floating_point() and x.element_size() < 4 else x  # numpy has no bfloat16
     try:
+        if _holds(x, np.ma.MaskedArray):
+            x = _with_masks(x)
         array = x if isinstance(x, np.ma.MaskedArray) else np.asarray(x)
     except ValueError:
         raise ValueError(_ragged(x, what)) from None
@@ -201,24 +236,25 @@ def _numbers(x: Any, what: str) -> np.ndarray:
             first = np.argwhere(np.ma.getmaskarray(array))[0].tolist()
             raise ValueError(
                 f"Expected numbers as {what}, but got {np.ma.count_masked(array)} masked ones, the first at {first}: "
-                f"leave "
-                f"out these rows, x[~x.mask.any(1)], or fill them, x.filled(value)."
+                f"leave out these rows, x[~x.mask.any(1)], or fill them, x.filled(value)."
             )
         array = array.data
     if array.dtype == object:
+        if array.ndim == 0 and not (_is_missing(array[()]) or isinstance(array[()], Number)):
+            raise TypeError(
+                f"Expected a table of numbers as {what}, but got {_kind(x)}, {x!r:.60}: give an array (N, D), a "
+                f"DataFrame or a list of rows."
+            )
         array = _objects(array, what)
     if array.dtype.kind in "Mm":
         raise ValueError(
             f"Expected numbers as {what}, but got dates or times ({array.dtype}): make them numbers, such as seconds "
             f"since the first, (t - t.min()) / numpy.timedelta64(1, 's')."
         )
-    if array.dtype.kind in "USTV":
-        values = array.ravel().tolist()
-        word = next((v for v in values if not _reads_as_number(v)), None)
-        choice = "drop it, or make each value a column of 0 and 1 with pandas.get_dummies"
-        if word is None:
-            word, choice = values[0], "convert it with x.astype(float)"
-        raise ValueError(f"Expected numbers as {what}, but got text, such as {word!r}: {choice}.")
+    if array.dtype.kind in "UST":
+        raise ValueError(f"Expected numbers as {what}, but got text, such as {_text(array)}.")
+    if array.dtype.kind == "V":
+        raise ValueError(f"Expected numbers as {what}, but got records, {array.dtype}: give each field as a column.")
     if array.dtype.kind == "c":
         raise ValueError(
             f"Expected real numbers as {what}, but got {array.dtype}: give real and imaginary part as two columns."
@@ -229,8 +265,8 @@ def _numbers(x: Any, what: str) -> np.ndarray:
 def _objects(array: np.ndarray, what: str) -> np.ndarray:
     """Python objects that are numbers, or missing (then NaN), as float64; other kinds as numpy would keep them."""
     for value in array.ravel():
-        if isinstance(value, str):
-            return array.astype(str)
+        if isinstance(value, (str, bytes)):
+            return np.array([str(v) for v in array.ravel() if not _is_missing(v) and v == v])
         if not (_is_missing(value) or (isinstance(value, (Number, np.bool_)) and not isinstance(value, complex))):
             if type(value).__name__ in ("Timestamp", "datetime", "date", "time", "Timedelta", "timedelta", "Period"):
                 return np.empty(0, "M8[s]")
@@ -238,11 +274,37 @@ def _objects(array: np.ndarray, what: str) -> np.ndarray:
                 f"Expected numbers as {what}, but got {_kind(value)}, {value!r:.60}: make it numbers, one in a "
                 f"column, or drop it."
             )
-    return np.array([np.nan if _is_missing(v) else float(v) for v in array.ravel()]).reshape(array.shape)
+    try:
+        return np.array([np.nan if _is_missing(v) else float(v) for v in array.ravel()]).reshape(array.shape)
+    except OverflowError:
+        raise ValueError(
+            f"Expected numbers up to {LARGEST:g} as {what}, but got one that no float holds: divide them by a power of "
+            f"ten."
+        ) from None
 
 
 def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType")
+
+
+def _text(array: np.ndarray) -> str:
+    """The first text that is no number, and what can be done about it."""
+    values = [v.decode("latin1") if isinstance(v, bytes) else str(v) for v in array.ravel().tolist()]
+    words = [v for v in values if not _reads_as_number(v)]
+    if not words:
+        return f"{values[0]!r}: convert it with x.astype(float)"
+    if array.ndim == 2 and len(array) > 1 and all(map(_reads_as_number, values[array.shape[1] :])):
+        return f"{words[0]!r}, in row 0 alone: it is a header, leave it out with x[1:]"
+    if all(re.fullmatch(r"\s*[-+]?[\d.]*,\d+\s*", v) for v in words):
+        return f"{words[0]!r}, with a decimal comma: read the file with pandas.read_csv(path, decimal=',')"
+    if all(_reads_as_number(re.sub(r"[\s,_'%$€£¥]", "", v)) for v in words):
+        return f"{words[0]!r}: remove the signs that are no part of a number, then convert it with x.astype(float)"
+    if 2 * len(words) <= len(values):
+        return (
+            f"{words[0]!r}, in {len(words)} of {len(values)} places, and numbers in the others: make it missing with "
+            f"pandas.to_numeric(x, errors='coerce'), then remove or fill it"
+        )
+    return f"{words[0]!r}: drop it, or make each value a column of 0 and 1 with pandas.get_dummies"
 
 
 def _reads_as_number(text: Any) -> bool:
@@ -277,8 +339,14 @@ def _strided(x: Tensor, what: str) -> Tensor:
     return x
 
 
-def _holds_tensors(x: Any) -> bool:
-    return isinstance(x, (list, tuple)) and any(isinstance(row, Tensor) for row in x)
+def _holds(x: Any, kind: type) -> bool:
+    """Whether a list of numbers, or of such lists, has one of this kind in it."""
+    return isinstance(x, (list, tuple)) and any(isinstance(row, kind) or _holds(row, kind) for row in x)
+
+
+def _with_masks(x: Any) -> np.ma.MaskedArray:
+    """A list with masked arrays in it as one: numpy itself would forget which numbers are masked."""
+    return np.ma.stack([_with_masks(row) if isinstance(row, (list, tuple)) else np.ma.asarray(row) for row in x])
 
 
 def _stacked(x: Sequence[Any], what: str) -> Tensor:
@@ -290,6 +358,12 @@ def _stacked(x: Sequence[Any], what: str) -> Tensor:
 
 def _ragged(x: Any, what: str) -> str:
     """The sentence for rows of unequal length."""
+    shapes = [tuple(getattr(part, "shape", ())) for part in x]
+    if any(len(shape) > 1 for shape in shapes):
+        return (
+            f"Expected one table as {what}, but got a {type(x).__name__} of the shapes {shapes}: a table and its "
+            f"context are fit(flow, (x, c)) and flow_for(x, c)."
+        )
     sizes = [len(row) if hasattr(row, "__len__") else 1 for row in x]
     odd = next((n for n, size in enumerate(sizes) if size != sizes[0]), None)
     if odd is None:

@@ -103,6 +103,8 @@ def prepare(data: Any, model: nn.Module, what: str, names: Sequence[tuple[str, .
     for i, part in enumerate(given):
         called = f"the {what}" if len(given) == 1 else f"part {i} of the {what}"
         table = as_table(part, called)
+        if table.values.ndim == 1:
+            table = table._replace(names=None)  # those of rows
         order = names[i] if i < len(names) else known[i] if i < len(known) else None
         if order and table.names and (names or sorted(order) == sorted(table.names)):
             table = Table(as_tensor(part, called, names=order), order)

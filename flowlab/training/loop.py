@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from flowlab import tables
-from flowlab.densities import evaluating
+from flowlab.densities import Density, evaluating
 from flowlab.training import checkpoints, distributed, resume
 from flowlab.training.averages import averaged, with_weights
 from flowlab.training.batches import Batches, Parts, generator, hold_out, prepare
@@ -158,6 +158,8 @@ class Run(Standing):
                 )
             return
         self.data, names = prepare(data, model, "data")
+        if settings.objective is negative_log_likelihood and isinstance(model, Density):
+            _check_parts(model, self.data)
         if _is_data(settings.validation):
             self.held_out = prepare(settings.validation, model, "validation data", names).parts
             shapes = [[tuple(part.shape[1:]) for part in parts] for parts in (self.data, self.held_out)]
@@ -357,6 +359,20 @@ def _warn(model: nn.Module, data: Any) -> None:
         return
     with contextlib.suppress(TypeError, ValueError):
         tables.warn(first, stacklevel=3)
+
+
+def _check_parts(density: Density, data: Parts) -> None:
+    """Raise ValueError for what has more parts, or fewer axes, than the data of a density."""
+    if len(data) > 2:
+        raise ValueError(
+            f"fit expected the data as x or (x, context), but got a tuple of {len(data)}: put several contexts side by "
+            f"side in one table, or give an objective that takes what else there is."
+        )
+    if data[0].ndim <= len(density.event_shape):
+        raise ValueError(
+            f"fit expected the data as (N, {', '.join(map(str, density.event_shape))}), but got "
+            f"{tuple(data[0].shape)}: one row alone is x[None], and does not determine a density."
+        )
 
 
 def _is_data(validation: Any) -> bool:

@@ -8,9 +8,11 @@ import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
+from numbers import Number
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -102,7 +104,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("steps", "epochs", "batch_size", "shards", "validate_every", "patience", "checkpoint_every"):
             value = getattr(self, name)
-            if value is None:
+            if value is None and name not in ("batch_size", "checkpoint_every"):
                 continue
             setattr(self, name, _whole(name, value))
             if name in ("steps", "epochs") and value < 1:
@@ -113,8 +115,22 @@ class Settings:
         for name in ("learning_rate", "clip", "ema"):
             if (value := getattr(self, name)) is not None:
                 setattr(self, name, _number(name, value))
+                if not 0 <= getattr(self, name) < math.inf or (name == "clip" and not getattr(self, name)):
+                    raise ValueError(f"fit expected {name} to be a finite number above 0, but got {value}.")
+        for name in ("restart", "compile", "tf32"):
+            if not isinstance(value := getattr(self, name), (bool, np.bool_)):
+                raise TypeError(f"fit expected {name} to be True or False, but got {value!r}.")
         if self.steps is not None and self.epochs is not None:
             raise ValueError("fit expected steps or epochs, but got both.")
+        if isinstance(self.validation, np.bool_):
+            self.validation = bool(self.validation)
+        if isinstance(self.validation, np.floating):
+            self.validation = float(self.validation)
+        if isinstance(self.validation, Number) and not isinstance(self.validation, (bool, float)):
+            raise ValueError(
+                f"fit expected validation as held-out data, True, False or a share of the data such as 0.1, but got "
+                f"{self.validation}."
+            )
         if isinstance(self.validation, float) and not 0 < self.validation < 1:
             raise ValueError(
                 f"fit expected validation as a share of the data between 0 and 1, but got {self.validation}."
@@ -191,6 +207,11 @@ class Settings:
 
     def share(self, rows: int) -> float | bool:
         """The share of the data to hold out, True for the usual one: see ``validation``."""
+        if isinstance(self.validation, float) and not 0 < round(self.validation * rows) < rows:
+            raise ValueError(
+                f"fit expected validation as a share that holds out some of the rows and leaves some, but got "
+                f"{self.validation} of {rows}."
+            )
         if isinstance(self.validation, (bool, float)):
             return self.validation
         chosen = self.validation is None and self.steps is None and self.epochs is None

@@ -94,6 +94,22 @@ class Arrow:
         return FRAME
 
 
+class DLPack:
+    """Hands its memory to other libraries, and is no numpy array."""
+
+    def __dlpack__(self, **settings: Any) -> Any:
+        return torch.tensor(NUMBERS, dtype=torch.float64).__dlpack__()
+
+    def __dlpack_device__(self) -> Any:
+        return torch.zeros(1).__dlpack_device__()
+
+
+class Stream:
+    """Hands out columns of arrow and has no other way to be read, as DuckDB's relations."""
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> None: ...
+
+
 AB = ("a", "b")
 TAKEN = [
     Taken("numpy array", lambda: ARRAY),
@@ -130,11 +146,30 @@ TAKEN = [
     Taken("polars DataFrame", lambda: polars.DataFrame(FRAME.to_dict("list")), names=AB),
     Taken("pyarrow Table, Hugging Face's dataset", Arrow, names=AB),
     Taken("list of rows", lambda: NUMBERS),
-    Taken("list of tuples, named tuples or arrays", lambda: [Point(*row) for row in NUMBERS]),
+    Taken("list of tuples or arrays", lambda: [tuple(NUMBERS[0]), np.array(NUMBERS[1]), NUMBERS[2]]),
+    Taken("list of named tuples", lambda: [Point(*row) for row in NUMBERS], names=AB),
+    Taken("list of rows of a DataFrame", lambda: [row for _, row in FRAME.iterrows()], names=AB),
+    Taken("list of structured records", lambda: list(FRAME.to_records(index=False)), names=AB),
+    Taken(
+        "list of named rows in several orders",
+        lambda: [FRAME.iloc[0], FRAME.iloc[1][["b", "a"]], Point(*NUMBERS[2])],
+        names=AB,
+    ),
     Taken("list of tensors", lambda: [torch.tensor(row) for row in NUMBERS], dtype=torch.float32),
     Taken("list of dicts: records", lambda: [{"a": a, "b": b} for a, b in NUMBERS], names=AB),
     Taken("dict of columns", lambda: FRAME.to_dict("list"), names=AB),
+    Taken(
+        "dict of tensors, with a graph or in half precision",
+        lambda: {"a": torch.tensor([1.0, 2.0, 3.0], requires_grad=True), "b": torch.tensor([4, 5, 7]).bfloat16()},
+        names=AB,
+        dtype=torch.float32,
+    ),
+    Taken("one row as a dict, a named tuple or a record", lambda: {"a": 1.0, "b": 4}, NUMBERS[0], AB),
+    Taken("one named tuple", lambda: Point(1.0, 4), NUMBERS[0], AB),
+    Taken("one structured record", lambda: FRAME.to_records(index=False)[0], NUMBERS[0], AB),
     Taken("deque, range, array.array, memoryview", lambda: deque([1, 2]), [1, 2], dtype=torch.int64),
+    Taken("list of lists of tensors", lambda: [list(row) for row in torch.tensor(NUMBERS)], dtype=torch.float32),
+    Taken("array of another library that has `__dlpack__`", DLPack, dtype=torch.float64),
     Taken("one number", lambda: 2.5, 2.5),
     Taken("no rows", lambda: np.empty((0, 2)), np.empty((0, 2))),
     Taken("tensor, any floating-point or whole dtype", lambda: torch.tensor(NUMBERS), dtype=torch.float32),
@@ -144,6 +179,15 @@ TAKEN = [
 REFUSED = [
     Refused("path of a file", lambda: "my.csv", "read the file first, by pandas.read_csv(path)"),
     Refused("open file", lambda: io.StringIO("1,2"), "read the file first"),
+    Refused("name of a column", lambda: "kind", "give the numbers themselves, such as the column x['kind']"),
+    Refused("stream of arrow's", Stream, "make it a DataFrame first, by pandas.DataFrame.from_arrow(x)"),
+    Refused("any other object", lambda: FRAME.style, "give an array (N, D), a DataFrame or a list of rows"),
+    Refused(
+        "table and its context in a list",
+        lambda: [ARRAY, ARRAY[:, 0]],
+        "a table and its context are fit(flow, (x, c)) and flow_for(x, c)",
+        "got a list of the shapes [(3, 2), (3,)]",
+    ),
     Refused("nothing", lambda: None, "give an array (N, D), a DataFrame or a list of rows"),
     Refused("generator, map or zip", lambda: (row for row in NUMBERS), "collect its rows first with list(x)"),
     Refused("values of a dict", {"a": 1}.values, "collect its rows first with list(x)"),
@@ -167,6 +211,18 @@ REFUSED = [
         "leave out these rows, x[~x.mask.any(1)]",
         "got 1 masked ones, the first at [1, 1]",
     ),
+    Refused(
+        "list with a masked array in it",
+        lambda: [np.ma.array([1.0, 2.0], mask=[False, True]), [3.0, 4.0]],
+        "leave out these rows",
+        "got 1 masked ones, the first at [0, 1]",
+    ),
+    Refused(
+        "list with numpy.ma.masked in it",
+        lambda: [[1.0, np.ma.masked], [3.0, 4.0]],
+        "leave out these rows",
+        "the first at [0, 1]",
+    ),
     Refused("rows of unequal length", lambda: [[1, 2], [3]], "fill or cut them", "row 0 has 2 numbers and row 1 has 1"),
     Refused("tensors of unequal length", lambda: [torch.ones(2), torch.ones(3)], "fill or cut them", "row 1 has 3"),
     Refused("columns of unequal length", lambda: {"a": [1, 2], "b": [3]}, "fill or cut them", "'b': (1,)"),
@@ -180,6 +236,31 @@ REFUSED = [
         "column 'kind', but got text, such as 'red'",
     ),
     Refused("numbers as text", lambda: [{"a": "1.5", "b": "2"}], "convert it with x.astype(float)", "column 'a'"),
+    Refused(
+        "numbers with a decimal comma",
+        lambda: frame(a=["1,5", "2", "-1.200,5"]),
+        "read the file with pandas.read_csv(path, decimal=',')",
+        "column 'a', but got text, such as '1,5'",
+    ),
+    Refused(
+        "numbers with signs, such as $ and %",
+        lambda: frame(a=["$1,000.50", "$2"]),
+        "remove the signs that are no part of a number",
+        "such as '$1,000.50'",
+    ),
+    Refused(
+        "numbers, and a few words in their place",
+        lambda: frame(a=["1.5", None, "n/a", "2"]),
+        "make it missing with pandas.to_numeric(x, errors='coerce')",
+        "such as 'n/a', in 1 of 3 places",
+    ),
+    Refused(
+        "rows of text with a header, as csv.reader reads them",
+        lambda: [["a", "b"], ["1", "2"]],
+        "it is a header, leave it out with x[1:]",
+        "such as 'a'",
+    ),
+    Refused("bytes", lambda: np.array([b"1", b"2"]), "convert it with x.astype(float)", "such as '1'"),
     Refused(
         "column of categories",
         lambda: frame(a=[1, 2], kind=pd.Categorical([3, 4])),
@@ -205,6 +286,19 @@ REFUSED = [
         "make it numbers, one in a column, or drop it",
         "got a list",
     ),
+    Refused(
+        "column of vectors",
+        lambda: np.array([(1, [2.0, 3.0])], dtype=[("a", "i4"), ("p", "f8", 2)]),
+        "give each of its numbers a column of its own",
+        "column 'p' of the shape (1, 2)",
+    ),
+    Refused(
+        "records within records",
+        lambda: np.array([(1, (2.0, 3.0))], dtype=[("a", "i4"), ("p", [("x", "f8"), ("y", "f8")])]),
+        "give each field as a column",
+        "column 'p', but got records",
+    ),
+    Refused("whole numbers that no float holds", lambda: [[10**400, 1]], "divide them by a power of ten"),
     Refused("complex numbers", lambda: ARRAY * 1j, "give real and imaginary part as two columns", "complex128"),
     Refused("complex tensor", lambda: torch.tensor(NUMBERS) * 1j, "use torch.view_as_real(x).flatten(-2)"),
 ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from flowlab import realnvp, spline_flow
+from flowlab import fit, realnvp, spline_flow
 from flowlab.bijections import starting
 from flowlab.densities import (
     AutoregressiveMixture,
@@ -108,6 +108,43 @@ def test_columns_have_the_order_they_were_learned_in():
         flow.log_prob(FRAME.assign(c=0.0), c)
     with pytest.raises(ValueError, match="Expected the context with the columns 'c', but got 'a'"):
         flow.log_prob(FRAME, FRAME[["a"]])
+
+
+ROW_OF_THE_OTHER_ORDER = {
+    "Series": lambda: FRAME[["b", "a"]].iloc[1],
+    "dict": lambda: {"b": 5, "a": 2},
+    "record": lambda: FRAME[["b", "a"]].to_records(index=False)[1],
+    "named tuple": lambda: list(FRAME[["b", "a"]].itertuples(index=False))[1],
+    "list of named tuples": lambda: list(FRAME[["b", "a"]].itertuples(index=False)),
+    "list of Series": lambda: [row for _, row in FRAME[["b", "a"]].iterrows()],
+    "list of dicts": lambda: FRAME[["b", "a"]].to_dict("records"),
+    "records": lambda: FRAME[["b", "a"]].to_records(index=False),
+}
+
+
+@pytest.mark.parametrize("name", ROW_OF_THE_OTHER_ORDER)
+def test_whatever_has_names_is_put_in_the_order_that_was_learned(name):
+    flow = realnvp(2, 2, hidden=(4,), generator=generator())
+    flow.columns = ("a", "b")
+    expected = flow.log_prob(torch.tensor(NUMBERS))
+    log_p = flow.log_prob(ROW_OF_THE_OTHER_ORDER[name]())
+    torch.testing.assert_close(log_p, expected[1] if log_p.ndim == 0 else expected)
+
+
+@pytest.mark.parametrize("as_frame", (True, False))
+def test_one_column_with_labelled_rows_is_fitted_and_scored_by_place(as_frame):
+    labels = [f"r{i}" for i in range(20)]
+    x = pd.Series(np.linspace(-1, 1, 20) ** 3, index=labels, name="a")
+    flow = spline_flow(1, 1, generator=generator())
+    fit(flow, x.to_frame() if as_frame else x, steps=1, progress=False)
+    assert flow.columns == (("a",) if as_frame else None)
+    torch.testing.assert_close(flow.log_prob(x[3:7]), flow.log_prob(x.to_numpy()[3:7]))
+    given = realnvp(2, 1, hidden=(4,), context_features=1, generator=generator())
+    rows = pd.DataFrame(np.eye(20)[:, :2], index=labels)
+    fit(given, (rows, x), steps=1, progress=False)
+    torch.testing.assert_close(
+        given.log_prob(rows[:2], x[5:7].set_axis(["r0", "r1"])), given.log_prob(rows[:2], x[5:7].to_numpy())
+    )
 
 
 def test_one_column_is_a_density_of_one_number():

@@ -49,6 +49,13 @@ def test_columns_are_put_in_the_order_of_the_names():
             as_tensor(other, names=("a", "b"))
 
 
+def test_the_labels_of_rows_are_no_names_of_columns():
+    column = pd.Series([1.0, 2.0, 3.0], index=["r1", "r2", "r3"], name="a")
+    assert as_tensor(column, names=("a",)).tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match="Expected x with the columns 'a', but got 'a', 'b'"):
+        as_tensor(FRAME.iloc[0], names=("a",))
+
+
 def test_a_row_that_is_not_finite_is_named_with_its_column():
     bad = FRAME.copy()
     bad.loc[1, "b"] = np.nan
