@@ -332,6 +332,11 @@ EXERCISES = [
             "You need A Aᵀ = covariance. torch.linalg.cholesky finds a lower-triangular A.",
         ),
         aims=("check",),
+        why=(
+            "If z has covariance I, then A z + b has mean b and covariance A Aᵀ, so b = mean and A is any matrix "
+            "with A Aᵀ = covariance. The Cholesky factor is one; A Q with Q Qᵀ = I is another, and gives the same "
+            "density."
+        ),
     ),
     Exercise(
         name="change_of_variables_2d.2",
@@ -347,6 +352,11 @@ EXERCISES = [
             "Scale x_i by exp(s) and shift it; make s and the shift of the coordinates *before* it (torch.cumsum).",
         ),
         aims=("build",),
+        why=(
+            "Output i depends on the inputs up to i only, so the Jacobian is triangular and its log-determinant "
+            "is the sum of the logarithms of its diagonal. The map is undone one coordinate after the other, "
+            "since each step only needs the ones before."
+        ),
     ),
     Exercise(
         name="change_of_variables_2d.3",
@@ -365,6 +375,11 @@ EXERCISES = [
             "(0, 1), with φ′ = rate · eᵃ. Take the determinant, then scale both axes.",
         ),
         aims=("predict",),
+        why=(
+            "In the frame that turns with the wing, the Jacobian has the columns (1, 0) + φ′ (−b, a) and (0, 1), "
+            "so its determinant is 1 − rate eᵃ b before scaling. The density of the features is divided by scale² "
+            "times its absolute value."
+        ),
     ),
     Exercise(
         name="change_of_variables_2d.4",
@@ -380,6 +395,10 @@ EXERCISES = [
             "torch.cartesian_prod(line, line) makes the points; neighbors are 2 · extent / (size − 1) apart.",
         ),
         aims=("catch",),
+        why=(
+            "The integral is the sum of p over small cells, times the area of a cell. A wrong log-determinant "
+            "changes p by a factor somewhere, and then the sum is not 1 any more, unless the errors cancel."
+        ),
     ),
     Exercise(
         name="change_of_variables_2d.5",
@@ -395,5 +414,9 @@ EXERCISES = [
             "log p(x) = log p_Z(z) + log |det ∂z/∂x|. Each inverse gives log |det ∂x/∂z| of its step: subtract it.",
         ),
         aims=("add",),
+        why=(
+            "From z back to x the maps act in reverse order, each at its own point. Each inverse tells log |det "
+            "∂x/∂z| of its step, and log p(x) = log p_Z(z) minus their sum."
+        ),
     ),
 ]
