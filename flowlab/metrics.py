@@ -24,6 +24,15 @@ class Calibration(NamedTuple):
     error: float  # Σ count/N · |accuracy − confidence|, the expected calibration error
 
 
+class Evidence(NamedTuple):
+    """What n draws x of q say of log Z = log ∫ p̃(x) dx, by their weights w = p̃(x)/q(x); each ``(...)``, in nats."""
+
+    bound: Tensor  # mean log w, of which the expectation is log Z − KL(q‖p): never above log Z but by luck
+    error: Tensor  # the standard error of the bound
+    estimate: Tensor  # log mean w, which comes to log Z as n grows, if q is somewhere near to all that p̃ holds
+    effective: Tensor  # (Σ w)²/(n Σ w²), the share of draws that count: 1 where q = p, 1/n where one draw has it all
+
+
 Labels = Tensor | np.ndarray | Sequence[int]  # whole numbers from 0, (N,)
 
 SCALES = ("integers", "unit", "logit")
@@ -97,6 +106,23 @@ def _offset(dims: int, scale: str, log_det: float | Tensor | None, levels: int) 
             else f"A log_det of the logit belongs to the scale 'logit', but the scale given is {scale!r}."
         )
     return {"integers": 0.0, "unit": 1.0, "logit": 1.0}[scale] * dims * math.log(levels) - (log_det or 0.0)
+
+
+def evidence(log_w: Tensor) -> Evidence:
+    """A lower bound on log Z and an estimate of it, from log w = log p̃(x) − log q(x) for n draws x of q: ``(..., n)``.
+
+    The estimate is unbiased for Z, so for log Z it is low on average, and less so for more draws. Where no draw came
+    from a part of p̃, neither number knows of it.
+
+    Raises:
+        ValueError: for fewer than two draws.
+    """
+    n = log_w.shape[-1] if log_w.ndim else 0
+    if n < 2:
+        raise ValueError(f"evidence expected at least two draws on the last axis, but got shape {tuple(log_w.shape)}.")
+    estimate = log_w.logsumexp(-1) - math.log(n)
+    effective = (2 * log_w.logsumexp(-1) - (2 * log_w).logsumexp(-1)).exp() / n
+    return Evidence(log_w.mean(-1), log_w.std(-1) / math.sqrt(n), estimate, effective)
 
 
 def contingency(labels: Labels, clusters: Labels) -> np.ndarray:

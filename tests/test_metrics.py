@@ -225,3 +225,26 @@ def test_log_det_of_mnist_is_the_one_in_the_literature():
     drawn = Logit(1e-6)((v[:2000] + torch.rand(2000, 784, generator=generator(1), dtype=torch.float64)) / 256)[1].mean()
     assert float(drawn) == pytest.approx(float(metrics.logit_log_det(v[:2000], 1e-6).mean()), abs=2.5)
     assert mean == pytest.approx(4620.06, abs=0.75)
+
+
+def test_evidence_of_a_known_constant():
+    """p̃ = e³ N(0.5, 1) and q = N(0, 1): log Z = 3 and KL(q‖p) = 0.125, and the effective share is exp(−0.25)."""
+    x = torch.randn(4, 50_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = metrics.evidence(3 + 0.5 * x - 0.125)
+    for one in zip(*found, strict=True):
+        bound, error, estimate, effective = (float(each) for each in one)
+        assert abs(bound - 2.875) < 4 * error and error == pytest.approx(0.5 / math.sqrt(50_000), rel=0.05)
+        assert bound <= estimate == pytest.approx(3, abs=0.02)
+        assert effective == pytest.approx(math.exp(-0.25), abs=0.02)
+    exact = metrics.evidence(torch.full((7,), 1.5))
+    assert [round(float(value), 6) for value in exact] == [1.5, 0.0, 1.5, 1.0]
+    with pytest.raises(ValueError, match=r"at least two draws .* but got shape \(3, 1\)"):
+        metrics.evidence(torch.zeros(3, 1))
+
+
+def test_evidence_without_weight_is_no_number_of_its_own():
+    """Draws outside the support weigh nothing: the bound is −∞, and the estimate is of the others."""
+    log_w = torch.tensor([0.0, 0.0, -math.inf, -math.inf])
+    found = metrics.evidence(log_w)
+    assert found.bound == -math.inf and float(found.estimate) == pytest.approx(math.log(0.5))
+    assert float(found.effective) == pytest.approx(0.5)

@@ -40,6 +40,7 @@ from flowlab.bijections.elementwise import (
 from flowlab.bijections.gaussianize import GaussianizeMargins, Whiten
 from flowlab.bijections.image import AsImage, FactorOut, Squeeze, scales
 from flowlab.bijections.laws import Law, ScaleAndShift, Shift, Spline, partway
+from flowlab.bijections.leapfrog import Leapfrog
 from flowlab.bijections.linear import FullAffine, InvertibleConvolution, LULinear, Permutation
 from flowlab.bijections.normalize import ActNorm, BatchNorm, Standardize, StandardizeContext, learning, starting
 from flowlab.bijections.planar import Planar
@@ -69,6 +70,7 @@ __all__ = [
     "InvertibleConvolution",
     "LULinear",
     "Law",
+    "Leapfrog",
     "Logit",
     "MaskedAutoregressive",
     "Monotone",

@@ -1,6 +1,7 @@
 """Data to learn on: toys in the plane whose exact density is known, and real handwritten digits."""
 
 from flowlab.datasets import mnist
+from flowlab.datasets.energies import Energy
 from flowlab.datasets.toys import (
     TOYS,
     Checkerboard,
@@ -17,6 +18,7 @@ __all__ = [
     "TOYS",
     "Checkerboard",
     "EightGaussians",
+    "Energy",
     "Pinwheel",
     "Rings",
     "Spirals",

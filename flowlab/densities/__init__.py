@@ -6,7 +6,9 @@ from flowlab.densities.bounds import Bound, Dequantized, VariationalDequantized,
 from flowlab.densities.evaluating import evaluating
 from flowlab.densities.flow import Flow
 from flowlab.densities.gaussian_mixture import GaussianMixture
+from flowlab.densities.langevin import langevin
 from flowlab.densities.simple import Factorized, StandardLogistic, StandardNormal, StandardUniform
+from flowlab.densities.small_maps import one_map_at_a_time
 
 __all__ = [
     "AutoregressiveMixture",
@@ -22,5 +24,7 @@ __all__ = [
     "StandardUniform",
     "VariationalDequantized",
     "evaluating",
+    "langevin",
     "negative_bound",
+    "one_map_at_a_time",
 ]

@@ -34,6 +34,7 @@ from flowlab.bijections import (
     Inverse,
     InverseAutoregressive,
     InvertibleConvolution,
+    Leapfrog,
     Logit,
     LULinear,
     MaskedAutoregressive,
@@ -148,6 +149,11 @@ def second_half(D: int) -> list[bool]:
 
 def last_first(D: int) -> list[int]:
     return list(range(D))[::-1]
+
+
+def hills(x: Tensor) -> Tensor:
+    """An energy with several valleys that depends on all places together."""
+    return 0.5 * x.square().sum(-1) + torch.cos(2 * x.sum(-1))
 
 
 def two_scales(C: int, H: int, W: int, stack: int | None, generator: Generator) -> Chain:
@@ -294,6 +300,7 @@ TABLE = {
     "Inverse, numeric": Row(lambda D, **own: Inverse(MonotoneSum(D, 3, **own)), identity=False),
     "Chain": Row(mixed_chain, PAIRS, context=2, identity=False),
     "Chain, empty": Row(lambda D: Chain([])),
+    "Leapfrog": Row(lambda D: Leapfrog(D, hills, steps=3, size=0.3), ((2,), (4,), (8,)), identity=False),
     "Planar": Row(Planar),
     "Planar, formula for sampling": Row(lambda D, **own: Inverse(Planar(D, **own))),
     "Radial": Row(Radial),

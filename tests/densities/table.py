@@ -1,6 +1,7 @@
 """The one table of densities: a row in TABLE buys a density the whole battery of `test_battery.py`."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from flowlab.bijections import (
     learning,
     starting,
 )
-from flowlab.datasets import Checkerboard, EightGaussians, Pinwheel, Rings, Spirals, TwoCircles, TwoMoons
+from flowlab.datasets import Checkerboard, EightGaussians, Energy, Pinwheel, Rings, Spirals, TwoCircles, TwoMoons
 from flowlab.densities import (
     AutoregressiveMixture,
     Density,
@@ -38,7 +39,9 @@ from flowlab.densities import (
     StandardUniform,
     VariationalDequantized,
     mixtures,
+    one_map_at_a_time,
 )
+from flowlab.models import planar_flow, radial_flow
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,13 @@ def variational(generator: Generator) -> VariationalDequantized:
     return VariationalDequantized(in_the_cube(2), noise, levels=5)
 
 
+def grown(generator: Generator) -> Flow:
+    """What twelve draws of a small map, one at a time, make of a bent cloud."""
+    x = torch.randn(300, 2, generator=generator)
+    bent = torch.stack([x[:, 0], x[:, 1] + x[:, 0] ** 2], -1)
+    return next(itertools.islice(one_map_at_a_time(bent, generator), 12, None))[0]
+
+
 def gaussians(**settings) -> GaussianMixture:
     means = torch.tensor([[0.0, 0.0], [2.0, 1.0], [-1.0, 2.0]])
     return GaussianMixture(means, weights=torch.tensor([0.2, 0.5, 0.3]), **settings)
@@ -178,6 +188,11 @@ TABLE = {
     "Flow": Row(plane, (-12, 12)),
     "Flow, batch norm": Row(batch_norm, (-12, 12)),
     "Flow, spline": Row(spline, (-8, 8)),
+    "Flow, one map at a time": Row(grown, (-14, 14)),
+    "Flow, planar": Row(lambda stack, generator: planar_flow(2, 3, stack=stack, generator=generator), (-12, 12)),
+    "Flow, radial, formula for sampling": Row(
+        lambda stack, generator: radial_flow(2, 3, sampling=True, stack=stack, generator=generator), (-12, 12)
+    ),
     "Flow, context": Row(
         lambda stack, generator: Flow(
             Chain(couplings(2, context=3, stack=stack, generator=generator)), StandardNormal(2, stack=stack)
@@ -209,5 +224,10 @@ TABLE = {
         levels=4,
     ),
     "VariationalDequantized": Row(variational, levels=5, exact=bins),
+    **{
+        f"Energy, U{number}": Row(lambda number=number: Energy(number), (-4.8, 4.8), cells=240)
+        for number in (1, 2, 3, 4)
+    },
+    "Energy, cut": Row(lambda: Energy(4, wall=0.0), (-4, 4), outside=4.5, cells=240),
     **{kind.__name__: Row(kind, (-kind().extent, kind().extent), cells=cells) for kind, cells in TOYS.items()},
 }

@@ -243,3 +243,19 @@ def test_what_needs_data_says_so():
         fit(small(), steps=3, progress=False)
     with pytest.raises(ValueError, match=r"one number a sample from log_target, \(8,\), but got \(8, 2\)"):
         fit(small(), objective=reverse_kl(lambda x: -x.square(), n=8), steps=2, progress=False)
+
+
+def test_the_target_is_warmed_up():
+    """β = 0.01 + t/(warm · T), at most 1: half of the target after half of the warm share."""
+    flow = small()
+    for share, index, beta in ((0.0, 0, 1.0), (0.5, 0, 0.01), (0.5, 25, 0.51), (0.5, 50, 1.0), (1.0, 50, 0.51)):
+
+        def loss(log_target, n=64, share=share, index=index):
+            step = Step(index, 100, generator())
+            return float(reverse_kl(log_target, n=n, warm=share)(flow, None, step))
+
+        entropy = loss(lambda x: torch.zeros(len(x)))
+        assert loss(lambda x: torch.full((len(x),), -2.0)) - entropy == pytest.approx(2 * beta, abs=1e-5)
+    for bad in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=f"from 0 to 1, but got {bad}"):
+            reverse_kl(lambda x: x.sum(-1), warm=bad)
