@@ -92,7 +92,8 @@ def compare(
     know nothing of how much other training rows would change. Where rows belong together, as in a time series, hold
     out some yourself.
 
-    The interrupt button ends it with the parts of the table that are done. Random numbers come from ``seed``.
+    The interrupt button ends it with the parts of the table that are done, or by a KeyboardInterrupt where none is.
+    Random numbers come from ``seed``.
 
     Args:
         x: ``(N, D)``, whatever ``flowlab.tables`` takes; or (x, context), as ``fit`` takes them.

@@ -1,4 +1,4 @@
-"""How good a model of images is, with the protocol that makes a number comparable, always beside it."""
+"""How good a model of images is: its likelihood, and the protocol without which numbers cannot be compared."""
 
 from __future__ import annotations
 
@@ -97,7 +97,11 @@ def evaluate(
 
 
 def clusters(model: nn.Module, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-    """argmax_k q(k | x) at the middle of each bin, x = (v + 1/2)/levels, of a mixture: ``(N, D)`` ints to ``(N,)``."""
+    """argmax_k q(k | x) at the middle of each bin, x = (v + 1/2)/levels, of a mixture: ``(N, D)`` ints to ``(N,)``.
+
+    Raises:
+        TypeError: for a model that is no mixture, or no density of whole numbers.
+    """
     posterior = _posterior(model)
     if posterior is None:
         raise TypeError(f"Expected a mixture of densities of pixels, but got {type(model).__name__}.")

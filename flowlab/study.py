@@ -1,4 +1,4 @@
-"""Studies: models compared over seeds, since one lucky seed proves nothing.
+"""Studies: models compared over several seeds, since a single seed may be lucky.
 
 A *trial* is one model before its training, with all that its training needs; a *record* is what one trial gave.
 
@@ -127,7 +127,7 @@ class Study(Generic[T]):
         return self.variants[variant](seed, **self.check(variant, **settings))
 
     def score(self, trial: T) -> Scores:
-        """What a trained trial reached, by name."""
+        """What a trained trial reached, by name. NotImplementedError for a study that has no ``measure``."""
         if self.measure is None:
             raise NotImplementedError(f"The study {self.name} measures nothing. Give it measure=.")
         with evaluating(trial.model):

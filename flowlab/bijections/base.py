@@ -49,6 +49,11 @@ class Bijection(nn.Module):
         inverse_is_numeric: True when ``inverse`` is found by iteration and not by a formula.
         centers_float64: True when the map takes float64 data and centers them before it rounds to its own dtype.
         centers_context: the same of contexts.
+
+    Raises:
+        ShapeError: for a dimension below 1; when called, for an x of another shape.
+        NotStackable: for a stack of fewer than one map.
+        TypeError: when called, for numbers of another domain.
     """
 
     event_dim: int = 1
@@ -83,7 +88,11 @@ class Bijection(nn.Module):
         raise NotImplementedError
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x = f⁻¹(z) and log |det ∂f⁻¹/∂z|: ``(..., D)`` to ``(..., D)`` and ``(...)``."""
+        """x = f⁻¹(z) and log |det ∂f⁻¹/∂z|: ``(..., D)`` to ``(..., D)`` and ``(...)``.
+
+        Raises:
+            InverseNotAvailable: for a map that has no inverse which can be computed.
+        """
         raise InverseNotAvailable(f"{type(self).__name__} has no inverse that can be computed.")
 
     def check(self, x: Tensor) -> None:
@@ -143,7 +152,11 @@ class Inverse(Bijection):
 
 
 class ImageBijection(Bijection):
-    """A bijection of images ``(..., C, H, W)`` with C channels, of any height and width."""
+    """A bijection of images ``(..., C, H, W)`` with C channels, of any height and width.
+
+    Raises:
+        ShapeError: when called, for images of another number of channels.
+    """
 
     event_dim = 3
 

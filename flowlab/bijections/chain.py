@@ -108,7 +108,7 @@ class Chain(Bijection):
 
 
 def _check_that_they_meet(maps: Sequence[Bijection]) -> None:
-    """Refuse maps of which one gives other shapes than the next takes."""
+    """Raise ShapeError where a map gives another shape than the next one takes."""
     shape = None
     for f in maps:
         if None not in (shape, f.event_shape) and shape != f.event_shape:
@@ -126,7 +126,7 @@ def _check_that_they_meet(maps: Sequence[Bijection]) -> None:
 
 
 def _parts_that_alternate(f: Bijection) -> frozenset[tuple[int, ...]] | None:
-    """The two parts of a plain coupling, which neighbors must have too; None for any other map."""
+    """The two parts of a plain coupling, by which neighbors can be fused with it; None for any other map."""
     if (
         not isinstance(f, Coupling)
         or type(f).forward is not Coupling.forward

@@ -41,7 +41,7 @@ def channel_mask(channels: int, odd: bool = False) -> Tensor:
 
 
 def total(log_slope: Tensor) -> Tensor:
-    """Σ over the last axis. One coordinate is its own sum: a small flow has so many of these that it is felt."""
+    """Σ over the last axis, ``(..., D)`` to ``(...)``; a single coordinate is its own sum, and nothing is computed."""
     return log_slope.squeeze(-1) if log_slope.shape[-1] == 1 else log_slope.sum(-1)
 
 
@@ -135,7 +135,7 @@ class Coupling(Bijection):
         return x if self.blocks else x[..., self.order.argsort()]
 
     def _find_blocks(self, *_: object) -> None:
-        """Two neighboring blocks need no shuffling: split and cat do it, and that is faster than an index."""
+        """Find out whether the parts are two neighboring blocks: split and cat are then faster than an index."""
         if self.order.is_meta:  # weights without numbers say nothing of their mask
             return
         order, n = self.order.tolist(), self.sizes[0]

@@ -139,7 +139,7 @@ class SinhArcsinh(Bijection):
 
 
 def log_cosh(u: Tensor) -> Tensor:
-    """log cosh u without overflow."""
+    """log cosh u without overflow, elementwise: ``(...)`` to ``(...)``."""
     return u.abs() + F.softplus(-2 * u.abs()) - math.log(2)
 
 
@@ -243,8 +243,8 @@ class Monotone(Bijection):
 class Elementwise(Bijection):
     """z_i = h(x_i; θ_i) by a law h, with a θ of its own for each coordinate and no network.
 
-    log |det| = Σ log ∂h/∂x_i. Shapes ``(..., D)`` and ``(...)``. What is left of a coupling where there is nothing to
-    couple, such as D = 1; and what shapes the margins of a flow. Starts at the identity.
+    log |det| = Σ log ∂h/∂x_i. Shapes ``(..., D)`` and ``(...)``. It takes the place
+    of a coupling where D = 1, and it shapes the margins of a flow. Starts at the identity.
 
     Args:
         features: D.

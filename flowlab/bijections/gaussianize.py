@@ -1,4 +1,4 @@
-"""Maps that the data start, so that they fit before any training: nearly Gaussian margins, then no correlations.
+"""Maps that start from the data and fit them before any training: nearly Gaussian margins, then no correlations.
 
 In front of a standard normal they are a Gaussian copula with flexible margins. One full-covariance Gaussian is the
 special case in which the margins stay as they are. So few rows suffice, and little is left for networks to learn.
@@ -180,7 +180,7 @@ def _bend_back(z: Tensor, theta: Tensor) -> Tensor:
 
 
 def _parameters(theta: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """m, log a, log δ and ε, ``(..., D)`` each, of a θ that may be anything."""
+    """m, log a, log δ and ε, ``(..., D)`` each, from an unbounded θ ``(..., 4, D)``."""
     m, s, t, skew = theta.unbind(-2)
     return m, 1.5 * torch.tanh(s), math.log(2) * torch.tanh(t), skew
 

@@ -1,4 +1,4 @@
-"""Images: trade size for channels, and let half of the numbers go early. Together they make a flow multi-scale."""
+"""Images: Squeeze turns size into channels, and FactorOut passes half of them on. With both a flow is multi-scale."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Squeeze(Bijection):
 
 
 class FactorOut(ImageBijection):
-    """Half of the channels go on, half leave as z_b = (x_b − μ(x_a)) / σ(x_a) (RealNVP, section 3.6; Glow's split).
+    """x_a, half of the channels, goes on to ``rest``; x_b leaves as (x_b − μ(x_a))/σ(x_a) (RealNVP, section 3.6).
 
         z_a = f(x_a),  f = ``rest``: the scales to come
         z_b = (x_b − μ(x_a)) · exp(−s(x_a)),  log |det| = log |det ∂f/∂x_a| − Σ s
@@ -67,6 +67,7 @@ class FactorOut(ImageBijection):
     Raises:
         ShapeError: when there are fewer than two channels, or ``rest`` takes no images; when called, if it changes the
             shape.
+        NotStackable: when ``rest`` is a stack of another K.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ def _scales(bijection: Bijection, scale: Tensor) -> Tensor:
 
 
 def _takes_images(who: type[Bijection], bijection: Bijection) -> None:
-    """Refuse a map of vectors, which would take each row of pixels for a sample of its own."""
+    """Raise ShapeError for a map of vectors, which would take each row of pixels for one sample."""
     if bijection.event_dim != 3:
         raise ShapeError(
             f"{who.__name__} expected a map of images, but got {type(bijection).__name__}, a map of vectors: "

@@ -34,11 +34,11 @@ class Law(nn.Module):
     side_by_side: bool = False
 
     def forward(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """z = h(x; θ) and log ∂z/∂x, both of the shape of x."""
+        """z = h(x; θ) and log ∂z/∂x: ``(..., n)`` and ``(..., P, n)`` to two of ``(..., n)``."""
         raise NotImplementedError
 
     def inverse(self, z: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """x = h⁻¹(z; θ) and log ∂x/∂z, both of the shape of z."""
+        """x = h⁻¹(z; θ) and log ∂x/∂z: ``(..., n)`` and ``(..., P, n)`` to two of ``(..., n)``."""
         raise NotImplementedError
 
     def partway(self, theta: Tensor, share: float) -> Tensor:
@@ -46,7 +46,7 @@ class Law(nn.Module):
         return share * theta
 
     def seen(self, a: Tensor) -> Tensor:
-        """What the network that gives θ sees of the numbers it is given: all of each, unless a law says otherwise."""
+        """What the network of θ sees of its inputs, ``(..., m)`` to ``(..., m)``: here the inputs themselves."""
         return a
 
 
@@ -221,7 +221,7 @@ class Spline(Law):
         return X, Y, F.pad(d, (1, 1), value=1.0)
 
     def seen(self, a: Tensor) -> Tensor:
-        """The inputs clipped to [−B, B], where the spline bends, if it is guarded."""
+        """The inputs clipped to [−B, B], where the spline bends, if it is guarded: ``(..., m)`` to ``(..., m)``."""
         return a.clamp(-self.bound, self.bound) if self.guarded else a
 
     def _bin(self, value: Tensor, edges: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

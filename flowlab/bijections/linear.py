@@ -25,7 +25,7 @@ def _rows(linear: Callable[[Tensor], Tensor], x: Tensor, stack: int | None) -> T
 class FullAffine(Bijection):
     """z = A x + b with any invertible A: log |det| = log |det A|, at a cost of O(D³).
 
-    Shapes ``(..., D)`` and ``(...)``. Starts at the identity. Takes what N(0, I) becomes under A x + b to N(b, A Aᵀ).
+    Shapes ``(..., D)`` and ``(...)``. Starts at the identity. It takes N(0, I) to N(b, A Aᵀ).
     """
 
     def __init__(self, features: int, *, stack: int | None = None) -> None:

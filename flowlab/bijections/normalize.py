@@ -13,7 +13,11 @@ from flowlab.bijections.base import Bijection, ShapeError
 
 
 def rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
-    """All samples of a batch in one axis, ``(N, D)`` or ``(K, N, D)``; refuse a batch of one, which has no spread."""
+    """All samples of a batch in one axis: ``(..., D)`` to ``(N, D)``, or ``(K, N, D)`` for a stack.
+
+    Raises:
+        ValueError: for fewer than two samples, which have no spread.
+    """
     lead = () if stack is None else (stack,)
     rows = x.reshape(*lead, -1, x.shape[-1])
     if rows.shape[-2] < 2:
@@ -22,13 +26,16 @@ def rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
 
 
 def wide_rows_of(x: Tensor, stack: int | None, who: str) -> Tensor:
-    """``rows_of`` in float64, for statistics that cancel; in float32 on Apple's GPUs, which have no float64."""
+    """``rows_of`` in float64, for sums that cancel: ``(..., D)`` to ``(N, D)``, or ``(K, N, D)`` for a stack.
+
+    In float32 on Apple's GPUs, which have no float64. Errors as ``rows_of``.
+    """
     rows = rows_of(x, stack, who).detach()
     return rows.to(torch.float32 if rows.device.type == "mps" else torch.float64)
 
 
 class StartsFromData(Bijection):
-    """A map whose parameters one batch sets, the first that passes it inside ``starting``; until then the identity."""
+    """A map whose parameters are set by the first batch that passes it inside ``starting``; until then the identity."""
 
     initialized: Tensor
 
@@ -53,7 +60,7 @@ class ActNorm(StartsFromData):
 
     log |det| = Σ log_scale (Glow, arXiv:1807.03039, section 3.1). Shapes ``(..., D)`` and ``(...)``. The map is the
     identity until a batch passes it inside ``starting``, as ``fit`` does with its first batch. After that it is an
-    ordinary trained layer: no sample depends on another, which batch normalization cannot say.
+    ordinary trained layer, and no sample depends on another, as it does under batch normalization.
 
     Raises:
         ValueError: when that batch holds fewer than two samples.
@@ -214,7 +221,7 @@ class StandardizeContext(StartsFromData):
 
 @contextmanager
 def starting(model: nn.Module, *, anew: bool = False) -> Iterator[None]:
-    """While it lasts, the next batch through ``model`` starts the layers that start from data, such as ActNorm.
+    """A block in which the next batch through ``model`` starts the layers that start from data, such as ActNorm.
 
     Only here do they start: no other call changes a layer. Layers that were started before are left as they are, but
     with ``anew`` all start again. A training loop of your own begins with
@@ -296,7 +303,7 @@ class BatchNorm(Bijection):
 
 @contextmanager
 def learning(model: nn.Module) -> Iterator[None]:
-    """While it lasts, what passes ``model`` in training mode moves the running averages of its BatchNorm layers.
+    """A block in which batches that pass ``model`` in training mode update the averages of its BatchNorm layers.
 
     Only here do they move. A training loop of your own has each of its steps inside
 

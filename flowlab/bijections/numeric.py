@@ -23,7 +23,7 @@ class NotConverged(ArithmeticError):
 
 
 def bisect(function: Function, z: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Solve function(x) = z between ``low`` and ``high``, elementwise, for an increasing function. No gradient passes.
+    """x with f(x) = z between ``low`` and ``high``, elementwise, for an increasing f, without gradient: all ``(...)``.
 
     The number of steps is fixed, enough to halve the bracket down to the spacing of its dtype, so that the answer does
     not depend on the other points of the batch, and no step waits for a device.
@@ -37,7 +37,7 @@ def bisect(function: Function, z: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def invert(value_and_slope: ValueAndSlope, z: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """x with f(x) = z, elementwise, for an increasing or decreasing f between ``low`` and ``high``, differentiable.
+    """x with f(x) = z, elementwise, for an increasing or decreasing f between ``low`` and ``high``: all ``(...)``.
 
     ``value_and_slope`` gives f(x) and f′(x). Bisection finds x; one step of Newton's method from there improves it, and
     carries the gradient with respect to z and to all parameters of f.
@@ -57,7 +57,7 @@ def fixed_point(function: Function, start: Tensor, *, tolerance: float | None = 
 
     Args:
         function: g.
-        start: where to begin, such as z.
+        start: where to begin, such as z; of the shape of x, ``(..., D)``.
         tolerance: the largest change, relative to 1 + |x|, at which the iteration ends; ten roundings unless given.
         most: how many steps it may take.
 

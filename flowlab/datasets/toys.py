@@ -36,14 +36,17 @@ class Toy(Density):
 
     @property
     def components(self) -> int:
+        """K, the number of parts."""
         raise NotImplementedError
 
     @property
     def extent(self) -> float:
+        """Half the side of the centered square that holds the data."""
         raise NotImplementedError
 
     @property
     def size(self) -> int:
+        """How many points are drawn where no number is asked for."""
         return 1024
 
     def labelled(self, n: int | None = None, generator: Generator | None = None) -> tuple[Tensor, Tensor]:

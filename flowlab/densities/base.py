@@ -1,4 +1,4 @@
-"""What every density promises: log-probabilities, and draws that carry their own."""
+"""What every density promises: log-probabilities, and draws together with their log-probability."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Density:
 
     @torch.no_grad()
     def sample(self, n: int, generator: Generator | None = None, context: Tensor | None = None) -> Tensor:
-        """n samples, or n for each context, without gradients: the first part of ``draw``."""
+        """n samples, or n for each context, without gradients: the first part of ``draw``, ``(n, ..., *event)``."""
         return self.draw(n, generator, context)[0]
 
     def defined(self, log_p: Tensor, x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class DensityModule(Density, nn.Module):
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None, *, generator: Generator | None = None) -> Tensor:
-        """``log_prob``, so that wrappers of modules, such as DistributedDataParallel, see it."""
+        """``log_prob``, ``(..., *event)`` to ``(...)``, so that wrappers, such as DistributedDataParallel, see it."""
         return self.log_prob(x, context, generator=generator)
 
     def accept(self, x: Any) -> Tensor:

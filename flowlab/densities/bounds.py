@@ -91,7 +91,7 @@ class Dequantized(Bound):
             self.anchor = density.anchor.clone()
 
     def log_weight(self, x: Tensor, generator: Generator | None, context: Tensor | None = None) -> Tensor:
-        """log p((v + u)/256) − log q(u | v) − D log 256 for one u."""
+        """log p((v + u)/256) − log q(u | v) − D log 256 for one u, in nats: ``(..., *event)`` to ``(...)``."""
         u, log_q = self.noise(x, generator)
         density = self.density if isinstance(self.density, DensityModule) else self.density.log_prob
         log_p = density(self.dequantize(x, u), context)
@@ -186,5 +186,5 @@ class VariationalDequantized(Dequantized):
 
 
 def negative_bound(model: nn.Module, v: Tensor, step: Any) -> Tensor:
-    """−mean of the bound on log P(v), in nats: an objective for ``fit``, whose steps bring the generator."""
+    """−mean of the bound on log P(v), ``(N, *event)`` to ``()`` in nats: an objective for ``fit``."""
     return -model(v, generator=step.generator).mean()

@@ -137,7 +137,7 @@ class Flow(DensityModule):
         return context if keeps else super()._rounded_context(context)
 
     def without_tiny_gradients(self, log_p: Tensor) -> Tensor:
-        """``log_p`` itself; of the gradient that comes back to a stack, what is smaller than 1e-30 becomes zero.
+        """``log_p`` ``(...)`` itself; of the gradient that comes back to a stack, what is below 1e-30 becomes zero.
 
         In a mixture, a flow that has no part in a point is handed a gradient of 1e-40. That moves no weight, but a
         processor takes a hundred times as long over numbers so near to float32's smallest: a fifth of a training step.

@@ -18,7 +18,7 @@ class Factorized(DensityModule):
     """
 
     def log_density(self, z: Tensor) -> Tensor:
-        """log p of each number by itself, elementwise, in nats."""
+        """log p of each number by itself, in nats: ``(...)`` to ``(...)``."""
         raise NotImplementedError
 
     def noise(self, n: int, generator: Generator | None = None) -> Tensor:

@@ -32,8 +32,8 @@ def flow_mixture(
 ) -> FlowMixture:
     """p(x) = Σ_k π_k p(x | k) of K equal RealNVPs in one stack, with q(k | x) by an MLP of widths ``posterior``.
 
-    Takes ``(..., D)``. The conditioners are smooth ("tanh"): a component then moves toward points that it has not
-    claimed yet, where ReLUs fold at the border (Pires and Figueiredo, "Variational Mixture of Normalizing Flows").
+    Takes ``(..., D)``. The conditioners use "tanh": a smooth component can still move toward points that it does not
+    cover yet, where a flow of ReLUs folds at its border (Pires and Figueiredo, arXiv:2009.00585).
     """
     flows = realnvp(
         features,

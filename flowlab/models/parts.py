@@ -23,7 +23,7 @@ def base_or_prior(base: DensityModule | None, prior: str, features: int, stack: 
 
 
 def at_least_two(recipe: str, features: int) -> None:
-    """Refuse the one coordinate that no coupling can split, and say what takes it."""
+    """Raise ShapeError for one coordinate, which no coupling can split, and say which model takes it."""
     if features == 1:
         raise ShapeError(
             f"{recipe} moves some coordinates by what the others are, so it expected at least 2, but got 1. For one "
@@ -32,7 +32,7 @@ def at_least_two(recipe: str, features: int) -> None:
 
 
 def more_than_a_gaussian(recipe: str, features: int, components: int) -> None:
-    """Refuse what could only become one Gaussian: one coordinate, scaled and shifted by constants."""
+    """Raise ValueError for what could only become one Gaussian: one coordinate, scaled and shifted by constants."""
     if features == 1 and components < 2:
         raise ValueError(
             f"{recipe} with one coordinate is a single Gaussian, whatever it is trained on: nothing comes before that "
@@ -52,7 +52,7 @@ def image_flow(shape: tuple[int, int, int], images: Bijection, logit: float | No
 
 
 def check_halves(recipe: str, shape: tuple[int, int, int], scales: int, halvings: int) -> None:
-    """Refuse images that do not halve so often, and say what would."""
+    """Raise ShapeError for images whose H and W cannot be halved so often, and say which size could."""
     if len(shape) != 3:
         raise ShapeError(f"{recipe} expected images of a shape (C, H, W), but got {tuple(shape)}.")
     if scales < 1:

@@ -138,7 +138,11 @@ def rebuild(recipe: Mapping[str, Any]) -> Any:
 
 
 def complete(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of a card with all settings written out, also of recipes within it, as ``rebuild`` takes them."""
+    """The recipe of a card with all settings written out, also of recipes within it, as ``rebuild`` takes them.
+
+    Raises:
+        ValueError: when there is no recipe of that name, or it takes no such settings.
+    """
     found = _find(recipe)
     try:
         settings = found.by_new_names(recipe.get("settings", {}))

@@ -1,4 +1,4 @@
-"""Whether somebody waits for the result of a module by itself, which a shortcut around it would not give."""
+"""Which modules have hooks: a shortcut that computes a result without calling the module would not run them."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from flowlab.networks.hooks import watched
 
-ACTIVATIONS = {"relu": torch.relu, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
+# ReLU in place: its gradient needs only its own result, so nothing is lost, and a copy is saved.
+ACTIVATIONS = {"relu": torch.relu_, "tanh": torch.tanh, "silu": F.silu, "gelu": F.gelu}
 
 
 class Linear(nn.Module):
@@ -86,8 +87,8 @@ class MLP(nn.Module):
         if not flat:
             x = x.reshape(*(() if stack is None else (stack,)), -1, x.shape[-1])  # (N, in) or (K, N, in)
         layers, activation = (*self.hidden, self.last), self.activation
-        if activation is torch.relu and not watched(*layers):
-            activation = torch.relu_  # its gradient needs only its own result, so that in place a copy is saved
+        if activation is torch.relu_ and watched(*layers):
+            activation = torch.relu  # what hooks are given must not change in its place
         if activation is torch.relu_ and stack is not None and all(map(_is_plain, layers)) and _by_hand(x):
             x = _StackedMLP.apply(x, *(layer.weight for layer in layers), *(layer.bias for layer in layers))
         else:
@@ -105,18 +106,19 @@ _func_is_at_work = getattr(torch._C, "_are_functorch_transforms_active", lambda:
 
 
 def check_context(context: Tensor | None, features: int) -> None:
+    """Raise ValueError when a context ``(..., E)`` is missing, not expected, or of another width than ``features``."""
     given = 0 if context is None else context.shape[-1]
     if given != features:
         raise ValueError(f"This network expected {features or 'no'} context features, but got {given or 'none'}.")
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is a product and a sum and no more: none that a subclass, or a user, has put in its place."""
+    """Whether a layer computes x W + b as ``Linear`` does, and not as a subclass or a replaced ``forward`` does."""
     return type(layer).forward is Linear.forward and "forward" not in vars(layer)
 
 
 def _by_hand(x: Tensor) -> bool:
-    """Whether a gradient written by hand may stand in for autograd's: not where something else reads the operations."""
+    """True in plain CPU eager mode: no compilation, autocast, functorch transform or forward-mode derivative."""
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -127,12 +129,12 @@ def _by_hand(x: Tensor) -> bool:
 
 
 def _product(A: Tensor, B: Tensor) -> Tensor:
-    """A B, K at once. A wide A with a thin B takes a third of the time as (Bᵀ Aᵀ)ᵀ."""
+    """A B for K pairs of matrices. A wide A with a thin B takes a third of the time as (Bᵀ Aᵀ)ᵀ."""
     return torch.bmm(B.mT.contiguous(), A.mT).mT if B.shape[-1] <= 4 else torch.bmm(A, B)
 
 
 def _affine(A: Tensor, B: Tensor, b: Tensor) -> Tensor:
-    """A B + b, K at once. Where A is one column, each number of the result is one product, and needs no matrices."""
+    """A B + b for K of each. Where A has one column, this is an elementwise product, which is faster."""
     if A.shape[-1] == 1:
         return torch.addcmul(b.unsqueeze(1), A, B)
     return _product(A, B).add_(b.unsqueeze(1))

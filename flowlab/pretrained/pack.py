@@ -79,6 +79,7 @@ def _trained(checkpoint: str | Path) -> tuple[dict, dict]:
 
 
 def main(arguments: list[str]) -> int:
+    """The command: [--card] CHECKPOINT NAME. Gives 0, or 1 or 2 and a sentence on stderr."""
     write = keep_card if arguments[:1] == ["--card"] else pack
     if write is keep_card:
         arguments = arguments[1:]

@@ -15,8 +15,8 @@ from flowlab.training.checkpoints import State, copy_of
 def averaged(average: State | None, model: nn.Module, decay: float, step: int) -> State:
     """a ← d a + (1 − d) w, d = min(decay, (1 + t)/(10 + t)); buffers are as they are now.
 
-    It begins with the weights after the first step, where layers that start from data have started, and few steps weigh
-    about the same: a short run, or the start of a long one, is not held back by weights that have learned nothing.
+    It begins with the weights after the first step, when layers that start from data have started. Since d is small at
+    first, the untrained weights of the first steps soon have no influence.
     """
     if average is None:
         return copy_of(model)
@@ -31,7 +31,7 @@ def averaged(average: State | None, model: nn.Module, decay: float, step: int) -
 
 @contextlib.contextmanager
 def with_weights(model: nn.Module, state: State | None) -> Iterator[None]:
-    """While it lasts, the model has these weights; None leaves it its own."""
+    """A block in which the model has these weights, and after which it has its own again; None changes nothing."""
     if state is None:
         yield
         return

@@ -49,15 +49,18 @@ def hold_out(data: Parts, share: float | bool, seed: int) -> tuple[Parts, Parts]
 
 
 def generator(seed: int, number: int, device: torch.device | str = "cpu", shard: int = 0) -> Generator:
-    """A CPU generator heeds 32 bits of its seed; odd factors keep the numbers of two seeds or shards apart in them."""
+    """The generator of one step: its state depends on the seed, the number and the shard alone.
+
+    A CPU generator uses 32 bits of its seed. The odd factors keep different seeds and shards apart in these bits.
+    """
     return Generator(device).manual_seed((seed * 0x9E3779B1 + shard * 0x85EBCA6B + number) % 2**32)
 
 
 @contextlib.contextmanager
 def own_randomness(own: Generator) -> Iterator[None]:
-    """While it lasts, torch's global generators draw from a seed of their own, by that of ``own``; then as they were.
+    """A block in which torch's global generators are seeded from ``own``; after it they have their earlier state again.
 
-    For models that draw from them, such as those with Dropout: what they learn is repeatable, and nobody else notices.
+    This makes models that draw from them, such as those with Dropout, repeatable, and changes nothing for other code.
     """
     shared = [torch.default_generator]
     if own.device.type == "cuda":
@@ -80,7 +83,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(data: Any, model: nn.Module, what: str, names: Sequence[tuple[str, ...] | None] = ()) -> Prepared:
-    """What people keep numbers in, as tensors of the model's dtype and device, without gradients, and checked.
+    """Data of any kind that ``flowlab.tables`` takes, as checked tensors of the model's dtype and device.
 
     The first part is what a density is of. It stays float64 where rounding would lose something, and the model centers
     before it rounds. Whole numbers stay whole in a density of these, and in further parts, such as labels.

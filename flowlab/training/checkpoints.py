@@ -104,7 +104,7 @@ def place(path: str | os.PathLike[str]) -> Path:
 
 
 def training_file(checkpoint: str | os.PathLike) -> Path:
-    """The second file, which holds all that a resumed run needs and can be left out once it is done."""
+    """The path of the second file, which holds all that a resumed run needs; delete it when the run is done."""
     path = Path(checkpoint)
     return path.with_name(f"{path.stem}.training{path.suffix or '.safetensors'}")
 
@@ -123,7 +123,7 @@ def write(path: Path, tensors: State, card: Mapping[str, Any]) -> None:
 
 
 def make_ready(checkpoint: Path) -> None:
-    """Fail now, and not after the first hundred steps, where nothing can be written; sweep up after killed writers."""
+    """Raise OSError before the first step where nothing can be written, and remove temporary files of killed runs."""
     with _in_words(checkpoint):
         files.make_ready(checkpoint, training_file(checkpoint))
 
@@ -143,7 +143,7 @@ def _in_words(path: Path) -> Iterator[None]:
 
 
 def copy_of(model: nn.Module) -> State:
-    """The weights as they are now, whatever happens to the model later."""
+    """A copy of the weights, which later steps do not change."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -271,7 +271,7 @@ def plain(value: Any) -> Any:
 
 
 def check_same_model(model: nn.Module, tensors: State, card: dict[str, Any], path: str | os.PathLike) -> None:
-    """Refuse weights of other shapes, and weights of the same shapes that the model of the file reads otherwise.
+    """Raise CheckpointError for weights of other shapes, and for weights that the model of the file reads otherwise.
 
     A file from before there was a structure in its card is known by its shapes and its recipe. Where another version of
     flowlab wrote it, a structure that differs is a warning: what is called otherwise now may be the same.

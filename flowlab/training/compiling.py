@@ -16,7 +16,7 @@ class CompilerMissing(RuntimeError):
 
 @contextlib.contextmanager
 def compiled(model: nn.Module) -> Iterator[None]:
-    """While it lasts, the flows in ``model`` compute gradients of log p by torch.compile, each for one shape of x.
+    """A block in which the flows in ``model`` compute gradients of log p by torch.compile, each for one shape of x.
 
     Evaluation stays as it is: each new shape would be compiled anew.
 
@@ -61,7 +61,7 @@ def _compiled_for_training(flow: Any) -> Callable[..., Tensor]:
 
 @contextlib.contextmanager
 def products(tf32: bool) -> Iterator[None]:
-    """While it lasts, a GPU computes matrix products and convolutions in TensorFloat-32, or in float32."""
+    """A block in which a GPU computes matrix products and convolutions in TensorFloat-32, or in float32."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32

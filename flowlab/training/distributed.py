@@ -75,7 +75,7 @@ def size() -> int:
 
 
 def summed(*values: float) -> list[float]:
-    """Each value summed over all processes, the same bits on each."""
+    """The sum of each value over all processes; every process gets exactly the same numbers."""
     if size() == 1:
         return list(values)
     total = torch.tensor(values, dtype=torch.float64)
@@ -84,7 +84,7 @@ def summed(*values: float) -> list[float]:
 
 
 def anyone(flag: bool) -> bool:
-    """Whether the flag is up in any process: what one is told, such as to stop, all do at the same step."""
+    """The logical OR of a flag over all processes, so that all of them stop at the same step."""
     return summed(float(flag))[0] > 0
 
 
@@ -160,7 +160,7 @@ class ShardedLoss:
                 startup.compare(layers, lambda: self.plain(self._given(batch), step))
 
     def share(self) -> None:
-        """From here on gradients are those of all processes, which start as the first."""
+        """Copy the weights of the first process to all; from here on, gradients are averaged over all processes."""
         self.waiting = [layer for layer in self._layers() if not layer.started]
         if size() > 1:
             # Buffers agree from the start on. torch 2.13 has a new name for not sending them at each step.
@@ -205,7 +205,7 @@ class ShardedLoss:
 
     @contextlib.contextmanager
     def _starting(self) -> Iterator[None]:
-        """A pass inside it starts the layers that no batch has reached. The device is not asked which these are."""
+        """A block in which the next batch starts the layers that have not started, without waiting for the device."""
         for layer in self.waiting:
             layer.starting = True
         try:
@@ -216,7 +216,7 @@ class ShardedLoss:
                 layer.starting = False
 
     def _learning(self) -> contextlib.AbstractContextManager[None]:
-        """Inside it running averages learn; nobody looks for them where there are none."""
+        """A block in which running averages are updated; an empty block for a model that has none."""
         return learning(self.model) if self.averages else contextlib.nullcontext()
 
     def _parts(self, data: Parts | None) -> Iterator[tuple[int, Parts | None, float]]:

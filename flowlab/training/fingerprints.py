@@ -73,12 +73,12 @@ def same_code(a: dict[str, Any] | None, b: dict[str, Any] | None) -> bool:
 
 
 def law(schedule: Callable[[float], float]) -> list[float]:
-    """A schedule is known by what it gives on its way from 0 to 1, to six digits."""
+    """The fingerprint of a schedule: its values at 33 points from 0 to 1, to six digits."""
     return [float(f"{float(schedule(i / (POINTS - 1))):.6g}") for i in range(POINTS)]
 
 
 def hyperparameters(group: dict[str, Any]) -> dict[str, Any]:
-    """What an optimizer was told that changes where it goes; not how, such as ``fused``, which hangs on the device."""
+    """The settings of an optimizer that change its result, and not those of its speed, such as ``fused``."""
     how = {"params", "foreach", "fused", "capturable", "differentiable"}
     return {name: told(value) for name, value in group.items() if value and name not in how}
 
@@ -87,7 +87,7 @@ def hyperparameters(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def structure(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """What changes the function that ``model`` computes and is not among its weights, by the name of each part.
+    """All that decides what ``model`` computes apart from its weights, by the name of each part.
 
     Of each part these are its class, the plain values among its attributes, such as a bound or a count of bins, the
     functions among them, such as an activation, and the buffers that a checkpoint leaves out. A mere container of

@@ -1,7 +1,7 @@
-"""When the losses of steps are read. A GPU works behind the CPU, and would wait for it each time that one is read.
+"""When the losses of steps are read: on a GPU, reading each one at once would make the GPU wait for the CPU.
 
-So on a GPU steps are queued, and their losses are fetched together later. From the first step on whose loss or
-gradient is not finite, the optimizer takes no step more; the look that comes later finds out which it was, and why.
+So on a GPU up to 50 steps run before their losses are fetched together. After the first step whose loss or gradient is
+not finite, the optimizer changes nothing more; reading the losses then says which step it was, and why.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from flowlab.training.history import History, NonFiniteLoss
 
-STEPS_AHEAD = {"cuda": 50}  # how many steps may be queued, by the kind of device; elsewhere each is read at once
+STEPS_AHEAD = {"cuda": 50}  # steps that run before losses are fetched, by the kind of device; elsewhere each at once
 
 
 class Losses:
-    """Keeps the losses of a run in its history, and stops at the first that is not finite.
+    """Keeps the losses of a run in its history, and raises NonFiniteLoss at the first that is not finite.
 
     Args:
         again: computes the loss of a step once more, with its gradient, to find out what went wrong.
@@ -33,7 +33,7 @@ class Losses:
         self.seen = history.step
 
     def check(self, loss: Tensor, norm: Tensor, optimizer: Any) -> float | Tensor:
-        """The loss as the history keeps it, before the optimizer's step; NonFiniteLoss, or no step, where it is bad."""
+        """The loss ``()`` as the history keeps it, before the optimizer's step; NonFiniteLoss if it is not finite."""
         bad = ~(loss.isfinite() & norm.isfinite())
         if self.ahead > 1:
             optimizer.found_inf = self.blown = torch.maximum(self.blown, bad.float())

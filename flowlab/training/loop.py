@@ -46,7 +46,8 @@ def fit(model: nn.Module, data: Any = None, *, progress: bool | Progress = True,
         progress: True for a bar, False for silence, or a function of the History, called after each step.
         settings: those of ``Settings``, such as steps, batch_size, learning_rate, validation, checkpoint and seed.
 
-    Raises as ``train``.
+    Raises:
+        TypeError: for a ``progress`` of another kind; and all that ``train`` raises.
     """
     if progress is not None and not isinstance(progress, bool) and not callable(progress):
         raise TypeError(f"fit expected progress as True, False or a function of the History, but got {progress!r}.")
@@ -107,7 +108,10 @@ def train(model: nn.Module, data: Any = None, **settings: Any) -> Generator[Hist
 
 
 class Run(Standing):
-    """One run: a model, its data and the settings, and how it goes from step to step."""
+    """One run: a model, its data and the settings, and how it goes from step to step.
+
+    It raises what ``train`` does: TypeError and ValueError when built, NonFiniteLoss and OutOfMemory in its steps.
+    """
 
     def __init__(self, model: nn.Module, data: Any, settings: Settings) -> None:
         if not isinstance(model, nn.Module):
@@ -280,6 +284,7 @@ class Run(Standing):
 
     @property
     def over(self) -> bool:
+        """Whether all steps are taken, or patience has run out."""
         return self.history.step >= self.history.total or self.impatient
 
     @contextlib.contextmanager
@@ -315,7 +320,7 @@ class Run(Standing):
             self.model.eval()
 
     def _warn_of_overfitting(self) -> None:
-        """Say so, when nobody watches a run that passes over few rows so often that it may learn them by heart."""
+        """Warn when a run without held-out data passes over few rows so often that it may learn them by heart."""
         if self.data is None or self.batches is None or self.held_out is not None:
             return
         settings, (N, numbers) = self.settings, (len(self.data[0]), self.data[0].numel())
@@ -353,7 +358,7 @@ class Run(Standing):
 
 
 def _warn(model: nn.Module, data: Any) -> None:
-    """Say what in a table is no density; whether it can be trained on at all is for ``train`` to say."""
+    """Warn of what ``describe`` finds in a table. Data that cannot be read are left to ``train``, which raises."""
     first = data[0] if isinstance(data, tuple) and data else data
     if first is None or getattr(model, "domain", None) != "real" or len(getattr(model, "event_shape", ())) != 1:
         return
@@ -376,11 +381,11 @@ def _check_parts(density: Density, data: Parts) -> None:
 
 
 def _is_data(validation: Any) -> bool:
-    """Whether these are data, and no word on how to hold some out."""
+    """Whether ``validation`` holds data, rather than True, False or a share."""
     return validation is not None and not isinstance(validation, (bool, float))
 
 
 def _is_memory(error: Exception) -> bool:
-    """Whether memory ran out: on a CPU this is a RuntimeError like any other, but for its words."""
+    """Whether memory ran out: on a CPU this is a plain RuntimeError, which only its text tells from others."""
     words = ("not enough memory", "can't allocate memory")
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(w in str(error) for w in words)

@@ -160,7 +160,7 @@ class Settings:
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> Settings:
-        """The settings that these words name; TypeError, with what was meant perhaps, for words that name none."""
+        """The settings of these names and values; TypeError, with the closest name, for a name that there is not."""
         known = [field.name for field in fields(cls)]
         for name in given:
             if name not in known:
@@ -198,7 +198,7 @@ class Settings:
         return law(progress)
 
     def plan(self, rows: int, chosen: bool) -> Plan:
-        """What a run on so many rows does; ``chosen`` when it holds out others by its own choice."""
+        """Steps, batch size and validations of a run on ``rows``; ``chosen`` when it holds out others on its own."""
         batch_size = min(self.batch_size, rows)
         per_epoch = max(rows // max(batch_size, 1), 1)
         total = self.steps or (self.epochs or 0) * per_epoch or STEPS

@@ -13,11 +13,11 @@ FAR = 10.0  # deviations off, or times as wide: then the data are others than th
 
 
 class _Seen(Exception):
-    """The first layer has been reached, and the rest of the pass is not needed."""
+    """Raised inside ``compare`` when the first layer has its input: the rest of the pass is not needed."""
 
 
 def stay(layers: Sequence[Any]) -> None:
-    """Start layers where they are: a later run that has data would else move what a run without data has learned."""
+    """Mark layers as started without changing them: a later run with data would otherwise reset what was learned."""
     for layer in layers:
         layer.initialized.fill_(True)
 

@@ -16,6 +16,7 @@ from flowlab import Flow
 from flowlab.bijections import AffineCoupling, Chain, Inverse, Logit, MonotoneSum, Permutation, ScaleShift
 from flowlab.bijections import SplineCoupling as Spline
 from flowlab.densities import Dequantized, StandardLogistic, StandardNormal, StandardUniform
+from flowlab.networks import ACTIVATIONS, MLP
 from flowlab.training import (
     Card,
     CheckpointError,
@@ -306,3 +307,15 @@ def test_training_files_from_before_go_on(tmp_path):
     del card["structure"]
     checkpoints.write(file, tensors, card)
     assert quiet(small(), gaussian(), objective=noisy, **settings).step == 10
+
+
+def test_activations_have_the_names_that_files_know_them_by():
+    """A file says the names; under others its model would be taken for another one."""
+    names = {name: fingerprints.structure(MLP(1, 1, activation=name))[""]["activation"]["name"] for name in ACTIVATIONS}
+    torch_function = "torch._VariableFunctionsClass"
+    assert names == {
+        "relu": f"{torch_function}.relu_",
+        "tanh": f"{torch_function}.tanh",
+        "silu": "torch.nn.functional.silu",
+        "gelu": "torch._C._nn.gelu",
+    }

@@ -1,4 +1,4 @@
-"""What all losses of q are made of: how far two beliefs are apart, and how much k says of x."""
+"""KL divergence, mutual information, and checks of labels, which the losses of the mixtures share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def mutual_information(log_q: Tensor) -> Tensor:
-    """H(mean q) − mean H(q), ``(..., N, K)`` to ``(...)`` in nats: from 0 to log K, for sure q in equal shares."""
+    """H(mean q) − mean H(q), ``(..., N, K)`` to ``(...)`` in nats.
+
+    It is 0 where q is the same for all x, and log K where each q is sure and all components are equally large.
+    """
     q = log_q.exp()
     return torch.special.entr(q.mean(-2)).sum(-1) + (q * log_q).sum(-1).mean(-1)
 

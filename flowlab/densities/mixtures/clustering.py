@@ -1,4 +1,4 @@
-"""Clusters from what leaves a thing what it is: q first learns what does not matter, then flows learn its clusters."""
+"""A loss in three stages for mixtures of images: q learns invariance, each flow its cluster, then both the ELBO."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Invariance:
         return loss
 
     def _told(self, model: Dequantized, pairs: tuple[Tensor, Tensor], most: int, step: Any) -> Tensor:
-        """−mean Σ_k r_k log q(k | x′) over at most so many pairs, drawn anew: labels, or shares r."""
+        """Cross-entropy −mean Σ_k r_k log q(k | x′) over a random subset of the pairs: labels, or shares r."""
         mixture = _mixture(model)
         v, r = (part.to(mixture.logits.device) for part in pairs)
         if len(v) > most:

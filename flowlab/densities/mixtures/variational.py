@@ -145,7 +145,7 @@ class Mixture(DensityModule):
         return self.log_responsibilities(x).exp()
 
     def posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
-        """q(k | x), what the model believes at a glance: ``(..., D)`` to ``(..., K)``, summing to one."""
+        """q(k | x) by the model's network, or exact where it has none: ``(..., D)`` to ``(..., K)``, summing to one."""
         return self.log_posterior(x, temperature).exp()
 
     def elbo(self, x: Tensor, temperature: float = 1.0, *, log_posterior: Tensor | None = None) -> Elbo:
@@ -364,7 +364,7 @@ class LatentGaussianMixture(Mixture):
         return self.log_joint(x) - self.log_weights
 
     def log_posterior(self, x: Tensor, temperature: float = 1.0) -> Tensor:
-        """log p(k | x)^(1/τ), normalized: at τ = 1 the exact posterior."""
+        """log q(k | x) ∝ log p(k | x)^(1/τ), ``(..., D)`` to ``(..., K)``: at τ = 1 the exact posterior."""
         return (self.log_joint(x) / _above_zero(temperature)).log_softmax(-1)
 
     def labelled(
@@ -396,6 +396,9 @@ def falling_temperature(rate: float = 1e-3, floor: float = 0.1, *, returns: bool
 
     At τ → 0 q would be the hard argmax and pass no gradient. With ``returns`` the last half mirrors the first, so that
     τ ends at 1, where q is the one that will be used.
+
+    Raises:
+        ValueError: for a rate below 0, or a floor outside (0, 1].
     """
     if not rate >= 0 or not 0 < floor <= 1:
         raise ValueError(
@@ -674,7 +677,7 @@ def _above_zero(temperature: float) -> float:
 
 
 def _guess(network: MLP, generator: Generator | None) -> MLP:
-    """Draw the last layer too: at zero, where an MLP starts, q is the same for all points, and guides no component."""
+    """Draw the last layer, which an MLP starts at zero, at random: a uniform q gives all components equal gradients."""
     bound = 1 / math.sqrt(network.last.weight.shape[-2])
     nn.init.uniform_(network.last.weight, -bound, bound, generator=generator)
     return network
