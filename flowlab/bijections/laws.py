@@ -42,7 +42,7 @@ class Law(nn.Module):
         raise NotImplementedError
 
     def partway(self, theta: Tensor, share: float) -> Tensor:
-        """θ at this share of a path from 0, the identity, to θ: share · θ unless a law says otherwise."""
+        """θ at this share of a path from 0, the identity, to θ, ``(..., P, n)`` to the same: here share · θ."""
         return share * theta
 
     def seen(self, a: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class ScaleAndShift(Law):
         return (z - t) * (-s).exp(), -s
 
     def partway(self, theta: Tensor, share: float) -> Tensor:
-        """The θ whose scale is share · s and whose shift is share · t, so that z = x · exp(τ s) + τ t."""
+        """The θ of z = x · exp(τ s) + τ t, where τ is the share: ``(..., 2, n)`` to ``(..., 2, n)``."""
         s, t = theta.unbind(-2)
         return torch.stack((torch.atanh(share * torch.tanh(s)), share * t), dim=-2)  # the s of the formula is c tanh
 
