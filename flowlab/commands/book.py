@@ -7,12 +7,13 @@ from pathlib import Path
 
 from flowlab.commands.base import needs
 
-ABOUT = "write notebooks as a static site that needs no network: to read, to search, to host anywhere"
+ABOUT = "write notebooks as a static site whose explorers move: no kernel, no network, any web host or none"
 EXAMPLES = """\
 flowlab book --out book          all notebooks; open book/index.html
 flowlab book 04 05 --out book    these two
 
-The first time, KaTeX is downloaded, and checked."""
+The first time, KaTeX is downloaded, and checked, and each explorer is recorded over its controls: some minutes for all
+of them. Both are kept in your cache, the recordings until a file of the package changes."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

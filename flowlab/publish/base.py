@@ -72,7 +72,7 @@ class Output:
     text: str = ""
     png: bytes = b""
     alt: str = ""
-    moves: bool = False  # the still picture of an explorer
+    moves: str = ""  # the name of the explorer whose still picture it is
 
 
 def tokens(source: str) -> list[dict[str, Any]]:
@@ -94,8 +94,8 @@ def outputs(cell: nbformat.NotebookNode) -> Iterator[Output]:
         data = output.get("data", {})
         if "image/png" in data:
             alt = output.metadata.get("image/png", {}).get("alt") or "A picture that the text beside it explains."
-            moves = "run this cell to move it" in data.get("text/plain", "")
-            yield Output(png=base64.b64decode(data["image/png"]), alt=alt, moves=moves)
+            moves = re.match(r"(\w+): run this cell to move it", data.get("text/plain", ""))
+            yield Output(png=base64.b64decode(data["image/png"]), alt=alt, moves=moves.group(1) if moves else "")
         elif output.output_type == "stream" and output.name == "stdout":
             yield Output(text=strip_ansi(output.text).rstrip())
         elif "text/plain" in data:

@@ -1,10 +1,11 @@
 """The course as a static site: pages that need no server and no network, with search, formulas and figures.
 
-A folder of plain files: open ``index.html``, or put the folder on any web host. Worked answers are pages of their own.
+An explorer moves there by its tape, see ``tape.py``. A folder of plain files: open ``index.html``, or put the folder on any web host. Worked answers are pages of their own.
 """
 
 from __future__ import annotations
 
+import ast
 import functools
 import html
 import json
@@ -14,9 +15,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from flowlab.lessons import explorers
 from flowlab.lessons.base import order
 from flowlab.publish.base import ASSETS, Output, Words, cells, code, colors, katex, outputs, plain, printed, template
+from flowlab.publish.tape import BYTES, Tape, player, recorded
 
 HEADING = re.compile(r'<h([1-6]) id="([^"]+)">(.*?)</h\1>', re.S)
 
@@ -58,11 +62,15 @@ def write(paths: Sequence[Path], folder: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(template("book.html").render(page=page, book=book, plain=plain), encoding="utf-8")
     script, style = katex()
+    (folder / "tapes").mkdir(exist_ok=True)
+    for key, tape in book.tapes.items():
+        (folder / "tapes" / f"{key}.js").write_text(tape.script(key), encoding="utf-8")
     assets = {
         "katex.js": script,
         "katex.css": style,
         "book.css": (ASSETS / "book.css").read_text() + colors(),
         "book.js": (ASSETS / "book.js").read_text(),
+        "tape.js": player(),
         "search.js": f"window.flowlabSections = {json.dumps(book.search_index(), ensure_ascii=False)};\n",
     }
     (folder / "assets").mkdir(exist_ok=True)
@@ -81,6 +89,7 @@ class Book:
         answers = [notebooks / "solutions" / path.name for path in paths]
         self.sources = {path: self._address(path) for path in [*paths, *texts, *filter(Path.exists, answers)]}
         (folder / "images").mkdir(parents=True, exist_ok=True)
+        self.tapes: dict[str, Tape] = {}  # by the names of their files
         self.chapters = [self._notebook(path) for path in paths]
         self.appendix = [self._text(path) for path in texts]
         self.answers = [self._notebook(path) for path in answers if path in self.sources]
@@ -129,6 +138,12 @@ class Book:
 
     def _notebook(self, path: Path) -> Page:
         words, body = self._words(path), []
+        made = [
+            (output.moves, _arguments(cell.source, output.moves))
+            for cell, _ in cells(path)
+            for output in outputs(cell)
+            if output.moves
+        ]
         for number, (cell, tags) in enumerate(cells(path)):
             if cell.cell_type == "markdown":
                 body.append(words.page(cell.source))
@@ -136,20 +151,37 @@ class Book:
             body.append(code(cell.source))
             for count, output in enumerate(outputs(cell)):
                 name = f"{path.stem}-{number}-{count}.png"
-                body.append(self._figure(output, name, path) if output.png else printed(output.text))
+                key = self._tape(output, cell.source, made) if output.moves else ""
+                body.append(self._figure(output, name, path, key) if output.png else printed(output.text))
             names = [tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")]
             body += [self._answer(path, order.label(name)) for name in names]
         return Page(self.sources[path], "".join(body))
 
-    def _figure(self, output: Output, name: str, path: Path) -> str:
+    def _tape(self, output: Output, source: str, made: list[tuple[str, tuple[Any, ...] | None]]) -> str:
+        """The key of the tape of the explorer that a cell has shown; ``made`` is what all cells of the page make.
+
+        Of an explorer that is made from what only the notebook has computed, the tape is that of one without arguments;
+        it has none where the page has that one too.
+        """
+        name, arguments = output.moves, _arguments(source, output.moves)
+        if arguments is None and (name, ()) in made:
+            return ""
+        key = "-".join([name, *map(str, arguments or ())])
+        self.tapes[key] = recorded(explorers()[name], arguments or (), BYTES // len(made))
+        return key
+
+    def _figure(self, output: Output, name: str, path: Path, key: str) -> str:
         (self.folder / "images" / name).write_bytes(output.png)
         width, height = struct.unpack(">II", output.png[16:24])  # a PNG says so in its first bytes
         root = "../" * self.sources[path].count("/")
-        note = f"Here it stands still. To move it: <code>flowlab lab {int(path.name[:2])}</code>"
-        return (
-            f'<figure><img src="{root}images/{name}" alt="{html.escape(output.alt)}" width="{width}" '
-            f'height="{height}" loading="lazy">{f"<figcaption>{note}</figcaption>" if output.moves else ""}</figure>\n'
+        picture = (
+            f'<img src="{root}images/{name}" alt="{html.escape(output.alt)}" width="{width}" height="{height}" '
+            'loading="lazy">'
         )
+        if key:
+            return template("tape.html").render(tape=self.tapes[key], key=key, root=root, picture=picture)
+        note = f"Here it stands still. To move it: <code>flowlab lab {int(path.name[:2])}</code>"
+        return f"<figure>{picture}{f'<figcaption>{note}</figcaption>' if output.moves else ''}</figure>\n"
 
     def _answer(self, path: Path, number: str) -> str:
         answers = self.sources.get(self.notebooks / "solutions" / path.name)
@@ -163,3 +195,13 @@ class Book:
         goal = re.search(r"<p><strong>Goal\.</strong>\s*(.*?)</p>", page.body, re.S)
         minutes = re.search(r"(\d+) minutes", plain(page.body))
         return page, goal.group(1) if goal else "", f"{minutes.group(1)} min" if minutes else ""
+
+
+def _arguments(source: str, name: str) -> tuple[Any, ...] | None:
+    """The arguments of the call in a cell that makes this explorer; None where they are no constants."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id == name:
+            constants = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+            return tuple(constants) if not call.keywords and len(constants) == len(call.args) else None
+    return None

@@ -1,11 +1,9 @@
 """Slides and book in a real browser with the network cut: formulas, pictures, scripts, search, a phone's width."""
 
-import os
 import re
 from pathlib import Path
 
 import fetch_scripts
-import lab
 import nbformat
 import pytest
 from engine import serious
@@ -13,7 +11,7 @@ from engine import serious
 from flowlab.commands import main
 from flowlab.course import base
 from flowlab.lessons.base import order
-from flowlab.publish import scripts
+from flowlab.publish import scripts, tape
 from flowlab.publish.base import Words
 
 LESSONS = ["change_of_variables_1d", "realnvp_in_the_plane"]  # many formulas, an explorer, tables
@@ -26,32 +24,10 @@ def site(tmp_path_factory):
     fetch_scripts.need(scripts.KATEX, scripts.REVEAL)
     folder = tmp_path_factory.mktemp("site")
     assert main(["slides", DECK, "--out", str(folder / "slides")]) == 0
-    assert main(["book", *LESSONS, "--out", str(folder / "book")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tape, "FRAMES", 100)  # enough for a book to move
+        assert main(["book", *LESSONS, "--out", str(folder / "book")]) == 0
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if lab.browser_path() is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("CI has no Chromium: install it, or name one in FLOWLAB_BROWSER.")
-        pytest.skip("no Chromium or Chrome here (name one in FLOWLAB_BROWSER)")
-    with lab.chromium() as page:
-        yield page.context.browser
-
-
-@pytest.fixture
-def page(browser):
-    """A page with no network, which fails the test for whatever it misses or complains of."""
-    context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
-    page, complaints = context.new_page(), []
-    page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"missing: {request.url}"))
-    page.on("request", lambda r: complaints.append(f"asked for: {r.url}") if r.url.startswith(("http", "ws")) else None)
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def whole(page) -> None:

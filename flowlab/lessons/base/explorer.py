@@ -11,7 +11,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import anywidget
 import IPython
@@ -70,9 +70,17 @@ class Explorer(widgets.VBox):
 
     An exception in a callback is shown under the picture, and kept in ``errors``, where the tests look. ``close`` frees
     all of it, and is called when the cell that has made the explorer runs again.
+
+    The book plays a recording of the explorer, its *tape*, which has no room for every setting. A subclass may say what
+    is kept: ``tape``, the values of some controls, as in ``tape = {"sure": [0.5, 0.7, 0.9]}``; ``tape_blocks``, tuples
+    of controls that are combined with each other while the others stand where they began; ``tape_trains``, whether
+    ``start_button`` is pressed before the recording. See ``flowlab/publish/tape.py`` for what is kept otherwise.
     """
 
     closed = True  # until it is made
+    tape: ClassVar[dict[str, list[Any]]] = {}
+    tape_blocks: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    tape_trains: ClassVar[bool] = False
     picture: Any  # the explorer's own kind of Picture; None once it is closed
 
     def __init__(
