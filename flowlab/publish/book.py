@@ -1,6 +1,7 @@
 """The course as a static site: pages that need no server and no network, with search, formulas and figures.
 
-An explorer moves there by its tape, see ``tape.py``. A folder of plain files: open ``index.html``, or put the folder on any web host. Worked answers are pages of their own.
+A folder of plain files: open ``index.html``, or put the folder on any web host. Worked answers are pages of their own.
+The explorers move, by the recordings that ``tape.py`` makes of them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 import torch
 from PIL import Image
@@ -38,7 +37,6 @@ FRAMES = 400  # of a tape: they are drawn in some seconds
 THIN = (31, 16, 9)  # how many values of a slider are kept, from the best to the smallest tape
 FAR = 1 << 24  # parts of a pixel: nothing that is seen is farther away
 WHOLE = 10_000  # pixels of an image, up to which not one of them may change
-LISTS = (widgets.Dropdown, widgets.RadioButtons, widgets.ToggleButtons)
 Setting = tuple[int, ...]  # of each control, the place of its value among those that are kept
 Scene = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[bytes, ...]]  # steps, coordinates, images
 Frame = tuple[Scene, Scene, bytes, bytes]  # what stands still, what moves, the numbers beside it, what it shows
@@ -185,14 +183,14 @@ def _plans(explorer: Explorer) -> Iterator[tuple[list[Control], list[list[int]]]
 def _control(explorer: Explorer, name: str, count: int) -> Control:
     """A control with so many of its values: its first, its last and that of the start are among them."""
     widget, start = explorer.controls[name], explorer.controls[name].value
-    kind = "list" if isinstance(widget, LISTS) else "check" if isinstance(start, bool) else "slider"
+    kind = "slider" if hasattr(widget, "readout") else "check" if isinstance(start, bool) else "list"
     if hasattr(widget, "_options_values"):
         values, shown = list(widget._options_values), list(widget._options_labels)
     elif kind == "check":
         values, shown = [False, True], ["off", "on"]
     else:
         places = [widget.min + i * widget.step for i in range(round((widget.max - widget.min) / widget.step) + 1)]
-        values = [widget.base**v for v in places] if isinstance(widget, widgets.FloatLogSlider) else places
+        values = [widget.base**v for v in places] if hasattr(widget, "base") else places
         values = [type(start)(round(v, 9)) for v in values]
         values[_nearest(values, start)] = start
         end = "" if widget.readout else f" of {widget.max}"
