@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
@@ -195,142 +196,115 @@ def test_histograms_of_bits_share_one_axis():
 # Exercises
 
 
-def corners(x):
-    return {(i, j): x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)}
+def blocks(z):
+    """(N, 4C, H, W) as (N, C, i, j, H, W)."""
+    return z.reshape(len(z), -1, 2, 2, *z.shape[2:])
 
 
-def interleaved(x, order):
-    N, C, H, W = x.shape
-    return torch.stack([corners(x)[k] for k in order], 2).reshape(N, 4 * C, H // 2, W // 2)
+def place(six):
+    N, C, _, _, H, W = six.shape
+    return six.permute(0, 1, 4, 2, 5, 3).reshape(N, C, 2 * H, 2 * W)
 
 
-def shape_of(x):
-    N, C, H, W = x.shape
-    return N, 4 * C, H // 2, W // 2
+def back(z, conditioner, f_inverse, x_a=None, read=None, x_b=None, log_det=None):
+    """The right answer, or one of its parts made by the student's own line."""
+    z_a, z_b = z.chunk(2, 1)
+    a, first = f_inverse(z_a)
+    s, mu = conditioner(a if read is None else read(z_a))
+    b = mu + z_b * s.exp() if x_b is None else x_b(z_b, s, mu)
+    total = first + s.sum((1, 2, 3)) if log_det is None else log_det(first, s)
+    return torch.cat((a if x_a is None else x_a(z_a), b), 1), total
 
 
-def quarters(x):
-    N, C, H, W = x.shape
-    return x.reshape(N, C, 2, H // 2, 2, W // 2).transpose(3, 4).reshape(shape_of(x))
+def shares(inside, outside, known, tie=0.5):
+    d = (outside - known.median()).abs()[:, None] - (inside - known.median()).abs()
+    return ((d > 1e-9).double() + tie * (d.abs() <= 1e-9).double()).mean()
 
 
-BY_ROWS = [(0, 0), (0, 1), (1, 0), (1, 1)]
-
-
-def left(x, conditioner, z_b=None, log_det=None):
-    """The right answer, or one of its two parts made by the student's own line."""
-    x_a, x_b = x.chunk(2, 1)
-    s, mu = conditioner(x_a)
-    b = (x_b - mu) * (-s).exp() if z_b is None else z_b(x_b, s, mu)
-    return torch.cat((x_a, b), 1), -s.sum((1, 2, 3)) if log_det is None else log_det(s)
-
-
-def by_itself(x, conditioner):
-    x_a, x_b = x.chunk(2, 1)
-    s, mu = conditioner(x_b)
-    return torch.cat((x_a, (x_b - mu) * (-s).exp()), 1), -s.sum((1, 2, 3))
-
-
-def first_half(x, conditioner):
-    x_a, x_b = x.chunk(2, 1)
-    s, mu = conditioner(x_b)
-    return torch.cat(((x_a - mu) * (-s).exp(), x_b), 1), -s.sum((1, 2, 3))
-
-
-def changed(x, conditioner):
-    z, log_det = left(x, conditioner)
-    return torch.cat((z[:, : x.shape[1] // 2] + 1, z[:, x.shape[1] // 2 :]), 1), log_det
-
-
-def in_place(z, e, level, which):
-    z[:, level == which] = e[:, level == which]
-    return z
-
-
-def block(z, e, level, which):
-    n = int((level == which).sum())
-    return torch.cat((e[:, :n], z[:, n:]), 1)
-
-
-def share(inside, outside, tie=0.5):
-    d = outside[:, None] - inside
-    return ((d > 0).double() + tie * (d == 0).double()).mean()
+def turned(z, level, w, fine=True):
+    """The coarse latents turned by w toward new ones, the fine ones new."""
+    e = torch.randn(z.shape, generator=seeded(1))
+    arc = math.cos(math.pi / 2 * w) * z + math.sin(math.pi / 2 * w) * e
+    return torch.where(level > 0, arc, e if fine else z)
 
 
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    (1, lambda x: x.reshape(shape_of(x)), "A reshape alone"),
-    (1, quarters, "four quarters"),
-    (1, lambda x: interleaved(x, [(0, 0), (1, 0), (0, 1), (1, 1)]), "by columns"),
-    (1, lambda x: torch.cat(list(corners(x).values()), 1), "first all channels of one corner"),
-    (1, lambda x: interleaved(x, BY_ROWS[::-1]), "in another order"),
-    (1, lambda x: F.avg_pool2d(x, 2), "Expected shape"),
-    (1, lambda x: F.avg_pool2d(x, 2).repeat_interleave(4, 1), "changes none"),
-    (2, lambda x, f: left(x, f)[0], "Return two things"),
-    (2, lambda x, f: (left(x, f)[0].chunk(2, 1)[1], left(x, f)[1]), "All scales stay in one latent"),
-    (2, first_half, "wrong half left"),
-    (2, by_itself, "leaving half itself"),
-    (2, lambda x, f: left(x, f, lambda b, s, m: b * (-s).exp() - m), "First take away the mean"),
-    (2, lambda x, f: left(x, f, lambda b, s, m: (b - m) / s), "gives log σ"),
-    (2, lambda x, f: left(x, f, lambda b, s, m: (b - m) * s.exp()), "the way back"),
-    (2, lambda x, f: left(x, f, lambda b, s, m: b * s.exp() + m), "the way back"),
-    (2, changed, "first half of z is not that of x"),
-    (2, lambda x, f: left(x, f, lambda b, s, m: b - m), "with σ = exp"),
-    (2, lambda x, f: left(x, f, None, lambda s: -s.sum()), "one log_det for each"),
-    (2, lambda x, f: left(x, f, None, lambda s: torch.zeros(len(s))), "as if this were a shift alone"),
-    (2, lambda x, f: left(x, f, None, lambda s: s.sum((1, 2, 3))), "sign is turned"),
-    (2, lambda x, f: left(x, f, None, lambda s: -s.mean((1, 2, 3))), "mean of the log σ"),
-    (2, lambda x, f: left(x, f, None, lambda s: -s.exp().sum((1, 2, 3))), "1/σ on its diagonal"),
-    (3, lambda z, e, level, which: torch.where(level == which, z, e), "The other way round"),
-    (3, lambda z, e, level, which: torch.where(level == which, z + e, z), "variance 2, and is no draw"),
-    (3, lambda z, e, level, which: torch.where(level == which, 0.0, z), "You set the level to 0"),
-    (3, block, "in stripes"),
-    (3, lambda z, e, level, which: torch.where(level >= which, e, z), "coarser levels too"),
-    (3, lambda z, e, level, which: z, "nothing else changes"),
-    (3, in_place, "You changed z itself"),
-    (4, lambda z0, z1, w: (1 - w) * z0 + w * z1, "The straight line"),
-    (4, lambda z0, z1, w: math.sin(math.pi / 2 * w) * z0 + math.cos(math.pi / 2 * w) * z1, "You start at z1"),
-    (4, lambda z0, z1, w: F.normalize((1 - w) * z0 + w * z1, dim=-1), "You set the length to 1"),
-    (4, lambda z0, z1, w: z0 + z1, "the variance 2: the squares"),
-    (4, lambda z0, z1, w: 0 * z0, "is at z0 for w = 0"),
-    (4, lambda z0, z1, w: (1 - w**2) ** 0.5 * z0 + w * z1, "the same weight"),
-    (4, lambda z0, z1, w: (1 - w) ** 2 * z0 + w**2 * z1, "The variance of a z0 + b z1"),
-    (5, lambda a, b: 1 - share(a, b), "Turned round"),
-    (5, lambda a, b: float(b.mean() > a.mean()), "compared two means"),
-    (5, lambda a, b: share(a, b) * len(a) * len(b), "a count of pairs"),
-    (5, lambda a, b: share(a, b, 0.0), "Yours counts 0"),
-    (5, lambda a, b: share(a, b, 1.0), "Yours counts 1"),
-    (5, lambda a, b: (b > a.max()).double().mean(), "with one number"),
-    (5, lambda a, b: (b > a.mean()).double().mean(), "with one number"),
-    (5, lambda a, b: 0.3, "a tie is one half"),
+    (1, lambda z: z.reshape(place(blocks(z)).shape), "A reshape alone"),
+    (1, lambda z: blocks(z).permute(0, 1, 2, 4, 3, 5).reshape(place(blocks(z)).shape), "as one quarter"),
+    (1, lambda z: place(blocks(z).transpose(2, 3)), "are exchanged"),
+    (1, lambda z: place(z.reshape(len(z), 2, 2, -1, *z.shape[2:]).permute(0, 3, 1, 2, 4, 5)), "c, C + c"),
+    (1, lambda z: place(blocks(z).flip(2, 3)), "in another order"),
+    (1, lambda z: z, "Expected shape"),
+    (1, lambda z: F.interpolate(z[:, ::4], scale_factor=2), "changes none"),
+    (2, lambda *given: back(*given)[0], "Return two things"),
+    (2, lambda *given: (back(*given)[0].chunk(2, 1)[1], back(*given)[1]), "Both halves belong in x"),
+    (2, lambda *given: back(*given, x_a=lambda a: a), "undo f first"),
+    (2, lambda *given: back(*given, x_a=lambda a: 0 * a), "and nothing else"),
+    (2, lambda *given: back(*given, read=lambda a: a), "about z_a"),
+    (2, lambda *given: back(*given, x_b=lambda b, s, m: (b - m) / s.exp()), "the way x → z once more"),
+    (2, lambda *given: back(*given, x_b=lambda b, s, m: m + b * s), "gives log σ"),
+    (2, lambda *given: back(*given, x_b=lambda b, s, m: (m + b) * s.exp()), "First multiply by σ"),
+    (2, lambda *given: back(*given, x_b=lambda b, s, m: b * s.exp()), "for x_b, with σ = exp"),
+    (2, lambda *given: back(*given, log_det=lambda first, s: s.sum()), "one log_det for each"),
+    (2, lambda *given: back(*given, log_det=lambda first, s: s.sum((1, 2, 3))), "log-dets of two maps"),
+    (2, lambda *given: back(*given, log_det=lambda first, s: first - s.sum((1, 2, 3))), "that of x → z"),
+    (2, lambda *given: back(*given, log_det=lambda first, s: first), "Σ log σ is missing"),
+    (2, lambda *given: back(*given, log_det=lambda first, s: first + s.mean((1, 2, 3))), "all numbers that come back"),
+    (3, lambda z, level: z, "those that came in"),
+    (3, lambda z, level: turned(z, level, 0.0), "the fine latents alone"),
+    (3, lambda z, level: turned(z, level, 0.1), "Take a larger step"),
+    (3, lambda z, level: turned(z, level, 1.0), "and the digit with it"),
+    (3, lambda z, level: z / 0, "not finite"),
+    (4, lambda a, b, k: ((b[:, None] > a) + 0.5 * (b[:, None] == a)).double().mean(), "the one-sided rule"),
+    (4, lambda a, b, k: 1 - shares(a, b, k), "Turned round"),
+    (4, lambda a, b, k: shares(a, b, k) * len(a) * len(b), "a count of pairs"),
+    (4, lambda a, b, k: shares(a, b, k, 0.0), "Yours counts 0"),
+    (4, lambda a, b, k: shares(a, b, k, 1.0), "Yours counts 1"),
+    (4, lambda a, b, k: ((b - k.median()).abs() > (a - k.median()).abs().max()).double().mean(), "with one number"),
+    (4, lambda a, b, k: 0.3, "a tie is one half"),
 ]
 
 RIGHT = [
-    (1, lambda x: F.pixel_unshuffle(x, 2)),
-    (2, lambda x, f: left(x, f, lambda b, s, m: (b - m) / s.exp(), lambda s: (-s).flatten(1).sum(1))),
-    (3, lambda z, e, level, which: z + (level == which) * (e - z)),
-    (4, lambda z0, z1, w: (1 - w) ** 0.5 * z0 + w**0.5 * z1),
-    (5, lambda a, b: sum((y > x) + 0.5 * (y == x) for x in a for y in b) / (len(a) * len(b))),
-    (1, lambda x: x.view(*x.shape[:2], x.shape[2] // 2, 2, -1, 2).permute(0, 1, 3, 5, 2, 4).flatten(1, 3).numpy()),
+    (1, lambda z: F.pixel_shuffle(z, 2)),
+    (1, lambda z: Squeeze().inverse(z)[0].numpy()),
+    (1, lambda z: place(blocks(z)).tolist()),
+    (2, lambda *given: back(*given, x_b=lambda b, s, m: s.exp() * b + m)),
+    (2, lambda *given: [part.float() for part in back(*given)]),
+    (2, lambda *given: back(*given, log_det=lambda first, s: first[:, None] + s.flatten(1).sum(1, keepdim=True))),
+    (3, lambda z, level: turned(z, level, 0.25)),
+    (3, lambda z, level: (z + 0.6 * toys.direction("thickness")).numpy()),
+    (3, lambda z, level: z + 0.4 * toys.direction("thickness") + 0.1 * toys.direction("slant")),
+    (4, lambda a, b, k: float(shares(a, b, k))),
     (
-        2,
-        lambda x, f: [
-            part.float() for part in left(x, f, lambda b, s, m: (b - m) / s.exp(), lambda s: -s.sum((1, 2, 3)))
-        ],
+        4,
+        lambda a, b, k: roc_auc_score(
+            [0] * len(a) + [1] * len(b), (torch.cat((a, b)) - k.median()).abs().round(decimals=9)
+        ),
     ),
-    (4, lambda z0, z1, w: math.cos(1.57 * w) * z0 + math.sin(1.57 * w) * z1),
-    (4, lambda z0, z1, w: ((1 - w) * z0 + w * z1) / math.hypot(w, 1 - w)),
-    (5, lambda a, b: roc_auc_score([0] * len(a) + [1] * len(b), torch.cat((a, b)))),
+    (
+        4,
+        lambda a, b, k: np.mean(
+            [
+                np.sign(round(abs(y - np.median(k)) - abs(x - np.median(k)), 9)) / 2 + 0.5
+                for x in a.tolist()
+                for y in b.tolist()
+            ]
+        ),
+    ),
 ]
 
 
 def test_the_worked_answers_are_the_packages():
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(3, 6, 4, 4, generator=g)
-    assert torch.equal(lesson.squeeze(x), Squeeze()(x)[0])
-    layer = FactorOut(6)
+    z = torch.randn(3, 8, 4, 4, generator=g)
+    assert torch.equal(lesson.unsqueeze(z), Squeeze().inverse(z)[0])
+    layer = FactorOut(8, Squeeze())
     for p in layer.parameters():
         p.data += 0.3 * torch.randn(p.shape, generator=g)
-    z, log_det = lesson.factor_out(x, lambda x_a: layer._scale_and_mean(x_a, None))
-    torch.testing.assert_close((z, log_det), layer(x))
+    # a factor-out reads its latent in the shape of the image: z_a as f leaves it, laid out anew
+    x, log_det = lesson.put_back(z, lambda x_a: layer._scale_and_mean(x_a, None), lambda z_a: (z_a, torch.zeros(3)))
+    plain = FactorOut(8)
+    plain.load_state_dict(layer.state_dict())
+    torch.testing.assert_close((x, log_det), plain.inverse(z))
     assert bool((log_det.abs() > 0.1).all())

@@ -14,7 +14,7 @@ from flowlab.lessons.nice_on_mnist import toys
 from flowlab.lessons.nice_on_mnist.explorer import CoolDigits, FillHidden
 from flowlab.lessons.nice_on_mnist.toys import museum
 from flowlab.models import nice
-from flowlab.restoration import posterior, wander, widths
+from flowlab.restoration import widths
 from flowlab.training import History
 
 # Pictures and explorers
@@ -171,23 +171,31 @@ def test_two_ways_to_cool_are_densities(tau):
 # Exercises
 
 
-PER_DIM = {"logistic": 2 - 2 * math.log(2), "normal": 0.5}
-AT_ZERO = {"logistic": -2 * math.log(2), "normal": -0.5 * math.log(2 * math.pi)}
+def per_dim(prior, tau):
+    return float(lesson.excess_over_cooled(1, prior, tau))
 
 
-def step(drift=1.0, noise=None, where=None):
-    """A wrong ``langevin_step``: so much of the drift, this noise of a, these pixels."""
-
-    def answer(x, score, hidden, a, eps):
-        size = math.sqrt(2 * a) if noise is None else noise(a)
-        chosen = hidden if where is None else where(hidden)
-        return torch.where(chosen, x + drift * a * score(x) + size * eps, x)
-
-    return answer
+def by_draws(D, prior, tau):
+    g = torch.Generator().manual_seed(0)
+    base = StandardNormal(1) if prior == "normal" else StandardLogistic(1)
+    z = base.sample(200_000, g)
+    return D * float(base.log_prob(torch.zeros(1)) - base.log_prob(tau * z).mean())
 
 
-def noise_everywhere(x, score, hidden, a, eps):
-    return x + torch.where(hidden, a * score(x), 0.0) + math.sqrt(2 * a) * eps
+def needed(parts, share, more=0):
+    held = parts.sort(descending=True).values.cumsum(0) / parts.sum()
+    return int((held < share).sum()) + 1 + more
+
+
+def needed_by_loop(s, share):
+    parts, count = sorted((math.exp(-2 * v) for v in s.tolist()), reverse=True), 0
+    while sum(parts[:count]) < share * sum(parts):
+        count += 1
+    return count
+
+
+def schedule(rates, noise=lambda a: math.sqrt(2 * a)):
+    return lambda steps: [(a, noise(a)) for a in rates]
 
 
 def run(step, a, points=4000, times=5, score=lambda x: -x, spread=lambda x: x.var()):
@@ -197,101 +205,71 @@ def run(step, a, points=4000, times=5, score=lambda x: -x, spread=lambda x: x.va
     return spread(x)
 
 
-def terms(z, y, sigma, inverse, log_prior):
-    x, log_det = inverse(z)
-    return log_prior(z), (y - x).square().sum(-1), log_det
-
+FALLING = [max(0.5 * 0.93**i, 0.01) for i in range(60)]
 
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    (1, lambda D, prior: -D * PER_DIM[prior], "mode minus mean"),
-    (1, lambda D, prior: PER_DIM[prior], "for one dimension"),
-    (1, lambda D, prior: D * PER_DIM[prior] / math.log(2), "in bits"),
-    (1, lambda D, prior: D * AT_ZERO[prior], "What has a typical sample"),
-    (1, lambda D, prior: D * (AT_ZERO[prior] - PER_DIM[prior]), "mean over samples alone"),
-    (1, lambda D, prior: D * PER_DIM["logistic"], "the other prior"),
-    (1, lambda D, prior: 1.0, "mean of the log density)"),
-    (2, lambda s, k: s.argsort(descending=True)[:k], "the largest S"),
-    (2, lambda s, k: s.abs().argsort()[:k], "sorted by |log S|"),
-    (2, lambda s, k: (-s).exp().sort(descending=True).values[:k], "Those are the values"),
-    (2, lambda s, k: s.argsort(), "directions, but got shape"),
-    (2, lambda s, k: s.argsort()[:k].flip(0), "in another order"),
-    (2, lambda s, k: torch.arange(k) + 100, "Sort by it"),
-    (3, step(noise=lambda a: 0.0), "is MAP"),
-    (3, step(noise=math.sqrt), "The √2 is missing"),
-    (3, step(noise=lambda a: a), "that NICE prints"),
-    (3, step(noise=lambda a: math.sqrt(2) * a), "under the root"),
-    (3, step(noise=lambda a: 2 * a), "not 2a"),
-    (3, step(drift=0.5, noise=math.sqrt), "of size a/2"),
-    (3, step(drift=-1.0), "downhill"),
-    (3, step(where=lambda hidden: torch.ones_like(hidden)), "The seen pixels moved"),
-    (3, step(where=lambda hidden: ~hidden), "True is hidden"),
-    (3, noise_everywhere, "if only by noise"),
-    (3, step(drift=3.0), "where hidden, else x"),
+    (1, lambda D, prior, tau: -D * per_dim(prior, tau), "mode minus mean"),
+    (1, lambda D, prior, tau: per_dim(prior, tau), "for one dimension"),
+    (1, lambda D, prior, tau: D * per_dim(prior, tau) / math.log(2), "in bits"),
+    (1, lambda D, prior, tau: D * per_dim("logistic", tau), "the other prior"),
+    (1, lambda D, prior, tau: D * per_dim(prior, 1.0), "That is at τ = 1"),
+    (1, lambda D, prior, tau: D * per_dim(prior, 1.0) * tau**2, "a power of τ"),
+    (1, lambda D, prior, tau: D * per_dim(prior, 1.0) * tau, "a power of τ"),
+    (1, lambda D, prior, tau: 1.0, "over draws z of the prior"),
+    (2, lambda s, share: needed((2 * s).exp(), share), "the largest S"),
+    (2, lambda s, share: needed((-s).exp(), share), "You added up 1/S"),
+    (2, lambda s, share: needed((-2 * s).exp(), share, -1) or 1, "One off"),
+    (2, lambda s, share: math.ceil(share * len(s)), "not equally wide"),
+    (2, lambda s, share: share, "whole number from 1"),
+    (2, lambda s, share: needed((-2 * s).exp(), share, 2), "count until the sum"),
+    (3, lambda steps: 0.1, "a list of pairs"),
+    (3, schedule([0.1] * 10), "Expected 60 pairs"),
+    (3, schedule([-0.1] * 60, abs), "is not below 0"),
+    (3, schedule([0.9] * 60), "runs away"),
+    (3, schedule(FALLING, lambda a: 0.0), "stands still"),
+    (3, schedule(FALLING, math.sqrt), "draw at the temperature"),
+    (3, schedule([0.01] * 60), "has not arrived"),
+    (3, schedule([0.1] * 60), "the last steps are too long"),
     (4, lambda step, a: run(step, a, score=lambda x: x), "It ran away"),
     (4, lambda step, a: run(step, a, spread=lambda x: x.std()), "That is the deviation"),
     (4, lambda step, a: 1 / run(step, a), "Upside down"),
     (4, lambda step, a: run(step, a, spread=lambda x: x.mean()), "Is it the mean"),
     (4, lambda step, a: run(step, a, times=0.2), "too early"),
     (4, lambda step, a: 3 * run(step, a), "Give eps a variance of 1"),
-    (5, lambda *given: (lambda p, s, d: p - s / 2 / given[2] ** 2 + d)(*terms(*given)), "a density of x"),
-    (5, lambda *given: -terms(*given)[1] / 2 / given[2] ** 2, "The prior is missing"),
-    (5, lambda *given: terms(*given)[0], "y is not used"),
-    (5, lambda *given: (lambda p, s, d: p + s / 2 / given[2] ** 2)(*terms(*given)), "Your sign"),
-    (5, lambda *given: (lambda p, s, d: p - s / given[2] ** 2)(*terms(*given)), "The ½ of the Gaussian"),
-    (5, lambda *given: (lambda p, s, d: p - s / 2 / given[2])(*terms(*given)), "not by σ"),
-    (5, lambda *given: (lambda p, s, d: p - s.sqrt() / 2 / given[2] ** 2)(*terms(*given)), "*squared* distance"),
-    (
-        5,
-        lambda *given: (lambda p, s, d: p - s / 2 / given[2] ** 2 / given[0].shape[-1])(*terms(*given)),
-        "A mean over pixels",
-    ),
-    (5, lambda z, *_: z[:, 0], "may be left out"),
 ]
 
 RIGHT = [
-    (1, lambda D, prior: D / 2 if prior == "normal" else 2 * D * (1 - math.log(2))),
-    (2, lambda s, k: (1 / s.exp()).topk(k).indices),
-    (3, lambda x, score, hidden, a, eps: x + hidden * (a * score(x) + (2 * a) ** 0.5 * eps)),
-    (4, lambda step, a: run(step, a, spread=lambda x: (x**2).mean())),
+    (1, by_draws),
+    (1, lambda D, prior, tau: D * tau**2 / 2 if prior == "normal" else by_draws(D, prior, tau)),
+    (1, lambda D, prior, tau: torch.tensor([D * per_dim(prior, tau)])),
+    (2, lambda s, share: needed((-2 * s).exp(), share)),
+    (2, needed_by_loop),
     (
-        5,
-        lambda z, y, sigma, inverse, log_prior: (
-            torch.distributions.Normal(inverse(z)[0], sigma).log_prob(y).sum(-1) + log_prior(z)
+        2,
+        lambda s, share: (
+            np.searchsorted(np.cumsum(np.sort(np.exp(-2 * s.numpy()))[::-1]), share * np.exp(-2 * s.numpy()).sum()) + 1
         ),
     ),
-    (1, lambda D, prior: {"logistic": 0.614, "normal": 0.5}[prior] * D),
-    (1, lambda D, prior: D * (2 - 1.39) if prior == "logistic" else torch.tensor([D / 2])),
-    (2, lambda s, k: np.argsort(s.numpy())[:k]),
-    (2, lambda s, k: sorted(range(len(s)), key=lambda i: s[i])[:k]),
-    (3, lambda x, score, hidden, a, eps: np.where(hidden, x + a * score(x) + np.sqrt(2 * a) * eps.numpy(), x)),
+    (3, schedule([max(0.45 * 0.94**i, 0.01) for i in range(60)])),
+    (3, schedule([0.4] * 20 + [0.2] * 10 + [0.05] * 15 + [0.01] * 15)),
+    (3, lambda steps: np.array([(a, np.sqrt(2 * a)) for a in np.geomspace(0.45, 0.008, steps)])),
+    (4, lambda step, a: run(step, a, spread=lambda x: (x**2).mean())),
     (4, lambda step, a: run(step, a, spread=lambda x: float(np.var(x.numpy())))),
+    (4, lambda step, a: run(step, a, times=8, spread=lambda x: x.std() ** 2)),
 ]
 
 
 def test_the_worked_answers_are_the_packages():
-    g = torch.Generator().manual_seed(0)
-    for prior, base in (("logistic", StandardLogistic(200)), ("normal", StandardNormal(200))):
-        measured = base.log_prob(torch.zeros(200)) - base.log_prob(base.sample(4000, g)).mean()
-        assert lesson.excess_of_the_mode(200, prior) == pytest.approx(float(measured), rel=0.01)
-    flow = nice(6, generator=g)
+    for prior, tau in (("logistic", 1.0), ("normal", 0.7), ("logistic", 0.4)):
+        assert lesson.excess_over_cooled(200, prior, tau) == pytest.approx(by_draws(200, prior, tau), rel=0.01)
+    assert lesson.excess_over_cooled(784, "logistic", 1.0) == pytest.approx(784 * (2 - 2 * math.log(2)), rel=1e-3)
+    flow = nice(30, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        flow.bijection[-1].log_scale.normal_(generator=g)
-    by_hand = lesson.widest(flow.bijection[-1].log_scale, 3)
-    assert torch.equal(by_hand, widths(flow).topk(3).indices)
-    x, y, hidden = flow.sample(4, g), torch.randn(4, 6, generator=g), torch.arange(6) > 2
-    run = wander(
-        flow.log_prob, x, "langevin", rate=lambda _: 0.01, free=hidden, generator=torch.Generator().manual_seed(1)
-    )
-    next(run)
-    eps = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
-
-    def score(x):
-        return torch.func.grad(lambda x: flow.log_prob(x).sum())(x)
-
-    torch.testing.assert_close(lesson.langevin_step(x, score, hidden, 0.01, eps), next(run)[0])
-    answer = lesson.log_posterior(x, y, 0.3, flow.bijection.inverse, flow.base.log_prob)
-    torch.testing.assert_close(answer, posterior(flow, y, 0.3)(x))
+        flow.bijection[-1].log_scale.normal_(generator=torch.Generator().manual_seed(0))
+    k = lesson.directions_needed(flow.bijection[-1].log_scale, 0.9)
+    squares = widths(flow).square()
+    assert squares.topk(k).values.sum() >= 0.9 * squares.sum() > squares.topk(k - 1).values.sum()
 
 
 def test_the_museum_is_as_hot_as_the_praise_says():

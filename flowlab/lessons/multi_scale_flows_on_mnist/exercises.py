@@ -1,4 +1,4 @@
-"""The exercises: squeeze, factor out, draw a level anew, a path that stays normal, who is the outsider."""
+"""The exercises: undo a squeeze, put back what left, draw a digit otherwise, who is the outsider."""
 
 from __future__ import annotations
 
@@ -8,348 +8,302 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, close, expect, numbers
+from flowlab.lessons.multi_scale_flows_on_mnist import toys
 
 
-def squeeze(x):
-    """Each 2×2 block of pixels becomes one pixel with four times the channels: (N, C, H, W) to (N, 4C, H/2, W/2).
+def unsqueeze(z):
+    """Undo a squeeze: (N, 4C, H, W) to (N, C, 2H, 2W).
 
-    Channel 4c + 2i + j holds row i, column j of the blocks of channel c.
+    Channel 4c + 2i + j of z holds row i, column j of the blocks of channel c.
     """
-    N, C, H, W = x.shape
-    corners = [x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]  # each (N, C, H/2, W/2)
-    return torch.stack(corners, dim=2).reshape(N, 4 * C, H // 2, W // 2)
+    N, channels, H, W = z.shape
+    x = z.new_empty(N, channels // 4, 2 * H, 2 * W)
+    for i in (0, 1):
+        for j in (0, 1):
+            x[:, :, i::2, j::2] = z[:, 2 * i + j :: 4]
+    return x
 
 
-def factor_out(x, conditioner):
-    """Let the second half of the channels leave: (z, log_det), of shapes (N, C, H, W) and (N,).
+def put_back(z, conditioner, f_inverse):
+    """Undo a factor-out: (x, log_det) of the way z → x, of shapes (N, C, H, W) and (N,).
 
-    C is even. conditioner takes the half that goes on and gives log σ and μ, each (N, C/2, H, W). What goes on stays
-    as it is.
+    C is even, the first half of the channels of z is z_a. f_inverse takes z_a and gives x_a and its log_det, (N,).
+    conditioner takes (N, C/2, H, W) and gives log σ and μ, of that shape each.
     """
-    x_a, x_b = x.chunk(2, dim=1)
+    z_a, z_b = z.chunk(2, dim=1)
+    x_a, log_det = f_inverse(z_a)
     log_sigma, mu = conditioner(x_a)
-    z_b = (x_b - mu) * torch.exp(-log_sigma)
-    return torch.cat((x_a, z_b), dim=1), -log_sigma.sum((1, 2, 3))
+    return torch.cat((x_a, mu + z_b * torch.exp(log_sigma)), dim=1), log_det + log_sigma.flatten(1).sum(1)
 
 
-def resample(z, e, level, which):
-    """Latents with one level drawn anew: where level == which the numbers of e, elsewhere those of z.
+def draw_otherwise(z, level):
+    """New latents whose images are other drawings of the same digits; z and the new latents are (N, 784).
 
-    z and e are (N, D), level is (D,), whole numbers.
+    level is (784,): 0 for the fine latents, 1 for the coarse ones. At least 80 % of the new images are read as the
+    digits that they were, and their pixels change by 10 gray levels or more in the mean.
     """
-    return torch.where(level == which, e, z)
+    from flowlab.lessons.multi_scale_flows_on_mnist import toys
+
+    return z + 0.5 * toys.direction("thickness")
 
 
-def normal_path(z0, z1, w):
-    """A point on a path from z0 (w = 0) to z1 (w = 1), halfway at w = 0.5; z0, z1 and the point are (N, D).
+def caught(inside, outside, known):
+    """How often the two-sided rule is right, over all pairs of one image from inside and one from outside: 0 to 1.
 
-    If z0 and z1 are independent draws of N(0, I), then so is, for every w, the point.
+    The rule: of two images, the one whose bits lie farther from the median bits of known digits is the outsider. A tie
+    counts one half. All three are bits per dimension, of shapes (n,), (m,) and (k,).
     """
-    return math.cos(math.pi / 2 * w) * z0 + math.sin(math.pi / 2 * w) * z1
-
-
-def caught(bits_inside, bits_outside):
-    """How often the rule "the one with more bits is the outsider" is right, over all pairs of an insider, an outsider.
-
-    (n,) and (m,) bits per dimension, to a number from 0 to 1. A tie counts one half.
-    """
-    difference = bits_outside[:, None] - bits_inside  # (m, n)
+    center = known.median()
+    difference = (outside - center).abs()[:, None] - (inside - center).abs()  # (m, n)
     return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean()
 
 
 # --- the checks -----------------------------------------------------------------------------------------------------
 
 
-def check_squeeze(answer: Callable) -> None:
+def check_unsqueeze(answer: Callable) -> None:
     """Numbered pixels in one channel and in several, not square."""
-    for shape in ((2, 1, 4, 6), (1, 3, 6, 4), (2, 2, 4, 4)):
-        N, C, H, W = shape
-        x = torch.arange(math.prod(shape), dtype=torch.float64).reshape(shape)
-        z = numbers(answer(x.clone()), None, "the squeezed image")
-        wanted = (N, 4 * C, H // 2, W // 2)
-        expect(z.shape == wanted, f"Expected shape {wanted} from {shape}, but got {tuple(z.shape)}.")
-        corner = {(i, j): x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)}
-        right = torch.stack([corner[i, j] for i in (0, 1) for j in (0, 1)], 2).reshape(wanted)
-        halves = x.reshape(N, C, 2, H // 2, 2, W // 2).transpose(3, 4)  # (N, C, 2, 2, H/2, W/2)
+    for shape in ((2, 4, 2, 3), (1, 12, 3, 2), (2, 8, 2, 2)):
+        N, channels, H, W = shape
+        C, wanted = channels // 4, (N, channels // 4, 2 * H, 2 * W)
+        z = torch.arange(math.prod(shape), dtype=torch.float64).reshape(shape)
+        x = numbers(answer(z.clone()), None, "the image")
+        expect(x.shape == wanted, f"Expected shape {wanted} from {shape}, but got {tuple(x.shape)}.")
+
+        def put(blocks: Tensor, wanted: tuple[int, ...] = wanted) -> Tensor:
+            """The image of blocks (N, C, i, j, H, W)."""
+            return blocks.permute(0, 1, 4, 2, 5, 3).reshape(wanted)
+
+        right = put(z.reshape(N, C, 2, 2, H, W))
+        wrong = {
+            "A reshape alone fills the rows one after the other: the corners of a block are then far apart. Each "
+            "channel belongs on every second row and column.": z.reshape(wanted),
+            "Your image has each channel as one quarter. A channel shows the whole picture at half the size: put it on "
+            "every second row and column.": z.reshape(N, C, 2, 2, H, W).permute(0, 1, 2, 4, 3, 5).reshape(wanted),
+            "The blocks are right, but rows and columns of their corners are exchanged. Channel 4c + 2i + j: i is the "
+            "row.": put(z.reshape(N, C, 2, 2, H, W).transpose(2, 3)),
+            "One channel is right, several are not: you took the channels that belong together as c, C + c, ... The "
+            "four corners of channel c are 4c to 4c + 3.": put(z.reshape(N, 2, 2, C, H, W).permute(0, 3, 1, 2, 4, 5)),
+        }
+        for hint, value in wrong.items():
+            expect(close(x, right) or not close(x, value), hint)
         expect(
-            torch.equal(z, right) or not torch.equal(z, x.reshape(wanted)),
-            "A reshape alone takes the pixels as they lie in memory: a channel then holds whole stretches of rows, and "
-            "neighbors are torn apart. Take every second row and column.",
+            close(x, right) or not close(x.flatten().sort().values, z.flatten()),
+            "All pixels are there, in another order. Which channel holds pixel (2h + i, 2w + j) of channel c?",
         )
-        expect(
-            torch.equal(z, right) or not torch.equal(z, halves.reshape(wanted)),
-            "Your channels are the four quarters of the picture. Each should see the whole of it, at half the size: "
-            "the channels hold the corners of the 2×2 blocks.",
-        )
-        expect(
-            torch.equal(z, right)
-            or not torch.equal(z, torch.stack([corner[i, j] for j in (0, 1) for i in (0, 1)], 2).reshape(wanted)),
-            "The blocks are right, the order of their corners is by columns. Channel 2i + j: upper left, upper right, "
-            "lower left, lower right.",
-        )
-        expect(
-            torch.equal(z, right) or not torch.equal(z, torch.cat([corner[i, j] for i in (0, 1) for j in (0, 1)], 1)),
-            "One channel is right, several are not: you put first all channels of one corner. Asked is channel "
-            "4c + 2i + j: the four corners of a channel stay together.",
-        )
-        expect(
-            torch.equal(z, right) or not torch.equal(z.flatten().sort().values, x.flatten().sort().values),
-            "All pixels are there, in another order. Where should pixel (2h + i, 2w + j) of channel c be?",
-        )
-        expect(torch.equal(z, right), "A squeeze moves pixels and changes none. Some of yours are new.")
+        expect(close(x, right), "An unsqueeze moves pixels and changes none. Some of yours are new.")
 
 
-def check_factor(answer: Callable) -> None:
-    """Against a conditioner whose scales are all different."""
+def check_put_back(answer: Callable) -> None:
+    """Against a conditioner whose scales are all different, and an f that is not the identity."""
     for N, C, H, W in ((3, 4, 2, 2), (2, 2, 3, 1)):
         g = torch.Generator().manual_seed(C)
-        x = torch.randn(N, C, H, W, generator=g, dtype=torch.float64)
+        z = torch.randn(N, C, H, W, generator=g, dtype=torch.float64)
+        z_a, z_b = z.chunk(2, dim=1)
 
         def conditioner(a: Tensor) -> tuple[Tensor, Tensor]:
             return 0.4 * torch.tanh(a) + 0.3, a.square() - 0.5
 
-        result = answer(x.clone(), conditioner)
+        def f_inverse(a: Tensor) -> tuple[Tensor, Tensor]:
+            return 3 * a + 1, torch.full((len(a),), math.log(3) * a[0].numel(), dtype=a.dtype)
+
+        result = answer(z.clone(), conditioner, f_inverse)
         expect(
             isinstance(result, tuple | list) and len(result) == 2,
-            "Return two things: z and log_det. Each map of the course brings its log-determinant along.",
+            "Return two things: x and log_det. Each map of the course gives its log-determinant too.",
         )
-        z, log_det = numbers(result[0], None, "z"), numbers(result[1], None, "log_det")
+        x, log_det = numbers(result[0], None, "x"), numbers(result[1], None, "log_det")
         log_det = log_det.flatten() if log_det.numel() == N else log_det
         expect(
-            z.shape == x.shape,
-            f"All scales stay in one latent: expected z of {tuple(x.shape)}, but got {tuple(z.shape)}.",
+            x.shape == z.shape,
+            f"Both halves belong in x: expected {tuple(z.shape)}, but got {tuple(x.shape)}.",
         )
-        x_a, x_b = x.chunk(2, dim=1)
-        s, mu = conditioner(x_a)
-        right_b, right = (x_b - mu) * torch.exp(-s), -s.sum((1, 2, 3))
-        (s_b, mu_b) = conditioner(x_b)
-
-        def same(value: Tensor, other: Tensor) -> bool:
-            return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-5)
-
-        def gave(a: Tensor, b: Tensor, z: Tensor = z, same: Callable = same) -> bool:
-            return same(z, torch.cat((a, b), 1))
-
+        x_a, first = f_inverse(z_a)
+        (s, mu), (s_z, mu_z) = conditioner(x_a), conditioner(z_a)
+        gave_a, gave_b = x.chunk(2, dim=1)
         expect(
-            not gave((x_a - mu_b) * torch.exp(-s_b), x_b),
-            "The wrong half left: the first half goes on and conditions, the second is measured against it.",
+            not close(gave_a, z_a),
+            "The first half of your x is z_a itself. What went on has passed f: undo f first.",
+        )
+        expect(close(gave_a, x_a), "The first half of x is what f_inverse makes of z_a, and nothing else.")
+        expect(
+            not close(gave_b, mu_z + z_b * s_z.exp()),
+            "You asked the conditioner about z_a. On the way x → z it read x_a, before f: give it the same here.",
         )
         expect(
-            not gave(x_a, (x_b - mu_b) * torch.exp(-s_b)),
-            "You asked the leaving half itself what to expect of it. Then nobody can go back: give the conditioner "
-            "what goes on.",
+            not close(gave_b, (z_b - mu) * (-s).exp()) and not close(gave_b, (z_b - mu) / s.exp()),
+            "That is the way x → z once more. Solve z_b = (x_b − μ)/σ for x_b.",
         )
+        expect(not close(gave_b, mu + z_b * s), "The conditioner gives log σ. σ itself is its exponential.")
         expect(
-            not gave(x_a, x_b * torch.exp(-s) - mu),
-            "First take away the mean, then divide by σ: yours divides x_b alone.",
+            not close(gave_b, (mu + z_b) * s.exp()),
+            "First multiply by σ, then add μ: on the way x → z the mean was taken away first.",
         )
-        expect(not gave(x_a, (x_b - mu) / s), "The conditioner gives log σ. σ itself is its exponential.")
-        expect(
-            not gave(x_a, (x_b - mu) * torch.exp(s)) and not gave(x_a, x_b * torch.exp(s) + mu),
-            "That is the way back, or half of it. x → z takes away μ and divides by σ.",
-        )
-        expect(same(z[:, : C // 2], x_a), "What goes on must stay as it is: the first half of z is not that of x.")
-        expect(gave(x_a, right_b), "z_b = (x_b − μ(x_a)) / σ(x_a), with σ = exp(log σ).")
+        expect(close(gave_b, mu + z_b * s.exp()), "Solve z_b = (x_b − μ(x_a))/σ(x_a) for x_b, with σ = exp(log σ).")
+        right, own = first + s.flatten(1).sum(1), s.flatten(1).sum(1)
         expect(
             log_det.shape == (N,),
             f"Expected one log_det for each of the {N} images, but got shape {tuple(log_det.shape)}: sum over all of "
             "channels, height and width, and not over images.",
         )
+        expect(not close(log_det, own), "The log_det of f_inverse is missing: log-dets of two maps in a row add.")
         expect(
-            not same(log_det, torch.zeros(N, dtype=torch.float64)),
-            "Your log_det is 0, as if this were a shift alone. Dividing by σ packs or spreads: −Σ log σ.",
+            not close(log_det, first - own),
+            "The sign of Σ log σ is that of x → z. Multiplying by a large σ makes volumes larger.",
         )
-        expect(not same(log_det, -right), "The sign is turned: dividing by a large σ makes volumes smaller.")
-        expect(not same(log_det, -s.mean((1, 2, 3))), "You took the mean of the log σ. Each number that leaves counts.")
-        expect(same(log_det, right), "The Jacobian is triangular with 1 and 1/σ on its diagonal. Log, and sum.")
-
-
-def check_resample(answer: Callable) -> None:
-    """Three levels in a striped order."""
-    g = torch.Generator().manual_seed(0)
-    level = torch.tensor([1, 1, 0, 0, 2, 2, 0, 0, 2, 1, 0, 0])
-    z, e = (torch.randn(4, len(level), generator=g, dtype=torch.float64) for _ in range(2))
-    for which in (0, 1, 2):
-        before, draws, table = z.clone(), e.clone(), level.clone()
-        value = numbers(answer(before, draws, table, which), tuple(z.shape), "the latents")
-        new, n = level == which, int((level == which).sum())
-        first = torch.arange(len(level)) < n
-
-        def gave(a: Tensor, b: Tensor, mask: Tensor, value: Tensor = value) -> bool:
-            return torch.allclose(value, torch.where(mask, a, b), rtol=1e-4, atol=1e-5)
-
+        expect(not close(log_det, first), "Multiplying by σ changes volumes too: Σ log σ is missing.")
         expect(
-            not gave(z, e, new),
-            "The other way round: you kept the level that was to be new, and drew all others.",
+            close(log_det, right), "The log_det of f_inverse, plus the sum of log σ over all numbers that come back."
         )
-        expect(
-            not gave(z + e, z, new),
-            "You added the new draw to the old one: a sum of two normals has variance 2, and is no draw of N(0, 1).",
-        )
-        expect(
-            not gave(torch.zeros_like(z), z, new),
-            "You set the level to 0. That is its most likely value, and none that is ever drawn: use e.",
-        )
-        for block in (first, first.flip(0)):
-            expect(
-                gave(e, z, new) or not gave(e, z, block),
-                "You took a block at one end of the vector. The levels lie in stripes: ask the table ``level``.",
-            )
-        expect(
-            gave(e, z, new) or not gave(e, z, level >= which),
-            "You drew the coarser levels too. Asked is this one alone.",
-        )
-        expect(gave(e, z, new), "e where level == which, z elsewhere: nothing else changes.")
-        expect(torch.equal(before, z), "You changed z itself. Return new latents, and leave the old ones as they are.")
 
 
-def check_path(answer: Callable) -> None:
-    """Many normal draws: ends, halfway, and the spread on the way."""
-    g = torch.Generator().manual_seed(0)
-    z0, z1 = (torch.randn(3, 40_000, generator=g, dtype=torch.float64) for _ in range(2))
-    value = {w: numbers(answer(z0.clone(), z1.clone(), w), tuple(z0.shape), "the point") for w in (0.0, 0.3, 0.5, 1.0)}
-    half = value[0.5]
-
-    def same(a: Tensor, b: Tensor) -> bool:
-        return torch.allclose(a, b, atol=5e-3)
-
+def check_otherwise(answer: Callable) -> None:
+    """By what it reaches: sixty test digits, read by the nearest training digit before and after."""
+    v = torch.cat([toys.examples(digit, 6) for digit in range(10)])
+    level, was = toys.levels(), torch.arange(10).repeat_interleave(6)
+    z = toys.encode(v)
+    new = numbers(answer(z.clone(), level), tuple(z.shape), "the new latents").float()
     expect(
-        not (same(value[0.0], z1) and same(value[1.0], z0)), "You start at z1. At w = 0 the path should still be at z0."
+        torch.isfinite(new).all(), "Some of your latents are not finite numbers. Which of your steps divides or grows?"
+    )
+    x = toys.decode(new)
+    kept = float((toys.read(x) == was).float().mean())
+    change = 255 * float((x - (v + 0.5) / 256).abs().mean())
+    reached = f"{kept:.0%} of the digits stay, and a pixel changes by {change:.1f} gray levels in the mean"
+    fine = bool(torch.equal(new[:, level > 0], z[:, level > 0]))
+    expect(change > 1, f"Your images are those that came in: {reached}. Change some latents.")
+    expect(
+        change >= 10 or not fine,
+        f"You changed the fine latents alone: {reached}. They hold the edges, and edges are not enough. "
+        "Change the coarse latents a little, or move along a direction.",
     )
     expect(
-        not same(half, (z0 + z1) / 2),
-        "The straight line: halfway its points have the variance ½, as if drawn at temperature 0.71. Which two weights "
-        "have squares that add up to 1?",
-    )
-    unit = (z0 + z1) / (z0 + z1).norm(dim=-1, keepdim=True)
-    expect(
-        not same(half, unit),
-        "You set the length to 1. Draws of N(0, I) in D dimensions are about √D long.",
+        change >= 10, f"The digits stay, but the drawing hardly changes: {reached}. Wanted are 10. Take a larger step."
     )
     expect(
-        abs(float(half.var()) - 2) > 0.05,
-        "Halfway your points have the variance 2: the squares of the weights add up to more than 1.",
+        kept >= 0.8,
+        f"The drawing changes, and the digit with it: {reached}. Wanted are 80 %. Take a smaller step in the coarse "
+        "latents, or another direction.",
     )
-    expect(
-        same(value[0.0], z0) and same(value[1.0], z1),
-        "A path from z0 to z1 is at z0 for w = 0 and at z1 for w = 1. Yours is not.",
-    )
-    along = [float((half * z).mean() / z.square().mean()) for z in (z0, z1)]
-    expect(abs(along[0] - along[1]) < 0.05, "Halfway, z0 and z1 should have the same weight.")
-    for w, points in value.items():
-        spread = float(points.std())
-        expect(
-            abs(spread - 1) < 0.02,
-            f"At w = {w:g} your points have the standard deviation {spread:.2f}, and those of N(0, I) have 1. The "
-            "variance of a z0 + b z1 is a² + b².",
-        )
 
 
 def check_caught(answer: Callable) -> None:
-    """Sets of different size, that overlap, with a tie."""
+    """Sets of different size, that overlap, with a tie, on both sides of the known digits."""
     cases = (
-        ([1.0, 1.2, 1.5, 0.9], [1.1, 3.0, 1.6]),
-        ([1.0, 1.2, 1.5], [0.1, 0.1, 0.1, 0.1]),
-        ([1.0, 2.0, 3.0], [2.0, 2.0, 5.0, 0.5]),
+        ([1.0, 1.2, 1.5, 0.9], [1.1, 3.0, 1.6, 0.2], [1.0, 1.1, 1.3]),
+        ([1.0, 1.25, 1.5], [0.125, 0.125, 0.25, 0.125], [1.0, 1.25, 1.75]),
+        ([1.0, 2.0, 2.5], [2.0, 2.0, 5.0, 0.5, 1.25, 4.0], [2.0, 1.0, 3.0, 2.5, 1.5]),
     )
-    for inside, outside in ((torch.tensor(a).double(), torch.tensor(b).double()) for a, b in cases):
-        value = float(numbers(answer(inside.clone(), outside.clone()), (), "the share"))
-        difference = outside[:, None] - inside
-        more, ties = float((difference > 0).double().mean()), float((difference == 0).double().mean())
+    for inside, outside, known in ([torch.tensor(part).double() for part in case] for case in cases):
+        value = float(numbers(answer(inside.clone(), outside.clone(), known.clone()), (), "the share"))
+        center = known.median()
+        difference = (outside - center).abs()[:, None] - (inside - center).abs()
+        more, ties = float((difference > 1e-9).double().mean()), float((difference.abs() <= 1e-9).double().mean())
         right = more + ties / 2
+        plain = outside[:, None] - inside
+        one_sided = float(((plain > 0).double() + 0.5 * (plain == 0).double()).mean())
 
         def gave(other: float, value: float = value, right: float = right) -> bool:
-            return not math.isclose(value, right, abs_tol=1e-6) and math.isclose(value, other, abs_tol=1e-6)
+            return not math.isclose(value, right, abs_tol=2e-3) and math.isclose(value, other, abs_tol=2e-3)
 
         expect(
-            not gave(1 - right),
-            "Turned round: more bits mean a lower likelihood, so the rule points at the one with more bits.",
+            not gave(one_sided),
+            "That is the one-sided rule: more bits, so an outsider. Here far too few bits are strange as well: compare "
+            "distances from the median of the known digits.",
         )
-        expect(
-            not gave(float(outside.mean() > inside.mean())),
-            "You compared two means: that is one yes or no. How often is the rule right, pair by pair?",
-        )
+        expect(not gave(1 - right), "Turned round: the rule points at the image that lies farther from the median.")
         expect(not gave(right * difference.numel()), "That is a count of pairs. Asked is their share.")
         expect(not gave(more), "A tie counts one half: there the rule can only toss a coin. Yours counts 0.")
         expect(not gave(more + ties), "A tie counts one half: there the rule can only toss a coin. Yours counts 1.")
+        for limit in ((inside - center).abs().mean(), (inside - center).abs().max()):
+            expect(
+                not gave(float(((outside - center).abs() > limit).double().mean())),
+                "You compared each outsider with one number. Compare it with every insider: use outside[:, None].",
+            )
         expect(
-            not gave(float((outside > inside.mean()).double().mean()))
-            and not gave(float((outside > inside.max()).double().mean())),
-            "You compared each outsider with one number. Compare it with every insider: outside[:, None] > inside.",
-        )
-        expect(
-            math.isclose(value, right, abs_tol=1e-6),
-            "Over all pairs, the share in which the outsider has more bits; a tie is one half.",
+            math.isclose(value, right, abs_tol=2e-3),
+            "Over all pairs, the share in which the outsider lies farther from known.median(); a tie is one half.",
         )
 
 
 EXERCISES = [
     Exercise(
         name="multi_scale_flows_on_mnist.1",
-        question="**Squeeze.** Write it for any number of images and channels.",
-        answer=squeeze,
-        check=check_squeeze,
-        praise="right. Every pixel is still there, neighbors have become channels: log |det| = 0.",
+        question="**Back from the channels.** Undo a squeeze, for any number of images and channels.",
+        answer=unsqueeze,
+        check=check_unsqueeze,
+        praise="right. Every number is back in its place, so log |det| is 0 this way too.",
         hints=(
-            "x[:, :, i::2, j::2] is one corner of every block, at half the size. There are four of them.",
-            "Stack the four corners in a new axis after the channels, (N, C, 4, H/2, W/2), then reshape.",
+            "Make an empty image of the right shape first. Which rows and columns of it does channel 4c + 2i + j fill?",
+            "z[:, 2 * i + j :: 4] is that corner of every channel c. Assign it to a slice of x with a step of 2.",
         ),
         aims=("squeeze",),
+        why=(
+            "Every channel goes back to the corner of the blocks that it came from. "
+            "A slice with a step of 2 names these places all at once, and nothing is computed: log |det| is 0 again."
+        ),
     ),
     Exercise(
         name="multi_scale_flows_on_mnist.2",
-        question="**Factor out.** Let half of the channels leave, measured against the other half, with the log-det.",
-        answer=factor_out,
-        check=check_factor,
-        praise="right. It is an affine coupling that runs backward, and nothing has been thrown away.",
+        question=(
+            "**Back together.** Undo a factor-out whose first half has passed a further map f, and give the log-det of "
+            "your way, z → x."
+        ),
+        answer=put_back,
+        check=check_put_back,
+        praise="right. The half that went on is found first, and it says where the other half belongs.",
         hints=(
-            "Which half can the conditioner still see on the way back? And what does dividing by σ do to volumes?",
-            "(x_b − μ) · exp(−log σ), joined to x_a; log_det is −log σ summed over the axes 1, 2 and 3.",
+            "What did the conditioner read on the way x → z? Find that first. And what does σ do to volumes?",
+            "x_a, log_det = f_inverse(z_a); then x_b = μ(x_a) + σ(x_a) z_b, and the sum of log σ is added to log_det.",
         ),
         aims=("factor",),
+        why=(
+            "The conditioner reads x_a, so f has to be undone first. "
+            "Multiplying by σ makes volumes larger, so the log-det is +Σ log σ, and that of f_inverse is added."
+        ),
     ),
     Exercise(
         name="multi_scale_flows_on_mnist.3",
         question=(
-            "**One level anew.** Replace one level of the latents and keep the others. (Then try levels 0 and 1 on "
-            "digits of your choice, with `toys.encode` and `toys.decode`.)"
+            "**Open task: another drawing of the same digit.** Find a change of the latents that changes the images "
+            "much and keeps their digits. There are many good answers. Try yours on `some` and `z` of section 4 with "
+            "`toys.decode` and `toys.read` before you check it."
         ),
-        answer=resample,
-        check=check_resample,
-        praise="right. With level 0 new the digit stays what it is; with level 1 new, hardly one does.",
+        answer=draw_otherwise,
+        check=check_otherwise,
+        praise="right. Your change moves the drawing far and the digit hardly ever.",
         hints=(
-            "level == which is a mask (D,), and it broadcasts over the N images.",
-            "torch.where(mask, a, b) takes a where the mask is True and b elsewhere.",
+            "New fine latents change too little, and new coarse latents too much. What lies between? Section 6 too has "
+            "a way to change a drawing.",
+            "Turn the coarse latents a little toward new ones: cos(πw/2) z + sin(πw/2) e with w near 0.25. "
+            "Or take half a step along a direction.",
         ),
-        aims=("resample",),
+        aims=("change",),
+        why=(
+            "Fine latents alone change too little, and new coarse latents lose the digit, so the step must be "
+            "short and have a direction. "
+            "Half a step along the thickness changes nearly every pixel of a stroke, and hardly ever which digit it is."
+        ),
     ),
     Exercise(
         name="multi_scale_flows_on_mnist.4",
-        question="**A path that stays normal.** Lead from z0 to z1 without passing through colder latents.",
-        answer=normal_path,
-        check=check_path,
-        praise="right. a² + b² = 1 all the way: each point is as typical as the ends.",
-        hints=(
-            "z0 and z1 are independent. What is the variance of a z0 + b z1, and what should it be?",
-            "a² + b² = 1 with a = 1, b = 0 at the start and the reverse at the end: cos and sin of w · π/2.",
-        ),
-        aims=("move",),
-    ),
-    Exercise(
-        name="multi_scale_flows_on_mnist.5",
         question=(
-            "**Who is the outsider?** Score the rule that the image with more bits is the one from outside. 1 is "
-            "perfect, 0.5 is a coin, 0 is always wrong. Then call it on the sets of section 9: "
-            '`caught(ood["test digits"], ood["empty"])`.'
+            "**Who is the outsider?** Measure the two-sided rule by one number that needs no limits: 1 is perfect, "
+            '0.5 is a coin, 0 is always wrong. Then try `caught(ood["test digits"], ood["empty"], known)`, '
+            'and the same with `ood["turned"]`.'
         ),
         answer=caught,
         check=check_caught,
-        praise="right. It is the area under the ROC curve, and on empty images it is worse than a coin.",
+        praise="right. It is the area under the ROC curve: 1 on empty images, and a coin on turned digits.",
         hints=(
-            "bits_outside[:, None] − bits_inside has a row for each outsider and a column for each insider.",
-            "The mean of (difference > 0), plus half the mean of (difference == 0).",
+            "How far is each image from known.median()? Compare these distances and not the bits.",
+            "difference = far_outside[:, None] − far_inside; the mean of (difference > 0), plus half that of (== 0).",
         ),
         aims=("judge",),
+        why=(
+            "With the distance from the median, far too few bits are as strange as far too many. "
+            "Every outsider is compared with every insider, so that no limit has to be chosen."
+        ),
     ),
 ]

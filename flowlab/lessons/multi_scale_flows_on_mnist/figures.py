@@ -13,7 +13,6 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from flowlab.bijections import scales
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.multi_scale_flows_on_mnist.toys import (
     ATTRIBUTES,
@@ -23,7 +22,7 @@ from flowlab.lessons.multi_scale_flows_on_mnist.toys import (
     direction,
     encode,
     examples,
-    model,
+    levels,
     read,
     training,
 )
@@ -59,14 +58,14 @@ class ResampleLevels(Picture):
     def __init__(self) -> None:
         super().__init__(9.6, 2.1)
         left, middle, right = self.figure.subplots(1, 3, width_ratios=[1, 1, DRAWS])
-        self.one, self.many = _strip(left, 1, 1, "the digit"), _strip(right, 1, DRAWS, "with new latents, five draws")
+        self.one, self.many = _strip(left, 1, 1, "the digit"), _strip(right, 1, DRAWS, "with new latents: five draws")
         self.map = middle.imshow(np.zeros((SIDE, SIDE)), cmap="Greens", vmin=0, vmax=1)
         tidy(middle, "green: new").set(xticks=[], yticks=[])
         self.names = [
             right.text((SIDE + 2) * (k + 0.5), SIDE + 4, "", ha="center", va="top", fontsize=10) for k in range(DRAWS)
         ]
         self.moves(self.one, self.map, self.many, *self.names)
-        self.coarse = scales(model().density.bijection, (D,)) > 0  # (784,)
+        self.coarse = levels() > 0  # (784,)
         self.digits = torch.cat([examples(digit, 1) for digit in range(10)])
         self.z = encode(self.digits)
 
@@ -107,7 +106,7 @@ class AlongAttribute(Picture):
         self.kind = axes.stairs(np.zeros(BINS), np.linspace(*REACH, BINS + 1), fill=True, color="#C8C8C8")
         self.before = axes.plot([], [], "o", mfc="white", mec=COLORS["data"], ms=8, label="as they are")[0]
         self.after = axes.plot([], [], "D", color=COLORS["accent"], mec="black", ms=8, label="moved")[0]
-        axes.legend(loc="upper center", fontsize=8, frameon=False, ncol=2)
+        axes.legend(loc="upper center", fontsize=10, frameon=False, ncol=2)
         self.moves(self.strip, self.kind, self.before, self.after)
         self.v = {digit: examples(digit, 4) for digit in range(10)}
         self.z = dict(zip(self.v, encode(torch.cat(list(self.v.values()))).split(4), strict=True))
@@ -166,7 +165,7 @@ def numbered(panels: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
             axes.text(x + 0.5, y + 0.52, str(number), ha="center", va="center", fontsize=10)
         axes.set(xlim=(-0.2, wide[name] - 0.4), ylim=(high + 0.1, -0.1), aspect="equal")
         axes.axis("off")
-        axes.set_title(name, fontsize=9)
+        axes.set_title(name, fontsize=10)
     said = []
     for name, (value, group) in panels.items():
         groups = group.expand_as(value)
@@ -186,7 +185,7 @@ def bits_of_sets(sets: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     for (left, axes), (name, (image, bits)) in zip(rows, sets.items(), strict=True):
         left.imshow(image.reshape(SIDE, SIDE).numpy(), cmap="gray_r", vmin=0, vmax=1, extent=(0, 1, 0, 1))
         left.add_patch(Rectangle((0, 0), 1, 1, fc="none", ec="#BBBBBB"))
-        left.text(1.3, 0.5, f"{name}\nmedian {float(bits.median()):.2f}", va="center", fontsize=9)
+        left.text(1.3, 0.5, f"{name}\nmedian {float(bits.median()):.2f}", va="center", fontsize=10)
         left.set(xlim=(-0.05, 4.2), ylim=(-0.05, 1.05))
         left.axis("off")
         tidy(axes).hist(bits.numpy(), edges, color=COLORS["data" if axes is rows[0, 1] else "model"])

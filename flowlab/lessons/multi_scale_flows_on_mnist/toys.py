@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowlab import pretrained
+from flowlab.bijections import scales
 from flowlab.datasets import mnist
 from flowlab.datasets.augment import slant, thickness
 from flowlab.densities import Dequantized
@@ -22,6 +23,11 @@ D = SIDE**2
 def model() -> Dequantized:
     """The multi-scale flow that comes with the package."""
     return pretrained.load("glow_mnist")
+
+
+def levels() -> Tensor:
+    """The level of each latent, ``(784,)``: 0 for the fine ones, which leave first, and 1 for the coarse ones."""
+    return scales(model().density.bijection, (D,))
 
 
 @torch.no_grad()
@@ -48,8 +54,8 @@ def training() -> tuple[Tensor, Tensor, Tensor]:
 def nearest(x: Tensor) -> tuple[Tensor, Tensor]:
     """For images ``(n, 784)`` in [0, 1] the nearest bundled training digit, its row and its distance: ``(n,)`` each."""
     others, half, _ = training()
-    score, row = (x @ others.T - half).max(-1)  # −|x − y|²/2 up to |x|²/2
-    return row, (x.square().sum(-1) - 2 * score).clamp_min(0).sqrt()
+    nearness, row = (x @ others.T - half).max(-1)  # −|x − y|²/2 up to |x|²/2
+    return row, (x.square().sum(-1) - 2 * nearness).clamp_min(0).sqrt()
 
 
 def read(x: Tensor) -> Tensor:
@@ -102,16 +108,3 @@ def strangers(v: Tensor) -> dict[str, Tensor]:
     noise = torch.randint(0, 256, empty.shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     turned = v.view(-1, SIDE, SIDE).rot90(1, (1, 2)).flatten(1)
     return {"turned": turned, "inverted": 255 - v, "noise": noise, "empty": empty, "one dot": dot.flatten(1)}
-
-
-# Published bits per dimension on MNIST's test set, 28 × 28, each with its protocol. The first four as Residual Flow,
-# arXiv:1906.02735, lists them; the others from the UvA deep learning tutorials.
-PUBLISHED = {
-    "RealNVP, multi-scale": (1.06, "uniform noise; as the Residual Flows paper lists it"),
-    "Glow": (1.05, "uniform noise; as the Residual Flows paper lists it"),
-    "FFJORD": (0.99, "uniform noise; chosen on test; its own paper"),
-    "Residual Flow": (0.97, "uniform noise; chosen on test; its own paper"),
-    "UvA notebook 11, simple": (1.078, "0.56 M weights; importance-sampled; chosen on validation"),
-    "UvA notebook 11, learned noise": (1.043, "the same, with variational dequantization"),
-    "UvA notebook 11, multi-scale": (1.020, "the same, 1.7 M weights"),
-}

@@ -1,4 +1,4 @@
-"""The exercises: the most likely image, the spectrum, one Langevin step, a museum of steps, noisy pixels."""
+"""The exercises: the most likely image among cooled samples, the spectrum, an own schedule, a museum of steps."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ from torch import Tensor
 from flowlab.lessons.base.exercise import Exercise, expect, numbers
 
 
-def excess_of_the_mode(features, prior):
-    """By how many nats log p(f⁻¹(0)) exceeds the mean of log p over samples, if |det J| is the same everywhere.
+def excess_over_cooled(features, prior, tau):
+    """By how many nats log p(f⁻¹(0)) exceeds the mean of log p over f⁻¹(τ z), with z from the prior: one number.
 
-    features is D; prior is "logistic" (log density at 0: −2 log 2; mean of the log density: −2) or "normal".
+    features is D; |det J| is the same everywhere. prior is "logistic" or "normal".
     """
-    at_zero = {"logistic": -2 * math.log(2), "normal": -0.5 * math.log(2 * math.pi)}[prior]
-    mean = {"logistic": -2.0, "normal": -0.5 * math.log(2 * math.pi) - 0.5}[prior]
-    return features * (at_zero - mean)  # log |det J| is in both, and cancels
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000  # evenly spaced, as the ranks of many draws are
+    if prior == "normal":
+        base, z = torch.distributions.Normal(0.0, 1.0), torch.special.ndtri(u)
+        log_p = base.log_prob(tau * z) - base.log_prob(torch.tensor(0.0))
+    else:
+        z = torch.logit(u)
+        log_p = 2 * math.log(2) - tau * z - 2 * torch.nn.functional.softplus(-tau * z)
+    return -features * log_p.mean()
 
 
-def widest(log_scale, k):
-    """The k latent directions in which x reaches farthest, farthest first: (k,) whole numbers.
+def directions_needed(log_scale, share):
+    """The smallest number of latent directions that hold at least this share of Σ 1/S²: a whole number.
 
-    log_scale is log S, (D,), of the diagonal scaling z = S · (…).
+    log_scale is log S, (D,), of the diagonal scaling z = S · (…); share is between 0 and 1.
     """
-    return log_scale.argsort()[:k]  # x reaches 1/S: small S, wide
+    squares = torch.exp(-2 * log_scale).sort(descending=True).values
+    held = squares.cumsum(0) / squares.sum()
+    return int((held < share).sum()) + 1
 
 
-def langevin_step(x, score, hidden, a, eps):
-    """x after one Langevin step of size a that moves the hidden pixels alone: (N, D).
+def own_schedule(steps):
+    """One pair (α, c) for each of the steps of x ← x + α ∇log p + c ε: a list of pairs of numbers.
 
-    score takes x to ∂log p/∂x, (N, D) to (N, D); hidden is (D,), True where a pixel is to be filled in; eps is (N, D),
-    drawn from N(0, I).
+    The chain starts at 0. After 60 steps it should draw from p = N(0, s²) for each s from 0.5 to 2: all variances
+    within 5 % of s².
     """
-    moved = x + a * score(x) + math.sqrt(2 * a) * eps
-    return torch.where(hidden, moved, x)
+    rates = [max(0.5 * 0.93**i, 0.01) for i in range(steps)]
+    return [(a, math.sqrt(2 * a)) for a in rates]
 
 
 def temperature(step, a):
@@ -51,121 +58,128 @@ def temperature(step, a):
     return x.var()
 
 
-def log_posterior(z, y, sigma, inverse, log_prior):
-    """log p(z | y) up to a constant, for y = x + sigma · noise with x = f⁻¹(z): (N,).
+# --- the checks -----------------------------------------------------------------------------------------------------
 
-    z and y are (N, D); inverse takes z to (x, log_det); log_prior takes z to log p_Z(z), (N,). The noise is N(0, I).
-    """
-    x, _ = inverse(z)
-    return log_prior(z) - ((y - x) ** 2).sum(-1) / (2 * sigma**2)
+
+def _excess(prior: str, tau: float) -> float:
+    """Of one dimension, by the worked answer."""
+    return float(excess_over_cooled(1, prior, tau))
 
 
 def check_excess(answer: Callable) -> None:
-    """Both priors, and a few dimensions."""
-    at_zero = {"logistic": -2 * math.log(2), "normal": -0.5 * math.log(2 * math.pi)}
-    per_dim = {"logistic": 2 - 2 * math.log(2), "normal": 0.5}
-    for D, prior in ((784, "logistic"), (10, "logistic"), (784, "normal"), (3, "normal")):
-        value = float(numbers(answer(D, prior), (), "the excess"))
-        right = D * per_dim[prior]
-        other = D * per_dim["normal" if prior == "logistic" else "logistic"]
+    """Both priors, a few dimensions and temperatures."""
+    for D, prior, tau in (
+        (784, "logistic", 1.0),
+        (784, "normal", 1.0),
+        (10, "normal", 0.5),
+        (10, "logistic", 0.5),
+        (3, "logistic", 2.0),
+    ):
+        value = float(numbers(answer(D, prior, tau), (), "the excess"))
+        right = D * _excess(prior, tau)
 
         def gave(number: float, value: float = value, right: float = right) -> bool:
-            return not math.isclose(value, right, rel_tol=0.01) and math.isclose(value, number, rel_tol=0.01)
+            return not math.isclose(value, right, rel_tol=0.02) and math.isclose(value, number, rel_tol=0.02)
 
         expect(not gave(-right), "The most likely image is the more likely one: mode minus mean, not mean minus mode.")
-        expect(not gave(per_dim[prior]), "That is for one dimension. An image has D of them, and their nats add up.")
+        expect(not gave(right / D), "That is for one dimension. An image has D of them, and their nats add up.")
         expect(not gave(right / math.log(2)), "That is in bits. Asked are nats.")
-        expect(not gave(D * at_zero[prior]), "That is log p_Z(0) alone. What has a typical sample?")
         expect(
-            not gave(D * (at_zero[prior] - per_dim[prior])) and not gave(D * (per_dim[prior] - at_zero[prior])),
-            "That is the mean over samples alone. How far is log p_Z(0) above it?",
+            not gave(D * _excess("normal" if prior == "logistic" else "logistic", tau)),
+            "That is for the other prior. At τ = 1, a dimension of a logistic has 2 − 2 log 2 nats, and of a normal ½.",
+        )
+        expect(not gave(D * _excess(prior, 1.0)), "That is at τ = 1. Cooled latents τ z lie nearer to 0: put τ in.")
+        expect(
+            not gave(D * _excess(prior, 1.0) * tau) and not gave(D * _excess(prior, 1.0) * tau**2),
+            "You scaled the nats of τ = 1 by a power of τ. That is right for a normal and τ²: a logistic falls like z² "
+            "near 0 and like |z| far out. Take the mean over draws.",
         )
         expect(
-            not gave(other),
-            "That is for the other prior: a logistic loses 2 − 2 log 2 nats a dimension, a normal ½, the mean of ½ z².",
+            not gave(D * (_excess(prior, 1.0) - _excess(prior, tau))),
+            "That is how many nats cooling brings. How far from the mode are the cooled samples still?",
         )
-        expect(math.isclose(value, right, rel_tol=0.01), "D · (log density at 0 − mean of the log density).")
+        expect(
+            math.isclose(value, right, rel_tol=0.02),
+            "D times the mean of log p_Z(0) − log p_Z(τ z), over draws z of the prior. log |det J| is in both.",
+        )
 
 
-def check_widest(answer: Callable) -> None:
+def check_directions(answer: Callable) -> None:
     """Scales above and below 1."""
     g = torch.Generator().manual_seed(0)
-    for D, k in ((12, 4), (30, 7), (6, 1)):
-        log_scale = torch.randn(D, generator=g) * 2 + 0.5
-        value = numbers(answer(log_scale.clone(), k), None, "the directions")
-        value = value.flatten() if value.numel() == k else value
-        order = log_scale.argsort()
-        right = order[:k]
+    for D, share in ((12, 0.8), (40, 0.95), (40, 0.5), (6, 0.999)):
+        log_scale = torch.randn(D, generator=g, dtype=torch.float64) + 0.5
+        value = float(numbers(answer(log_scale.clone(), share), (), "the number of directions"))
 
-        def gave(other: Tensor, value: Tensor = value) -> bool:
-            return value.shape == other.shape and torch.allclose(value, other.double())
+        def count(parts: Tensor, upward: bool = False, share: float = share) -> int:
+            held = parts.sort(descending=not upward).values.cumsum(0) / parts.sum()
+            return int((held < share).sum()) + 1
 
-        def is_right(value: Tensor = value, right: Tensor = right) -> bool:
-            return gave(right, value)
+        squares = (-2 * log_scale).exp()
+        right = count(squares)
 
+        def gave(other: float, value: float = value, right: float = right) -> bool:
+            return value != right and value == other
+
+        expect(0 < value <= D and value == int(value), f"Expected a whole number from 1 to {D}, but got {value:g}.")
         expect(
-            is_right() or not gave(order.flip(0)[:k]),
-            "Those have the largest S. z = S · (…): where S is large, a small move of x is a large one of z, so x "
-            "hardly varies there.",
+            not gave(count(1 / squares)),
+            "You took the directions with the largest S. z = S · (…): where S is large, x hardly varies.",
+        )
+        expect(not gave(count(squares.sqrt())), "You added up 1/S. Asked is the share of Σ 1/S², of variances.")
+        expect(
+            not gave(count(squares, upward=True)),
+            "You began with the narrowest directions. The fewest are needed if you begin with the widest.",
         )
         expect(
-            is_right() or not gave(log_scale.abs().argsort()[:k]),
-            "You sorted by |log S|. S = 1/8 and S = 8 are not alike: one is wide, the other narrow.",
+            not gave(right - 1) and not gave(right + 1),
+            "One off. Add directions until their share is reached, and count the one that reaches it.",
         )
         expect(
-            is_right() or not (gave((-log_scale[right]).exp()) or gave(log_scale[right])),
-            "Those are the values. Asked are the directions: whole numbers from 0 to D − 1.",
+            not gave(math.ceil(share * D)),
+            "That is the share of the directions. They are not equally wide: a few wide ones hold more.",
         )
-        expect(is_right() or value.numel() == k, f"Asked are {k} directions, but got shape {tuple(value.shape)}.")
-        expect(
-            is_right() or not torch.equal(value.flatten().sort().values, right.sort().values.double()),
-            "The right directions, in another order: the farthest first.",
-        )
-        expect(is_right(), "x reaches 1/S. Sort by it, and take the first k.")
+        expect(value == right, "Sort 1/S² from the largest, add up, and count until the sum reaches share · Σ 1/S².")
 
 
-def check_step(answer: Callable) -> None:
-    """On a density whose score is known."""
+def check_schedule(answer: Callable) -> None:
+    """By the variance that each chain has at its end, which has a formula for a normal p."""
+    pairs = answer(60)
+    expect(pairs is not None, "Your function returned None. Is there a return?")
+    try:
+        pairs = [(float(a), float(c)) for a, c in pairs]
+    except (TypeError, ValueError):
+        expect(False, "Expected a list of pairs (α, c), one for each step.")
+    expect(len(pairs) == 60, f"Expected 60 pairs, one for each step, but got {len(pairs)}.")
+    expect(all(a > 0 and c >= 0 for a, c in pairs), "A step α is above 0, and the size c of a noise is not below 0.")
 
-    def score(x: Tensor) -> Tensor:
-        return torch.tanh(0.3 - x) * 5
+    def ratio(s: float) -> float:
+        variance = 0.0
+        for a, c in pairs:
+            variance = min((1 - a / s**2) ** 2 * variance + c**2, 1e9)
+        return variance / s**2
 
-    for N, D, a in ((3, 8, 0.04), (2, 5, 0.3)):
-        g = torch.Generator().manual_seed(D)
-        x, eps = (torch.randn(N, D, generator=g, dtype=torch.float64) for _ in range(2))
-        hidden = torch.arange(D) % 3 > 0
-        value = numbers(answer(x.clone(), score, hidden.clone(), a, eps.clone()), (N, D), "x after the step")
-
-        def gave(drift: float, noise: float, where: Tensor = hidden, value: Tensor = value, x: Tensor = x) -> bool:
-            moved = x + drift * score(x) + noise * eps  # noqa: B023
-            return torch.allclose(value, torch.where(where, moved, x), rtol=1e-4, atol=1e-5)
-
-        right = gave(a, math.sqrt(2 * a))
-        everywhere = torch.ones(D, dtype=torch.bool)
-        expect(right or not gave(a, 0.0), "That climbs, and is MAP: the noise is missing.")
-        expect(
-            right or not gave(a, math.sqrt(a)),
-            "The √2 is missing. With noise √a the rule draws from p², and stays far too likely.",
-        )
-        expect(right or not gave(a, a), "That is the rule that NICE prints, noise of size a. Langevin's is larger.")
-        expect(right or not gave(a, math.sqrt(2) * a), "The a belongs under the root: √(2a).")
-        expect(right or not gave(a, 2 * a), "The noise is √(2a), not 2a: its variance is what grows with a.")
-        expect(
-            right or not gave(a / 2, math.sqrt(a)), "A Langevin step, but of size a/2. Asked is a; look at both terms."
-        )
-        expect(
-            right or not gave(-a, math.sqrt(2 * a)), "Your step goes downhill: the score points to where p is higher."
-        )
-        expect(right or not gave(a, math.sqrt(2 * a), everywhere), "The seen pixels moved. They are given.")
-        expect(
-            right or not gave(a, math.sqrt(2 * a), ~hidden),
-            "You moved the seen pixels and kept the hidden ones. True is hidden.",
-        )
-        expect(
-            right or torch.allclose(value[:, ~hidden], x[:, ~hidden]),
-            "The seen pixels changed, if only by noise. They are given.",
-        )
-        expect(right, "x + a · score(x) + √(2a) · eps where hidden, else x.")
+    narrow, wide = ratio(0.5), ratio(2.0)
+    reached = f"variance over s²: {narrow:.2f} for s = 0.5, {ratio(1.0):.2f} for s = 1, {wide:.2f} for s = 2"
+    expect(narrow < 100, f"The chain runs away where p is narrow ({reached}). α has to stay below 2 s² there.")
+    expect(wide > 0.01, f"Your chain stands still ({reached}). Where is the noise?")
+    cold = max(c * c / (2 * a) for a, c in pairs[-10:])
+    expect(
+        cold > 0.9,
+        f"The last steps draw at the temperature {cold:.2f} ({reached}). Which size of c goes with α for T = 1?",
+    )
+    expect(
+        wide > 0.95 or narrow > 1.05,
+        f"Where p is wide, the chain has not arrived ({reached}). Take larger steps at the beginning.",
+    )
+    expect(
+        narrow < 1.05 or wide < 0.95,
+        f"Where p is narrow, the last steps are too long ({reached}). Let α fall toward the end.",
+    )
+    expect(
+        all(abs(ratio(s) - 1) < 0.05 for s in (0.5, 0.7, 1.0, 1.4, 2.0)),
+        f"Not within 5 % everywhere ({reached}). Large steps first, so that wide directions arrive; small ones last.",
+    )
 
 
 def check_temperature(answer: Callable) -> None:
@@ -204,92 +218,75 @@ def _near(value: float, other: float) -> bool:
     return math.isclose(value, other, rel_tol=0.17)
 
 
-def check_posterior(answer: Callable) -> None:
-    """With a map whose determinant is not the same everywhere."""
-
-    def inverse(z: Tensor) -> tuple[Tensor, Tensor]:
-        return z + 0.5 * torch.sin(z), (1 + 0.5 * torch.cos(z)).log().sum(-1)
-
-    def log_prior(z: Tensor) -> Tensor:
-        return -2 * torch.log(2 * torch.cosh(z / 2)).sum(-1)
-
-    for N, D, sigma in ((6, 3, 0.4), (5, 4, 2.0)):
-        g = torch.Generator().manual_seed(D)
-        z, y = (torch.randn(N, D, generator=g, dtype=torch.float64) for _ in range(2))
-        value = numbers(answer(z.clone(), y.clone(), sigma, inverse, log_prior), (N,), "log p(z | y)")
-        x, log_det = inverse(z)
-        square, prior = (y - x).square().sum(-1), log_prior(z)
-        fit = -square / (2 * sigma**2)
-
-        def gave(other: Tensor, value: Tensor = value) -> bool:
-            off = value - other
-            return torch.allclose(off, off[:1].expand_as(off), rtol=1e-4, atol=1e-4)  # up to a constant
-
-        right = gave(prior + fit)
-        expect(
-            right or not (gave(prior + fit + log_det) or gave(prior + fit - log_det)),
-            "This is a density of z, and p_Z is one already: log_det belongs to a density of x.",
-        )
-        expect(right or not gave(fit), "The prior is missing: this believes the noisy pixels alone.")
-        expect(right or not gave(prior), "y is not used: this is the prior. How likely is y, given x?")
-        expect(right or not gave(prior - fit), "Your sign: the farther x is from y, the less likely.")
-        expect(right or not gave(prior - square / sigma**2), "The ½ of the Gaussian is missing.")
-        expect(right or not gave(prior - square / (2 * sigma)), "Divide by the variance, σ², not by σ.")
-        expect(
-            right or not gave(prior - square.sqrt() / (2 * sigma**2)),
-            "A Gaussian falls with the *squared* distance.",
-        )
-        expect(right or not gave(prior + fit / D), "A mean over pixels. The nats of independent pixels add up.")
-        expect(right, "log p_Z(z) + log N(y; f⁻¹(z), σ²); the constant of the Gaussian may be left out.")
-
-
 EXERCISES = [
     Exercise(
         name="nice_on_mnist.1",
         question=(
-            "**The most likely image.** By how many nats is f⁻¹(0) more likely than a typical sample, for any D, and "
-            "for a logistic or a normal prior? Then: why has no sample ever looked like it?"
+            "**The most likely image, among cooled samples.** By how many nats is f⁻¹(0) still more likely than a "
+            "typical sample, if the latents are scaled by τ? The prior is logistic or normal."
         ),
-        answer=excess_of_the_mode,
+        answer=excess_over_cooled,
         check=check_excess,
         praise=(
-            "right. 481 nats for D = 784, whatever the data. Typical samples lie where there is room, not where "
-            "the density is highest."
+            "right. At τ = 1 these are 481 nats for a logistic and D = 784. At τ = 0 nothing is left, and no variety "
+            "either."
         ),
         hints=(
             "log p = log p_Z(z) + log |det J|, and the second term is the same for both. What does one dimension give?",
-            'For "logistic": D · (−2 log 2 + 2). For "normal" take the mean of −½ z² from the value at 0.',
+            "Draw z from the prior, torch.logit(torch.rand(100_000)) for a logistic, and take the mean of "
+            "log p_Z(0) − log p_Z(τ z). For a normal it is τ²/2.",
         ),
         aims=("explain",),
+        why=(
+            "The determinant is the same everywhere, so only log p_Z differs between f⁻¹(0) and a sample, and "
+            "dimensions add up. For a normal prior the mean of τ² z²/2 is τ²/2, and for a logistic, which has two "
+            "kinds of slope, one takes the mean over draws."
+        ),
     ),
     Exercise(
         name="nice_on_mnist.2",
-        question="**The spectrum.** Which k latent directions are the widest? Mind what a large S means.",
-        answer=widest,
-        check=check_widest,
-        praise="right. Small S, wide direction: S is where x is squeezed on its way to z.",
+        question=(
+            "**The spectrum.** How many latent directions are needed to hold a given share of Σ 1/S²? Mind what a "
+            "large S means."
+        ),
+        answer=directions_needed,
+        check=check_directions,
+        praise="right. Begin with the smallest S, since S is where x is squeezed on its way to z.",
         hints=(
-            "z = S · (…), so (…) = z/S. If z varies by about 2 in each direction, by how much does x?",
-            "By about 2/S: the smallest log_scale first. argsort sorts upward.",
+            "z = S · (…), so (…) = z/S. Which S belong to the directions in which x varies most?",
+            "Sort exp(−2 log S) downward, take cumsum, and count how many sums lie below share times the whole sum.",
         ),
         aims=("read",),
+        why=(
+            "x varies by about 1/S in a latent direction, so the widest directions have the smallest S. Sorted "
+            "downward, every further direction adds the most that is left, so no smaller set reaches the share."
+        ),
     ),
     Exercise(
         name="nice_on_mnist.3",
-        question="**One step.** Write the Langevin step that fills in hidden pixels.",
-        answer=langevin_step,
-        check=check_step,
-        praise="right. Leave the noise out and it climbs; leave the √2 out and it draws from p².",
-        hints=(
-            "Uphill by a times the score, then noise; and the pixels that are seen stay as they are.",
-            "torch.where(hidden, x + a * score(x) + math.sqrt(2 * a) * eps, x).",
+        question=(
+            "**Open task: a schedule of your own.** The widths of section 6 are only roughly right. Choose the steps "
+            "and the noise of 60 steps, so that the chain arrives where p is twice as wide as you think, and is not "
+            "too hot where it is half as wide. Many schedules do it."
         ),
-        aims=("fill in",),
+        answer=own_schedule,
+        check=check_schedule,
+        praise="right. Your long first steps reach the wide directions, and your short last ones cool the narrow ones.",
+        hints=(
+            "Which c makes T = 1 in the table of section 6? With it, try one α for all steps, and read both ends.",
+            "c = √(2α), with α from about 0.5 in the first step down to about 0.01 in the last.",
+        ),
+        aims=("choose",),
+        why=(
+            "With c = √(2α) each step draws at T = 1, up to an error that grows with α/s²: so the last steps must be "
+            "short where p is narrow. A wide direction is reached only if the sum of all α is some multiples of s², so "
+            "the first steps must be long."
+        ),
     ),
     Exercise(
         name="nice_on_mnist.4",
         question=(
-            "**The bug museum.** Measure the temperature of a rule, then judge A, B, C and D of section 6: "
+            "**The bug museum.** Measure the temperature of a rule, then judge A, B, C and D: "
             '`temperature(museum()["A"], 0.05)`. Which is Langevin, and which two have the same fault?'
         ),
         answer=temperature,
@@ -298,22 +295,14 @@ EXERCISES = [
             "right. C has T = 1. A and D both have T = ½, and draw from p². B, which the paper prints, has T = a/2."
         ),
         hints=(
-            "Start thousands of points at 0, and let the rule run with score −x. When they have come to rest, measure "
-            "their spread.",
+            "Start thousands of points at 0, and let the rule run with score −x. When their spread no longer changes, "
+            "measure it.",
             "for _ in range(int(5 / a)): x = step(x, lambda x: -x, a, torch.randn(5000)); then x.var().",
         ),
         aims=("measure",),
-    ),
-    Exercise(
-        name="nice_on_mnist.5",
-        question="**Noisy pixels.** Write log p(z | y), the function that section 7 climbs.",
-        answer=log_posterior,
-        check=check_posterior,
-        praise="right. The flow says what digits are like, the Gaussian says what was seen, and they add up.",
-        hints=(
-            "Bayes: log p(z | y) = log p_Z(z) + log p(y | z) + a constant. Given z, y is N(f⁻¹(z), σ²).",
-            "log_prior(z) - ((y - inverse(z)[0]) ** 2).sum(-1) / (2 * sigma**2). No log_det: it is a density of z.",
+        why=(
+            "For p = N(0, 1) the density p^(1/T) is N(0, T), so the variance of the points is the temperature. It "
+            "takes some 1/a steps until the points have forgotten where they started, so 5/a are enough."
         ),
-        aims=("restore",),
     ),
 ]
