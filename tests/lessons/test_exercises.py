@@ -142,7 +142,7 @@ MISCONCEPTIONS = {
     "higher likelihood means better samples": (
         "what_a_flow_cannot_do.3",
         "nice_on_mnist.1",
-        "multi_scale_flows_on_mnist.5",
+        "multi_scale_flows_on_mnist.4",
     ),
     "clustering accuracy can be computed without labels": (
         "the_variational_mixture_of_flows.4",
