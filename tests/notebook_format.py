@@ -96,7 +96,7 @@ def normalize(notebook: NotebookNode) -> NotebookNode:
         _refresh_exercise(cell, notebook.cells[index - 1])
         count += 1
         cell.execution_count = count
-        kept = _merged(output for output in cell.outputs if not _is_noise(output))
+        kept = _merged(_printed(output) for output in cell.outputs if not _is_noise(output))
         cell.outputs = [_normal_output(output, count) for output in kept]
     return notebook
 
@@ -242,6 +242,14 @@ def _close_with_progress(notebook: NotebookNode, lesson: str) -> None:
 def _is_noise(output: NotebookNode) -> bool:
     """Progress bars and warnings go to stderr; neither belongs in a stored notebook."""
     return output.output_type == "stream" and output.name == "stderr"
+
+
+def _printed(output: NotebookNode) -> NotebookNode:
+    """The card of a check as the line that it prints where there is no notebook; any other output as it is."""
+    data = output.get("data", {})
+    if "".join(data.get("text/html", "")).startswith('<div role="status"'):
+        return new_output("stream", name="stdout", text=f"{data['text/plain']}\n")
+    return output
 
 
 def _merged(outputs: Iterable[NotebookNode]) -> list[NotebookNode]:

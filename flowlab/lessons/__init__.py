@@ -11,11 +11,11 @@ from collections.abc import Callable
 from types import ModuleType
 
 from flowlab.lessons.base import order, progress
+from flowlab.lessons.base.card import Card
 from flowlab.lessons.base.exercise import Exercise, Wrong, expect
 
 __all__ = ["Exercise", "Wrong", "check", "exercises", "expect", "explorers", "hint", "score", "slugs"]
 
-MARKS = {"right": "✔", "wrong": "✘", "open": "○"}
 _given: dict[str, int] = {}
 
 
@@ -84,8 +84,9 @@ def _module(slug: str, part: str) -> ModuleType:
 
 
 def _told(exercise: Exercise, answer: Callable) -> str:
-    kind, sentence = exercise.verdict(answer)
-    print(f"{MARKS[kind]} Exercise {exercise.label}: {sentence}")  # noqa: T201
+    kind, sentence, example = exercise.judged(answer)
+    hints = () if kind == "right" else exercise.hints
+    Card(kind, f"Exercise {exercise.label}", sentence, example, hints).show()
     return kind
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flowlab.lessons.base import order
+from flowlab.lessons.base.example import Calls
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +158,14 @@ class Exercise:
         except Exception as error:
             return "wrong", f"your function raised {type(error).__name__}: {error}"
         return "right", self.praise
+
+    def judged(self, answer: Callable) -> tuple[str, str, dict[str, str]]:
+        """The verdict on a student's function; where it is wrong, also an input with both values, in words, by name."""
+        if not inspect.isfunction(answer):
+            return *self.verdict(answer), {}
+        calls = Calls(answer)
+        kind, sentence = self.verdict(calls.function)
+        return kind, sentence, calls.example(self.answer) if kind == "wrong" else {}
 
 
 def _is_stub(answer: Callable) -> bool:
