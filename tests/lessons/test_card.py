@@ -29,7 +29,7 @@ def test_line_and_card_say_the_same_with_a_sign_and_a_word(kind):
     card = Card(kind, "Exercise 08.1", "x < y & z, and nothing else.")
     sign, word, _ = KINDS[kind]
     assert card.text == f"{sign} Exercise 08.1: x < y & z, and nothing else."
-    assert words(card) == f"{sign} {word} Exercise 08.1 x < y & z, and nothing else."
+    assert words(card) == f"{sign} {word} Exercise 08.1: x < y & z, and nothing else."
     assert card.html.startswith('<div role="status"')
 
 

@@ -50,8 +50,8 @@ class Card:
         return (
             f'<div role="status" style="border-left:5px solid {color};padding:4px 12px;margin:4px 0;max-width:46em;'
             f'line-height:1.5;overflow-wrap:break-word;font-family:var(--jp-content-font-family, sans-serif)">'
-            f'<p style="margin:2px 0">{badge} &nbsp;{html.escape(self.about)}</p>'
-            f'<p style="margin:4px 0">{_marked(self.sentence)}</p>{self._table()}{self._folds(self.hints)}</div>'
+            f'<p style="margin:4px 0">{badge} &nbsp;{html.escape(self.about)}: {_marked(self.sentence)}</p>'
+            f"{self._table()}{self._folds(self.hints)}</div>"
         )
 
     def show(self) -> None:
