@@ -104,7 +104,7 @@ WRONG = [
     (1, lambda x, m, s, t, k: x.mean(), "with autograd at a point"),
     (2, fitted(ScaleShift), "no better than one Gaussian"),
     (2, fitted(ScaleShift, steps, ScaleShift, count=2), "no better than one Gaussian"),
-    (2, Spikes, "by heart"),
+    (2, Spikes, "the noise of its own points"),
     (2, lambda x: Half(fitted(ScaleShift, steps, ScaleShift, count=5)(x)), "has area"),
     (2, lambda x: flowlab.fit(flow_of(ScaleShift), x, steps=2, progress=False), "the history"),
     (2, lambda x: x, "which has a log_prob"),

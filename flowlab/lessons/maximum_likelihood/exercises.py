@@ -106,11 +106,11 @@ def _check_fit(f: Callable) -> None:
         return
     if gauge > stiff - 0.02 and own > -0.05:
         raise Wrong(
-            f"Your density is no better than one Gaussian, which has {stiff:.2f}: too stiff, or hardly trained." + where
+            f"Your density is no better than one Gaussian, which has {stiff:.2f}: too rigid, or hardly trained." + where
         )
     if own < -0.05:
         raise Wrong(
-            "Your density has learned its own points by heart. Hold some of them out, by validation=, or stop earlier."
+            "Your density fits the noise of its own points. Hold some of them out, by validation=, or stop earlier."
             + where
         )
     raise Wrong("Nearly. Try more terms, more steps or another learning rate." + where)
@@ -150,14 +150,14 @@ def _check_log_prior_of_log_sigma(f: Callable) -> None:
 
 
 def ailment(few, many):
-    """What ails the fit to few points: "variance", "bias", "both" or "nothing".
+    """What is wrong with the fit to few points: "variance", "bias", "both" or "nothing".
 
     few and many are nats to the truth on new points, of the same model fitted to few points and to very many, both as
     means over several data sets. Less than 0.03 nats counts as nothing.
     """
-    too_stiff = many > 0.03  # what no number of points removes
-    too_supple = few - many > 0.03  # what more points do remove
-    return {(1, 1): "both", (1, 0): "bias", (0, 1): "variance", (0, 0): "nothing"}[too_stiff, too_supple]
+    too_rigid = many > 0.03  # what no number of points removes
+    too_flexible = few - many > 0.03  # what more points do remove
+    return {(1, 1): "both", (1, 0): "bias", (0, 1): "variance", (0, 0): "nothing"}[too_rigid, too_flexible]
 
 
 def check_ailment(answer: Callable) -> None:
@@ -211,6 +211,11 @@ EXERCISES = [
             "With w = tail · arcsinh(u) − skew: dz/dx = cosh(w) · tail · 1/√(1 + u²) · 1/spread. Take logarithms.",
         ),
         aims=("compute",),
+        why=(
+            "The map is a chain of simple steps, so its slope is the product of their slopes: 1/spread, 1/√(1 + "
+            "u²), tail and cosh(w). log p(x) is log p_Z(z) plus the logarithm of that product, and the mean over "
+            "the points makes data sets of any size comparable."
+        ),
     ),
     Exercise(
         "maximum_likelihood.2",
@@ -220,12 +225,16 @@ EXERCISES = [
         _check_fit,
         "right: less than 0.25 nats from the truth on points that you never saw.",
         (
-            "Section 4 has three models, from stiff to supple. Which of them can have two humps? What keeps it from "
-            "learning its points by heart?",
+            "Section 4 has three models. Which of them can have two humps? What keeps it from "
+            "fitting the noise of its points?",
             "Flow(Chain([ScaleShift(1), MonotoneSum(1, terms=10), ScaleShift(1)]), StandardNormal(1)); give fit some "
             "of the points as validation=.",
         ),
         aims=("fit",),
+        why=(
+            "Ten smooth steps are enough for two groups, and few enough not to follow the noise. The 60 points "
+            "that are held out stop the training where log p on them is highest."
+        ),
     ),
     Exercise(
         "maximum_likelihood.3",
@@ -239,13 +248,17 @@ EXERCISES = [
             "log p(s) = log p(σ = eˢ) + log eˢ. What is log eˢ?",
         ),
         aims=("explain",),
+        why=(
+            "s = log σ is a change of variables with σ = eˢ, so p(s) = p(σ) |dσ/ds| = p(eˢ) eˢ. In logarithms the "
+            "factor becomes + s, and it moves the place of the maximum."
+        ),
     ),
     Exercise(
         name="maximum_likelihood.4",
         question=(
-            "**What ails it?** You see no picture. You know how far a model is from the truth after learning from few "
-            "points, and after very many. Is it too supple for few points (variance), too stiff for the truth (bias), "
-            "both, or neither?"
+            "**Bias or variance?** You know how far a model is from the truth after learning from few points, and "
+            "after very many. Is it too flexible for few points (variance), too rigid for the truth (bias), both, or "
+            "neither?"
         ),
         answer=ailment,
         check=check_ailment,
@@ -255,5 +268,9 @@ EXERCISES = [
             "Bias: the gauge with very many points. Variance: what the gauge has beyond that with few.",
         ),
         aims=("tell",),
+        why=(
+            "What is left with very many points cannot come from the choice of the points, so it is bias. What "
+            "the model has beyond that with few points goes away with more data, so it is variance."
+        ),
     ),
 ]

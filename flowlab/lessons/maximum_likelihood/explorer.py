@@ -10,7 +10,7 @@ from flowlab.lessons.maximum_likelihood.toys import SIZES, START, STEPS
 
 
 class FitByHand(Explorer):
-    """Fit four parameters by hand, then let the gradient try; then score both on points that neither has seen."""
+    """Fit four parameters by hand, then let the gradient try; then compare both on points that neither has seen."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -22,7 +22,7 @@ class FitByHand(Explorer):
                 "tail": slider("tail (high: thin ends)", START["tail"], 0.4, 2.0),
                 "points": choice("training points", SIZES, 40),
                 "step": widgets.IntSlider(0, min=0, max=STEPS, step=5, description="gradient steps"),
-                "validation": widgets.Checkbox(False, description="score on 2,000 new points too"),
+                "validation": widgets.Checkbox(False, description="2,000 new points too"),
                 "truth": widgets.Checkbox(False, description="show the truth"),
             },
             rows=[["location", "spread"], ["skew", "tail"], ["points", "step"], ["validation", "truth"]],

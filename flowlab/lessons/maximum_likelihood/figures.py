@@ -13,20 +13,20 @@ from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.maximum_likelihood.toys import STEPS, TRUTH, gradient_path, set_skewed, skewed_data, skewed_flow
 from flowlab.plotting.style import COLORS, tidy
 
-LOWEST = -3.2  # nats; the score's axis ends here
+LOWEST = -3.2  # nats; the axis of log p ends here
 
 
 class HandAgainstGradient(Picture):
-    """Left, the points and three curves: yours, the gradient's, the truth. Right, the same contest scored in nats.
+    """Left, the points and three curves: yours, the gradient's, the truth. Right, their mean log p in nats.
 
-    You are solid lines and the gradient is dash-dotted; scores on new points are pink.
+    You are solid lines and the gradient is dash-dotted; values on new points are pink.
     """
 
     def __init__(self) -> None:
         super().__init__(9.6, 4.1)
         self.left, self.right = self.figure.subplots(1, 2, width_ratios=(1.15, 1))
         tidy(self.left, "blue: the training points", "x", "p(x)").set(xlim=(-5, 9), ylim=(0, 0.62))
-        tidy(self.right, "the score: mean log p(x), higher is better", "gradient steps", "nats a point")
+        tidy(self.right, "mean log p(x): higher is better", "gradient steps", "nats a point")
         self.right.set(xlim=(-4, STEPS + 4), ylim=(LOWEST, -1.5))
         self.grid = torch.linspace(-5, 9, 400)[:, None]
         self.held_out = skewed_data(2000, seed=1)
@@ -110,7 +110,7 @@ class HandAgainstGradient(Picture):
         lead = "the lead is yours" if you > gradient else "the gradient leads"
         lead = "the two are level" if abs(you - gradient) < 5e-4 else lead
         return (
-            f"Two curves over the points. Your curve scores {you:.2f} nats a point and the gradient's {gradient:.2f}, "
+            f"Two curves over the points. Your curve has {you:.2f} nats per point and the gradient's {gradient:.2f}, "
             f"so {lead} on the training points."
         )
 

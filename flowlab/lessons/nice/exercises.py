@@ -288,6 +288,10 @@ EXERCISES = [
             "With u = arcsinh(x₂) + m(x₁): ∂z₂/∂x₂ = cosh(u) · 1/√(1 + x₂²). Take the logarithm.",
         ),
         aims=("write",),
+        why=(
+            "The Jacobian is triangular with 1 and ∂z₂/∂x₂ on its diagonal, and the slope of m stands below it. "
+            "By the chain rule ∂z₂/∂x₂ = cosh(u)/√(1 + x₂²), and its logarithm is log_det."
+        ),
     ),
     Exercise(
         name="nice.2",
@@ -303,6 +307,10 @@ EXERCISES = [
             "A layer leaves the rows of the passing coordinates alone. A moved row becomes itself OR all passing rows.",
         ),
         aims=("count",),
+        why=(
+            "A passing coordinate keeps what it depends on. A moved one is a function of itself and of all that "
+            "pass, so it depends on all inputs on which any of these depends."
+        ),
     ),
     Exercise(
         name="nice.3",
@@ -312,18 +320,22 @@ EXERCISES = [
         ),
         answer=area_above,
         check=check_area,
-        praise="right: only S₁ · S₂ enters, twice: it lifts the density, and it shrinks the area.",
+        praise="right: only S₁ · S₂ enters, twice: it raises the density, and it shrinks the area.",
         hints=(
             "p(x) = p_Z(z) · S₁ S₂ = S₁ S₂/(2π) · exp(−|z|²/2). Which disc of z has p > c?",
             "The disc has r² = 2 log(S₁ S₂/(2πc)). From x to z areas grow by S₁ S₂. And if S₁ S₂ ≤ 2πc?",
         ),
         aims=("explain", "read"),
+        why=(
+            "p(x) = S₁ S₂ p_Z(z), so p > c holds on a disc of z with r² = 2 log(S₁ S₂/(2πc)), if that is "
+            "positive. Its area π r² in z is an area π r²/(S₁ S₂) in x, because additive couplings keep areas."
+        ),
     ),
     Exercise(
         name="nice.4",
         question=(
-            "**The bug museum.** Four coupling layers hang here; two of them hold a mistake. "
-            "Do not read theirs. Write a function that finds out from a layer's behavior what is wrong with it."
+            "**Open task: the bug museum.** Here are four coupling layers; two of them hold a mistake. Do not read "
+            "their code. Invent a test that finds out from a layer's behavior what is wrong with it."
         ),
         answer=diagnose,
         check=check_diagnose,
@@ -334,5 +346,9 @@ EXERCISES = [
             "rest. That the two log-dets cancel proves nothing: both may be wrong alike.",
         ),
         aims=("catch",),
+        why=(
+            "A layer promises that inverse undoes forward and that log_det is log |det J| of forward. Each "
+            "promise can be tested at points, the second by autograd, whatever the code looks like."
+        ),
     ),
 ]
