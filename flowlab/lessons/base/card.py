@@ -13,7 +13,7 @@ KINDS = {
     "right": ("✔", "Right", "#00694D"),
     "wrong": ("✘", "Not yet", "#A8480A"),
     "open": ("○", "To do", "#5A5A5A"),
-    "prediction": ("→", "Your prediction", "#00568C"),
+    "missed": ("→", "Not so", "#00568C"),
 }
 CODE = re.compile(r"`([^`]+)`")
 EMPHASIS = re.compile(r"(?<![\w*)\]])\*(?=\S)([^*]+?)(?<=\S)\*(?![\w*(])")  # and no product
@@ -24,7 +24,7 @@ class Card:
     """A sentence with its sign, and what belongs to it.
 
     Attributes:
-        kind: "right", "wrong", "open" or "prediction".
+        kind: "right", "wrong", "open" or "missed".
         about: what it is about, "Exercise 08.1".
         sentence: what is said, in one line.
         rows: for a small table, what was given and what came, by name.

@@ -20,6 +20,7 @@ import traitlets
 
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.base.player import Player
+from flowlab.lessons.base.prediction import Prediction
 
 HERE = Path(__file__).parent
 SLICE = 0.08  # seconds of a long run between two looks at the buttons
@@ -174,6 +175,18 @@ class Explorer(widgets.VBox):
     def reset(self) -> None:
         """Put the controls back to where they began, as far as they can still be there, and draw once."""
         self.set(**{name: value for name, value in self.start_values.items() if _can_be(self.controls[name], value)})
+
+    def remember(self, prediction: Prediction) -> Explorer:
+        """Show a student's prediction in the picture, as it is now and as it will be; gives the explorer back."""
+
+        def mark() -> None:
+            if not self.closed:
+                self.picture.mark_prediction(None if prediction.value is None else float(prediction.value))
+                self.refresh()
+
+        prediction.listeners.append(mark)
+        mark()
+        return self
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

@@ -161,6 +161,7 @@ class Picture:
         self._recorder = Recorder(*self.pixel_size, dpi)
         self._moving: list[Artist] = []
         self._laid_out = False
+        self._prediction: tuple[Any, Any] | None = None  # a line and its words
         self._still: Any = None  # for png
         self._background: dict[str, Any] | None = None
 
@@ -177,6 +178,32 @@ class Picture:
             f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items()
         )
         return f"{type(self).__name__}: {values}"
+
+    def place_of_prediction(self, value: float) -> tuple[Axes, tuple[float, float], tuple[float, float]]:
+        """Where a student's prediction of a number belongs: in which axes, and x and y of the ends of its line.
+
+        A picture that has such a place says so here; ``Explorer.remember`` then draws it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no place for a prediction.")
+
+    def mark_prediction(self, value: float | None) -> None:
+        """Draw a prediction as a dashed line with words beside it; None takes it away."""
+        if self._prediction is None:
+            axes = self.place_of_prediction(0.5)[0]
+            line = axes.plot([], [], "--", color="black", lw=1.6, zorder=9)[0]
+            behind = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.85}
+            words = axes.text(0, 0, "", ha="center", va="bottom", fontsize=9, zorder=10, bbox=behind)
+            self._prediction = line, words
+            self.moves(line, words)
+        line, words = self._prediction
+        if value is None:
+            line.set_data([], [])
+            words.set_text("")
+            return
+        _, x, y = self.place_of_prediction(value)
+        line.set_data(x, y)
+        words.set_position((sum(x) / 2, max(y)))
+        words.set_text("your prediction")
 
     def moves(self, *artists: Artist) -> None:
         """Name artists that ``update`` changes. Everything else is drawn once."""

@@ -111,6 +111,10 @@ class PriorAndEvidence(Picture):
         self.moves(self.image, *self.dots, *self.boundary, self.person, self.odds)
         self.moves(*(b for pair in self.bars for b in pair), *(t for pair in self.shares for t in pair))
 
+    def place_of_prediction(self, value: float) -> tuple[Axes, tuple[float, float], tuple[float, float]]:
+        """A posterior share of rowers, across its bar, whose right part is theirs."""
+        return self.right, (1 - value, 1 - value), (-0.02, 0.62)
+
     @torch.no_grad()
     def update(self, prior: float, height: float, weight: float, known: str) -> dict[str, float | str]:
         log_prior = math.log(prior / (1 - prior))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Generator, Tensor
@@ -143,6 +144,11 @@ class LayersAndTraining(Picture):
         self.moves(
             *self.clouds, self.image, self.lines, self.step_curve, self.layer_curve, self.step_mark, self.layer_mark
         )
+
+    def place_of_prediction(self, value: float) -> tuple[Axes, tuple[float, float], tuple[float, float]]:
+        """Nats to the truth, across the curve of the training."""
+        nats = min(max(value, GAUGE[0]), GAUGE[1])
+        return self.by_step, self.by_step.get_xlim(), (nats, nats)
 
     def update(self, flow: str, snapshot: int, layer: float) -> dict[str, float | str]:
         reel = self.films[flow]

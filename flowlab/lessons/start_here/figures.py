@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from torch import Generator, Tensor
 
@@ -71,6 +72,10 @@ class HandBesideTraining(Picture):
         """Keep what the flow looks like after this step of its training; step 0 starts anew."""
         self.snapshots = [] if step == 0 else self.snapshots
         self.snapshots.append(self._look(step, flow))
+
+    def place_of_prediction(self, value: float) -> tuple[Axes, tuple[float, float], tuple[float, float]]:
+        """Nats to the truth, across the race."""
+        return self.race, self.race.get_xlim(), (value, value)
 
     def update(
         self, size: float, push: float, wings: float, swirl: float, snapshot: int = 0, **_: Any
