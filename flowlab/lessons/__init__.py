@@ -9,14 +9,34 @@ import logging
 import pkgutil
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from flowlab.lessons.base import order, progress
 from flowlab.lessons.base.card import Card
 from flowlab.lessons.base.exercise import Exercise, Wrong, expect
 
-__all__ = ["Exercise", "Wrong", "check", "exercises", "expect", "explorers", "hint", "score", "slugs", "yours"]
+__all__ = [
+    "Exercise",
+    "Wrong",
+    "check",
+    "exercises",
+    "expect",
+    "explorers",
+    "hint",
+    "predict",
+    "score",
+    "slugs",
+    "yours",
+]
 
 _given: dict[str, int] = {}
+
+
+def __getattr__(name: str) -> Any:
+    """``predict`` is a widget, and widgets take long to load: they come when they are asked for."""
+    if name == "predict":
+        return importlib.import_module(f"{__name__}.base.prediction").predict
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def slugs() -> list[str]:

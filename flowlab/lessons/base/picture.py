@@ -202,7 +202,9 @@ class Picture:
             return
         _, x, y = self.place_of_prediction(value)
         line.set_data(x, y)
-        words.set_position((sum(x) / 2, max(y)))
+        upright = x[0] == x[1]
+        words.set_position((sum(x) / 2, min(y)))
+        words.set_va("top" if upright else "bottom")
         words.set_text("your prediction")
 
     def moves(self, *artists: Artist) -> None:

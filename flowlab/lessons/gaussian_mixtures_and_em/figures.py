@@ -113,7 +113,8 @@ class PriorAndEvidence(Picture):
 
     def place_of_prediction(self, value: float) -> tuple[Axes, tuple[float, float], tuple[float, float]]:
         """A posterior share of rowers, across its bar, whose right part is theirs."""
-        return self.right, (1 - value, 1 - value), (-0.02, 0.62)
+        rowers = min(max(value, 0.0), 1.0)
+        return self.right, (1 - rowers, 1 - rowers), (-0.02, 0.62)
 
     @torch.no_grad()
     def update(self, prior: float, height: float, weight: float, known: str) -> dict[str, float | str]:
