@@ -329,7 +329,6 @@ STILL: dict[str, set[str]] = {
         "answers_without_why",
         "is_too_long",
         "leaves_a_question_of_a_try_list_open",
-        "states_other_minutes",
         "sums_up_before_the_exercises",
     },
     "what_a_flow_cannot_do": {
@@ -339,7 +338,6 @@ STILL: dict[str, set[str]] = {
         "has_no_open_task",
         "is_too_long",
         "leaves_a_question_of_a_try_list_open",
-        "states_other_minutes",
         "sums_up_before_the_exercises",
     },
     "gaussian_mixtures_and_em": {
@@ -350,7 +348,6 @@ STILL: dict[str, set[str]] = {
         "is_too_long",
         "leaves_a_question_of_a_try_list_open",
         "repeats_a_printed_line",
-        "states_other_minutes",
         "sums_up_before_the_exercises",
     },
     "the_elbo": {
