@@ -21,7 +21,7 @@ from flowlab.course import base
 from flowlab.lessons.base import order
 from flowlab.publish import book, scripts, slides
 from flowlab.publish.base import Words, plain
-from flowlab.publish.tape import Tape
+from flowlab.publish.tape import BYTES, Tape
 
 LONG = "First it is said in one sentence of some length. " + "Then more is said about it, at length. " * 8
 
@@ -172,6 +172,19 @@ def test_the_book_shows_stubs_and_links_answers_and_leads_nowhere_in_vain(tmp_pa
             target = (file.parent / name).resolve() if name else file
             assert target.relative_to(tmp_path.resolve()).as_posix() in addresses, f"{file.name}: {link}"
             assert not place or f'id="{place}"' in target.read_text(), f"{file.name}: {link}"
+
+
+def test_every_page_is_light_enough_for_a_phone(tmp_path):
+    """On the wire a page costs at most 3 MB and the book 40, its tapes included, which tape.py keeps below BYTES."""
+    fetch_scripts.need(scripts.KATEX)
+    paths = base.notebooks()
+    first = book.write(paths, tmp_path)
+    for page in [first, *(tmp_path / f"{path.stem}.html" for path in paths)]:
+        files = re.findall(r'(?:href|src)="([^"#:]+[.](?:css|js|png))"', page.read_text())
+        asked = {page, *(page.parent / file for file in files)}
+        assert sum(file.stat().st_size for file in asked) <= 3e6 - BYTES, page.name
+    everything = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert everything <= 40e6 - BYTES * len(paths)
 
 
 def test_the_book_is_indexed_by_section(tmp_path):

@@ -85,6 +85,8 @@ def test_an_explorer_says_what_is_kept(monkeypatch):
     found = tape.record(Waved())
     assert found.controls[1].values == [0, 0.3, 0.5, 1] and found.controls[0].values == ["sin", "cos"]
     assert found.blocks == [[1, 2], [3]] and found.count == 4 * 12 + 2
+    monkeypatch.setattr(tape, "FRAMES", 30)
+    assert tape.record(Waved()).blocks == [[0], [1], [2], [3]], "there is no room for what it asks for"
 
 
 def test_what_an_explorer_cannot_draw_is_not_passed_over(monkeypatch):

@@ -25,6 +25,9 @@ FONT = re.compile(r'url\((fonts/[^)]+\.woff2)\) format\("woff2"\)(,url\([^)]+\) 
 PAINT = HtmlFormatter(nowrap=True, style="default")  # a style whose colors have the contrast that WCAG asks for
 
 
+DARK = HtmlFormatter(nowrap=True, style="github-dark")
+
+
 class Words(IPythonRenderer):
     """Markdown to HTML: formulas are left to KaTeX in the page, headings get an address, links go through ``link``."""
 
@@ -130,9 +133,11 @@ def katex() -> tuple[str, str]:
     return read(KATEX, "dist/katex.min.js") + "\n" + (ASSETS / "formulas.js").read_text(), style
 
 
-def colors() -> str:
-    """The style of code in color."""
-    return PAINT.get_style_defs("pre code")
+def colors(*, dark: bool = False) -> str:
+    """The style of code in color; with ``dark``, also on the dark ground of a reader who wants one."""
+    light = PAINT.get_style_defs("pre code")
+    schemes = {"light": light, "dark": DARK.get_style_defs("pre code")}
+    return "".join(f"@media (prefers-color-scheme: {k}) {{ {v} }}\n" for k, v in schemes.items()) if dark else light
 
 
 def template(name: str) -> Any:

@@ -20,9 +20,22 @@ from typing import Any
 
 from flowlab.lessons import explorers
 from flowlab.lessons.base import order
-from flowlab.publish.base import ASSETS, Output, Words, cells, code, colors, katex, outputs, plain, printed, template
+from flowlab.publish.base import (
+    ASSETS,
+    Output,
+    Words,
+    cells,
+    code,
+    colors,
+    katex,
+    outputs,
+    plain,
+    printed,
+    template,
+)
 from flowlab.publish.tape import BYTES, Tape, player, recorded
 
+OPEN = "<summary>What this cell shows</summary>\n"
 HEADING = re.compile(r'<h([1-6]) id="([^"]+)">(.*?)</h\1>', re.S)
 
 
@@ -69,7 +82,7 @@ def write(paths: Sequence[Path], folder: Path) -> Path:
     assets = {
         "katex.js": script,
         "katex.css": style,
-        "book.css": (ASSETS / "book.css").read_text() + colors(),
+        "book.css": (ASSETS / "book.css").read_text() + colors(dark=True),
         "book.js": (ASSETS / "book.js").read_text(),
         "tape.js": player(),
         "search.js": f"window.flowlabSections = {json.dumps(book.search_index(), ensure_ascii=False)};\n",
@@ -91,13 +104,14 @@ class Book:
         self.sources = {path: self._address(path) for path in [*paths, *texts, *filter(Path.exists, answers)]}
         (folder / "images").mkdir(parents=True, exist_ok=True)
         self.tapes: dict[str, Tape] = {}  # by the names of their files
+        self.stills: dict[str, str] = {}  # of each tape, the picture that is seen before it is loaded
         self.chapters = [self._notebook(path) for path in paths]
         self.appendix = [self._text(path) for path in texts]
         self.answers = [self._notebook(path) for path in answers if path in self.sources]
         for before, after in zip(self.chapters, self.chapters[1:], strict=False):
             before.after, after.before = after, before
         rows = [self._row(chapter) for chapter in self.chapters]
-        self.front = Page("index.html", template("front.html").render(rows=rows))
+        self.front = Page("index.html", template("front.html").render(rows=rows, opening=self._opening()))
         self.pages = [self.front, *self.chapters, *self.appendix, *self.answers]
 
     def search_index(self) -> list[dict[str, str]]:
@@ -145,15 +159,21 @@ class Book:
             for output in outputs(cell)
             if output.moves
         ]
+        is_answer = path.parent.name == "solutions"
         for number, (cell, tags) in enumerate(cells(path)):
             if cell.cell_type == "markdown":
                 body.append(words.page(cell.source))
                 continue
             body.append(code(cell.source))
+            moving, still = [], []
             for count, output in enumerate(outputs(cell)):
                 name = f"{path.stem}-{number}-{count}.png"
                 key = self._tape(output, cell.source, made) if output.moves else ""
-                body.append(self._figure(output, name, path, key) if output.png else printed(output.text))
+                shown = self._figure(output, name, path, key) if output.png else printed(output.text)
+                (moving if output.moves else still).append(shown)
+            body += moving
+            if still:  # whoever reads predicts first, and then opens it
+                body.append("".join(still) if is_answer else f"<details>{OPEN}{''.join(still)}</details>\n")
             names = [tag.removeprefix("exercise-") for tag in tags if tag.startswith("exercise-")]
             body += [self._answer(path, order.label(name)) for name in names]
         return Page(self.sources[path], "".join(body))
@@ -175,14 +195,24 @@ class Book:
         (self.folder / "images" / name).write_bytes(output.png)
         width, height = struct.unpack(">II", output.png[16:24])  # a PNG says so in its first bytes
         root = "../" * self.sources[path].count("/")
-        picture = (
-            f'<img src="{root}images/{name}" alt="{html.escape(output.alt)}" width="{width}" height="{height}" '
-            'loading="lazy">'
-        )
+        where = f'images/{name}" alt="{html.escape(output.alt)}" width="{width}" height="{height}" loading="lazy">'
         if key:
-            return template("tape.html").render(tape=self.tapes[key], key=key, root=root, picture=picture)
+            self.stills[key] = f'<img src="{where}'
+            return self._explorer(key, root)
         note = f"Here it stands still. To move it: <code>flowlab lab {int(path.name[:2])}</code>"
-        return f"<figure>{picture}{f'<figcaption>{note}</figcaption>' if output.moves else ''}</figure>\n"
+        caption = f"<figcaption>{note}</figcaption>" if output.moves else ""
+        return f'<figure><div class="stage"><img src="{root}{where}</div>{caption}</figure>\n'
+
+    def _explorer(self, key: str, root: str, *, opening: bool = False) -> str:
+        """The controls of a tape, and a still picture in whose place it comes; an opening plays by itself."""
+        picture = self.stills[key].replace('src="', f'src="{root}', 1)
+        return template("tape.html").render(tape=self.tapes[key], key=key, root=root, picture=picture, opening=opening)
+
+    def _opening(self) -> str:
+        """A flow for the first page: the one that is scrubbed through its training, else what else can be played."""
+        playable = [key for key, tape in self.tapes.items() if any(control.plays for control in tape.controls)]
+        first = sorted(playable, key=lambda key: key != "ScrubFlow")[:1]
+        return self._explorer(first[0], "", opening=True) if first else ""
 
     def _answer(self, path: Path, number: str) -> str:
         answers = self.sources.get(self.notebooks / "solutions" / path.name)

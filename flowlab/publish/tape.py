@@ -28,13 +28,13 @@ import torch
 from PIL import Image
 
 from flowlab.files import write_whole
-from flowlab.lessons.base.explorer import Explorer, PictureView
+from flowlab.lessons.base.explorer import Explorer
 
 PACKAGE = Path(__file__).parents[1]
 PARTS = 8  # of a pixel: what is rounded moves by a sixteenth of one at most, by an eighth on a screen twice as sharp
-BYTES = 1_300_000  # of all tapes of a page: with its text, its pictures and its formulas it stays below 3 MB
-FRAMES = 400  # of a tape: they are drawn in some seconds
-THIN = (31, 16, 9)  # how many values of a slider are kept, from the best to the smallest tape
+BYTES = 1_150_000  # of all tapes of a page: with its text, its pictures and its formulas it stays below 3 MB
+FRAMES = 500  # of a tape: they are drawn in some seconds
+THIN = (31, 21, 13, 9)  # how many values of a slider are kept, from the best to the smallest tape
 FAR = 1 << 24  # parts of a pixel: nothing that is seen is farther away
 WHOLE = 10_000  # pixels of an image, up to which not one of them may change
 Setting = tuple[int, ...]  # of each control, the place of its value among those that are kept
@@ -124,9 +124,8 @@ def record(explorer: Explorer, room: int = BYTES) -> Tape:
 
 def player() -> str:
     """The script that plays tapes, which draws by the code of the notebook."""
-    canvas = PictureView._esm
-    drawing = canvas[canvas.index("function draw(") : canvas.index("function render(")]
-    return drawing + (Path(__file__).parent / "assets" / "tape.js").read_text(encoding="utf-8")
+    drawing, playing = PACKAGE / "lessons" / "base" / "scene.js", PACKAGE / "publish" / "assets" / "tape.js"
+    return drawing.read_text(encoding="utf-8") + playing.read_text(encoding="utf-8")
 
 
 def recorded(kind: type[Explorer], arguments: tuple[Any, ...] = (), room: int = BYTES) -> Tape:
@@ -174,9 +173,8 @@ def _plans(explorer: Explorer) -> Iterator[tuple[list[Control], list[list[int]]]
     sliders = [i for i in everything if kinds[i] == "slider"]
     others = [i for i in everything if kinds[i] != "slider"]
     declared = [sorted(map(names.index, block)) for block in explorer.tape_blocks]
-    ways = (
-        [declared] if declared else [[everything], [sorted([*others, i]) for i in sliders], [[i] for i in everything]]
-    )
+    one_slider, alone = [sorted([*others, i]) for i in sliders], [[i] for i in everything]
+    ways = [declared, alone] if declared else [[everything], one_slider, alone]
     return ((controls, blocks) for blocks in ways for controls in thinned)
 
 
@@ -202,10 +200,9 @@ def _control(explorer: Explorer, name: str, count: int) -> Control:
         kept = np.linspace(0, len(values) - 1, count).round().astype(int).tolist()
         kept[_nearest(kept, values.index(start))] = values.index(start)
         kept = sorted({0, *kept, len(values) - 1})
-    where = kept.index(values.index(start))
-    return Control(
-        name, widget.description, kind, [values[i] for i in kept], [shown[i] for i in kept], where, kind == "slider"
-    )
+    where, plays = kept.index(values.index(start)), name in explorer.players
+    values, shown = [values[i] for i in kept], [shown[i] for i in kept]
+    return Control(name, widget.description, kind, values, shown, where, plays)
 
 
 def _nearest(values: Sequence[Any], wanted: Any) -> int:

@@ -91,12 +91,66 @@ def test_book_is_whole_on_a_desk_and_on_a_phone(site, page):
             assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{file.name} scrolls at {width}"
 
 
+def test_the_first_page_opens_with_a_flow_that_plays_once(site, page):
+    page.goto((site / "book" / "index.html").as_uri())
+    flow = page.locator("figure[data-opening]")
+    scrub = flow.get_by_role("slider").first.element_handle()
+    page.wait_for_function("s => Number(s.value) > 1 && Number(s.value) < Number(s.max)", arg=scrub)
+    page.wait_for_function("s => s.value === s.max", arg=scrub)
+    page.wait_for_function("f => !f.querySelector('.play[aria-pressed=true]')", arg=flow.element_handle())
+    page.wait_for_timeout(300)
+    assert flow.locator(".play[aria-pressed=true]").count() == 0, "once"
+
+
+def test_who_wants_less_motion_starts_the_flow(site, page):
+    page.emulate_media(reduced_motion="reduce")
+    page.goto((site / "book" / "index.html").as_uri())
+    flow = page.locator("figure[data-opening][data-ready]")
+    flow.wait_for()
+    page.wait_for_timeout(300)
+    assert flow.locator(".play[aria-pressed=true]").count() == 0
+    assert flow.locator("canvas").get_attribute("data-frames") == "1"
+
+
+def test_what_a_cell_shows_stands_behind_a_click_and_explorers_do_not(site, page):
+    page.goto(next((site / "book").glob("*_change_of_variables_1d.html")).as_uri())
+    assert page.locator("figure.explorer").first.is_visible()
+    hidden = page.locator("details:not([open]) > summary:has-text('What this cell shows')")
+    assert hidden.count() > 3 and page.locator("samp:visible").count() == 0
+    hidden.first.click()
+    assert page.locator("details[open] :is(samp, img)").first.is_visible()
+
+
+def test_a_figure_is_enlarged_and_put_back(site, page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(next((site / "book").glob("*_change_of_variables_1d.html")).as_uri())
+    figure = page.locator("figure.explorer[data-ready]").first
+    page.locator("figure.explorer").first.scroll_into_view_if_needed()
+    figure.wait_for()
+    small = figure.locator("canvas").bounding_box()["width"]
+    figure.locator(".stage").click()
+    assert page.locator("dialog[open] figure").count() == 1
+    assert figure.locator("canvas").bounding_box()["width"] > 2 * small
+    slider = figure.get_by_role("slider").first
+    before = figure.locator("canvas").get_attribute("data-frames")
+    slider.press("ArrowRight")
+    page.wait_for_function(
+        "([c, n]) => c.dataset.frames !== n", arg=[figure.locator("canvas").element_handle(), before]
+    )
+    page.keyboard.press("Escape")
+    assert page.locator("dialog figure").count() == 0 and page.locator("main figure.explorer").first.is_visible()
+    figure.locator(".enlarge").press("Enter")
+    figure.locator(".enlarge").press("Enter")
+    assert page.locator("dialog figure").count() == 0
+
+
 def test_book_finds_words_in_all_pages(site, page):
     page.goto((site / "book" / "index.html").as_uri())
     page.get_by_role("searchbox").fill("Séctor-free nonsense")
-    assert page.get_by_role("status").inner_text() == "Nothing found"
+    page.locator("#count:has-text('Nothing found')").wait_for()
     page.get_by_role("searchbox").fill("affine coupling jacobian")
     first = page.locator("#found a").first
+    first.wait_for()
     assert "RealNVP" in first.inner_text() and page.locator("#found li").count() >= 1
     page.keyboard.press("Enter")
     page.wait_for_url("**/*_realnvp_in_the_plane.html#*")
@@ -108,11 +162,14 @@ def test_book_finds_words_in_all_pages(site, page):
 
 
 def test_book_is_accessible(site, page):
-    for name in ("index.html", f"{order.numbers()['realnvp_in_the_plane']}_realnvp_in_the_plane.html"):
+    chapter = f"{order.numbers()['realnvp_in_the_plane']}_realnvp_in_the_plane.html"
+    for name, scheme in (("index.html", "light"), (chapter, "light"), (chapter, "dark")):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.goto((site / "book" / name).as_uri())
         whole(page)
         assert serious(page) == []
     page.get_by_role("searchbox").fill("flow")
+    page.locator("#found li").first.wait_for()
     assert page.locator("#found li").count() > 1 and serious(page, "header") == []
 
 

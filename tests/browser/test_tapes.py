@@ -141,7 +141,9 @@ def test_a_control_without_the_others_puts_them_back(page, tmp_path, monkeypatch
 
 
 def test_play_goes_to_the_end_and_pauses(page, tmp_path):
-    written(tmp_path, explorers()["ThreePartitions"]())
+    explorer = explorers()["ThreePartitions"]()
+    explorer.players = {"labels": None}
+    written(tmp_path, explorer)
     opened(page, tmp_path)
     play, slider = page.get_by_role("button", name="Play"), page.get_by_role("slider")
     play.click()

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -79,7 +79,7 @@ class Explorer(widgets.VBox):
     """
 
     closed = True  # until it is made
-    tape: ClassVar[dict[str, list[Any]]] = {}
+    tape: ClassVar[Mapping[str, Sequence[Any]]] = {}
     tape_blocks: ClassVar[tuple[tuple[str, ...], ...]] = ()
     tape_trains: ClassVar[bool] = False
     picture: Any  # the explorer's own kind of Picture; None once it is closed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
@@ -11,6 +13,8 @@ from flowlab.lessons.change_of_variables_1d.toys import BASES, MAPS
 
 class ChangeOfVariables(Explorer):
     """Choose a base and a map, stretch and shift, and take the Jacobian factor away to see the histogram object."""
+
+    tape_blocks: ClassVar = (("map", "jacobian", "a"), ("base", "map", "jacobian"), ("map", "b"), ("map", "bar"))
 
     def __init__(self) -> None:
         super().__init__(

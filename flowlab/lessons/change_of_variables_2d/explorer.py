@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 import numpy as np
@@ -14,6 +14,8 @@ from flowlab.lessons.change_of_variables_2d.toys import PLANAR_MAPS
 
 class DeterminantAsArea(Explorer):
     """Drag the two columns of A, or the diamond, which slides a₂ along a₁: the area of the parallelogram is |det A|."""
+
+    tape_blocks: ClassVar = (("a11", "a21"), ("a12", "a22"), ("shear",))
 
     def __init__(self) -> None:
         self.held: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import ipywidgets as widgets
 from torch import Generator
 
@@ -19,6 +21,8 @@ class TurnAxes(TrainingExplorer):
 
     ``start_button`` starts at your angle; the slider for scrubbing appears with the first training.
     """
+
+    tape_trains: ClassVar = True
 
     def __init__(self, steps: int = 400) -> None:
         self.steps = steps

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
@@ -11,6 +13,8 @@ from flowlab.lessons.maximum_likelihood.toys import SIZES, START, STEPS
 
 class FitByHand(Explorer):
     """Fit four parameters by hand, then let the gradient try; then compare both on points that neither has seen."""
+
+    tape_blocks: ClassVar = (("location", "spread"), ("skew", "tail"), ("points", "step", "validation", "truth"))
 
     def __init__(self) -> None:
         super().__init__(

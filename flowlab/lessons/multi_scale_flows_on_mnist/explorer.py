@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from ipywidgets import IntSlider
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
@@ -29,6 +31,8 @@ class ResampleLevels(Explorer):
 
 class AlongAttribute(Explorer):
     """Move digits along the direction of an attribute in latent space, and see how far it carries."""
+
+    tape: ClassVar = {"digit": [0, 2, 3, 5, 7, 8], "amount": [-1.0, -0.6, -0.3, 0.0, 0.3, 0.6, 1.0]}
 
     def __init__(self) -> None:
         super().__init__(

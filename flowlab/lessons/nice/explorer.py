@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
@@ -11,6 +13,8 @@ from flowlab.lessons.nice.toys import PATTERNS, SCALINGS
 
 class CouplingLayers(Explorer):
     """Add coupling layers one by one: the matrix fills up, and the area of {p > c} stays until S is switched on."""
+
+    tape_blocks: ClassVar = (("depth", "pattern"), ("depth", "scaling"), ("scaling", "strength"), ("seed",), ("c",))
 
     def __init__(self) -> None:
         super().__init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 from torch import Generator
@@ -20,6 +20,10 @@ class BendTheGaussian(TrainingExplorer):
 
     The slider for scrubbing appears with the first training. ``start_button`` and ``stop_button`` do what they say.
     """
+
+    tape: ClassVar = {"snapshot": range(0, 41, 2)}
+    tape_blocks: ClassVar = (("wings", "swirl"), ("size", "push"), ("snapshot",))
+    tape_trains: ClassVar = True
 
     def __init__(self, steps: int = 1200) -> None:
         self.steps = steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as widgets
 
@@ -12,6 +12,9 @@ from flowlab.lessons.the_mixture_of_flows_on_mnist.figures import MODELS, Inside
 
 class OneStyleTenDigits(Explorer):
     """Drag one latent point between four real digits, and see what every component makes of it."""
+
+    tape: ClassVar = {name: [0.1, 0.3, 0.5, 0.7, 0.9] for name in ("across", "up")}
+    tape_blocks: ClassVar = (("across", "up"), ("temperature",), ("seed",))
 
     def __init__(self, name: str = MODELS[0]) -> None:
         super().__init__(

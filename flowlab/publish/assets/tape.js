@@ -95,7 +95,7 @@ class Explorer {
     this.canvas.setAttribute("role", "img");
     this.context = this.canvas.getContext("2d");
     this.canvas.style.aspectRatio = this.size.join(" / ");
-    Object.assign(this, { now: null, sheet: null, sheetOf: -1, scale: 0, drawing: false, stale: false, playing: null });
+    Object.assign(this, { now: null, sheet: null, sheetOf: -1, scale: 0, drawing: false, stale: false, playing: null, last: null });
     this.inputs.forEach((input, i) => input.addEventListener("input", () => { this.pause(); this.move(i, place(input)); }));
     one(".reset").addEventListener("click", () => { this.pause(); this.go(tape.controls.map((c) => c.start)); });
     for (const button of figure.querySelectorAll(".play")) {
@@ -116,7 +116,8 @@ class Explorer {
     return this.go(this.tape.nearest(setting, moved));
   }
 
-  go(setting) {
+  // To another setting; its picture, where it is at hand already.
+  async go(setting, picture) {
     this.setting = setting;
     this.inputs.forEach((input, i) => put(input, setting[i], this.tape.controls[i].shown));
     const [, , readout, alt] = this.tape.find(setting);
@@ -124,7 +125,8 @@ class Explorer {
     this.canvas.setAttribute("aria-label", this.tape.text(alt));
     clearTimeout(this.resting);  // a screen reader hears what is seen once the hand rests
     if (this.now) this.resting = setTimeout(() => { this.spoken.textContent = this.tape.text(alt); }, 700);
-    return this.show();
+    if (picture) this.arrive(picture);
+    else await this.show();
   }
 
   // As many dots as the screen has, so that lines and letters are sharp.
@@ -141,7 +143,7 @@ class Explorer {
       this.stale = false;
       const [sheet, scene] = this.tape.find(this.setting);
       await this.lay(sheet);
-      this.paint(await this.tape.picture(scene));
+      this.arrive(await this.tape.picture(scene));
     }
     this.drawing = false;
   }
@@ -168,6 +170,12 @@ class Explorer {
     canvas.dataset.frames = Number(canvas.dataset.frames ?? 0) + 1;
   }
 
+  arrive(picture) {
+    this.paint(picture);
+    if (!this.playing) this.last?.images.forEach((bitmap) => bitmap.close());
+    this.last = picture;
+  }
+
   press(button) {
     const input = this.inputs.find((input) => input.id === button.getAttribute("aria-controls"));
     const paused = this.playing === button;
@@ -187,13 +195,13 @@ class Explorer {
       const [sheet, scene] = this.tape.find(to);
       const target = await this.tape.picture(scene);
       await this.lay(sheet);
-      const between = typeof way === "function" ? way(from, target) : () => from;
+      const between = way(from, target);
       for (let share = 0; share < 1 && this.playing === run;) {
         const time = await new Promise(requestAnimationFrame);
         share = Math.min(1, Math.max(0, (time - before) / milliseconds));
         if (share < 1 && this.playing === run) this.paint(between(share));
       }
-      if (this.playing === run) await this.go(to);
+      if (this.playing === run) await this.go(to, target);
     }
     if (this.playing === run) this.pause();
   }
@@ -221,7 +229,7 @@ async function unroll(figure) {
   await explorer.begin();
   figure.dataset.ready = "";
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  if (figure.dataset.plays && !calm) figure.querySelector(".play").click();
+  if ("opening" in figure.dataset && !calm) figure.querySelector(".play")?.click();
 }
 const near = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
