@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binom
 
 from flowlab.densities.mixtures import LatentGaussianMixture, supervised
 from flowlab.lessons.a_few_labels import exercises as lesson
@@ -60,6 +59,17 @@ def by_counting_lines(p, ring):
     return max(rows, key=lambda pair: int((side[pair[0]] == side[pair[1]]).sum()))
 
 
+def nearest(points, places):
+    """Rows of the points that are nearest to (radius, share of a turn)."""
+    places = torch.tensor([(r * math.cos(2 * math.pi * a), r * math.sin(2 * math.pi * a)) for r, a in places])
+    return torch.cdist(places, points).argmin(-1).tolist()
+
+
+def even(points, outer, inner, start=0.0):
+    places = [(0.8, (start + i) / outer) for i in range(outer)] + [(0.4, (start + i) / inner) for i in range(inner)]
+    return nearest(points, places)
+
+
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
     (2, lambda p, r: pair_of(p, r, torch.cdist(p, p)), "nearest in distance"),
@@ -81,13 +91,6 @@ WRONG = [
     (1, lambda p, o, y: -pick(p, y).mean(), "q learns nothing"),
     (1, lambda p, o, y: -log_q(o, y).mean(), "the flows learn nothing"),
     (1, lambda p, o, y: 1 - (pick(p, y) + log_q(o, y)).mean(), "pick two numbers"),
-    (3, lambda n, w: 1 - w, "chance of one label"),
-    (3, lambda n, w: (1 - w) ** n, "no label is wrong"),
-    (3, lambda n, w: 1 - most(n, w), "most are wrong"),
-    (3, lambda n, w: most(n, w, 0.0), "a tie counts half"),
-    (3, lambda n, w: most(n, w, 1.0), "a tie in full"),
-    (3, lambda n, w: (1 - w) ** (n // 2 + 1), "count the ways"),
-    (3, lambda n, w: 0.123, "exactly r right labels"),
     (4, lambda z, d, m, w: 3 * joint(z, d, m, w), "Add four things"),
     (4, lambda z, d, m, w: joint(z, 0 * d, m, w), "log-det is missing"),
     (4, lambda z, d, m, w: joint(z, -d, m, w), "not taken away"),
@@ -97,6 +100,17 @@ WRONG = [
     (4, lambda z, d, m, w: joint(z, d, m, w) - squares(z, m) / 2, "half is missing"),
     (4, lambda z, d, m, w: joint(z, d, m, w).logsumexp(-1), "summed over k already"),
     (4, lambda z, d, m, w: joint(z, d, m, w).log_softmax(-1), "normalized over k"),
+    (3, lambda points: points[:12], "and not points"),
+    (3, lambda points: range(40), "1 to 12 points"),
+    (3, lambda points: [-1, 5], "Rows go from 0"),
+    (3, lambda points: points.norm(dim=-1).argsort()[-12:], "on one ring"),
+    (3, lambda points: [*even(points, 3, 1)[:1]] * 2 + even(points, 0, 1), "a point twice"),
+    (
+        3,
+        lambda points: nearest(points, [(r, a / 9) for r in (0.8, 0.4) for a in range(6)]),
+        "one side",
+    ),
+    (3, lambda points: even(points, 3, 9), "the other ring is nearer"),
 ]
 
 
@@ -105,11 +119,9 @@ RIGHT = [
     (2, by_counting_lines),
     (2, lambda p, r: np.array(pair_of(p, r, between(p)))),
     (1, lambda p, o, y: torch.nn.functional.cross_entropy(o, y) - pick(p, y).mean()),
-    (3, most),
     (4, joint),
     (1, lambda p, o, y: -(torch.nn.functional.one_hot(y, p.shape[-1]) * (p + o.log_softmax(-1))).sum(-1).mean()),
     (1, lambda p, o, y: np.float32(-(pick(p, y) + pick(o.log_softmax(-1), y)).mean())),
-    (3, lambda n, w: float(binom.cdf((n - 1) // 2, n, w) + (binom.pmf(n / 2, n, w) / 2 if n % 2 == 0 else 0))),
     (4, lambda z, d, m, w: w + torch.distributions.Normal(m, 1.0).log_prob(z[:, None]).sum(-1) + d[:, None]),
     (
         4,
@@ -118,6 +130,9 @@ RIGHT = [
         ),
     ),
     (4, lambda z, d, m, w: w - ((z[:, None] - m) ** 2).sum(-1) / 2 - z.shape[1] / 2 * 1.84 + d[:, None]),
+    (3, lambda points: even(points, 8, 4)),
+    (3, lambda points: np.array(even(points, 6, 6, 0.3))),
+    (3, lambda points: torch.tensor(even(points, 7, 5, 1.0))[:, None]),
 ]
 
 

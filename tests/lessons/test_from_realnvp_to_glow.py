@@ -178,38 +178,31 @@ def test_figures_of_the_notebook():
 # Exercises
 
 
-def mixed(W, x):
-    return torch.einsum("ij,njhw->nihw", W, x)
+APART, SWAP = [0, 2, 4, 6, 1, 3, 5, 7], [4, 5, 6, 7, 0, 1, 2, 3]
 
 
-def pixels(x):
-    return x.shape[2] * x.shape[3]
+def back(z, matrix):
+    return torch.einsum("ij,njhw->nihw", matrix, z)
 
 
-def size(W):
-    return torch.linalg.slogdet(W).logabsdet
+def undone(z, P, L, U, s, matrix=None, times=None):
+    """The right answer, or one of its parts made by the student's own matrix or count."""
+    W = P @ L @ (U + s.diag())
+    count = -z.shape[2] * z.shape[3] if times is None else times
+    return back(z, torch.linalg.inv(W) if matrix is None else matrix), (count * s.abs().log().sum()).expand(len(z))
 
 
-def each(value, x):
-    return torch.as_tensor(value).expand(len(x))
+def compared(layer, x, what=(0, 1), change=lambda x: torch.cat((x[:1], 2 * x[1:] + 3))):
+    before, after = layer(x), layer(change(x))
+    return any(not torch.allclose(before[i][0], after[i][0]) for i in what)
 
 
-def product(P, lower, upper, s, left=None):
-    L = lower.tril(-1) + torch.eye(len(s))
-    return (P if left is None else left) @ L @ (upper.triu(1) + torch.diag(s))
-
-
-def logs(s):
-    return s.abs().log().sum()
-
-
-def normed(x, gamma, beta, epsilon, variance=None):
-    variance = x.var(0, correction=0) if variance is None else variance
-    return gamma * (x - x.mean(0)) / (variance + epsilon).sqrt() + beta
-
-
-def spread(x, epsilon):
-    return 0.5 * (x.var(0, correction=0) + epsilon).log()
+def by_gradient(layer, x):
+    """Whether the gradient of a sample's outputs reaches the others."""
+    x = x.clone().requires_grad_()
+    z, log_det = layer(x)
+    total = z[0].sum() + z[0].square().sum() + log_det[0]
+    return bool(torch.autograd.grad(total, x)[0][1:].abs().max() > 1e-9)
 
 
 def begun(x, std=None, log=None, shift=None):
@@ -223,55 +216,33 @@ def safe(x):
     return torch.where(std > 0, std, 1.0)
 
 
-def error(a, b, correction=1):
-    return (a.var(correction=correction) / len(a) + b.var(correction=correction) / len(b)).sqrt()
-
-
-def apart(a, b):
-    return a.mean() - b.mean()
-
-
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
-    (1, lambda W, x: (mixed(W, x), each(size(W), x)), "one pixel's"),
-    (1, lambda W, x: (mixed(W, x), each(pixels(x) * torch.linalg.det(W).log(), x)), "det W is below 0"),
-    (1, lambda W, x: (mixed(W.T, x), each(pixels(x) * size(W), x)), "You used Wᵀ"),
-    (1, lambda W, x: (mixed(W, x), each(len(W) * pixels(x) * size(W), x)), "counted the channels"),
-    (1, lambda W, x: (mixed(W, x), each(-pixels(x) * size(W), x)), "forward multiplies by W"),
-    (1, lambda W, x: (mixed(W, x), each(pixels(x) * torch.linalg.det(W).abs(), x)), "determinants multiply"),
-    (1, lambda W, x: (mixed(W, x), pixels(x) * size(W)), "use expand"),
-    (1, lambda W, x: (x @ torch.eye(x.shape[-1], dtype=x.dtype), each(0.0, x)), "Which axis of x"),
-    (1, lambda W, x: (mixed(W, x), each(0.1, x)), "blocks W on the diagonal"),
-    (1, lambda W, x: mixed(W, x), "Return two things"),
-    (2, lambda P, l, u, s: (P @ l.tril() @ (u.triu(1) + s.diag()), logs(s)), "keeps the diagonal of ``lower``"),
-    (2, lambda P, l, u, s: (P @ l.tril(-1) @ (u.triu(1) + s.diag()), logs(s)), "W is singular"),
-    (2, lambda P, l, u, s: (product(P, l, u, s), 0.1), "the third factor"),
+    (1, lambda *given: undone(*given)[0], "Return two things"),
+    (1, lambda z, P, L, U, s: undone(z, P, L, U, s, P @ L @ (U + s.diag())), "W z, the way x → z"),
+    (1, lambda z, P, L, U, s: undone(z, P, L, U, s, torch.linalg.inv(L @ (U + s.diag()))), "P is not undone"),
+    (1, lambda z, P, L, U, s: undone(z, P, L, U, s, torch.linalg.inv(L @ (U + s.diag())) @ P), "applied P again"),
     (
-        2,
-        lambda P, l, u, s: (P @ (l.tril(-1) + torch.eye(len(s))) @ (u.triu() + s.diag()), logs(s)),
-        "keeps the diagonal of ``upper``",
+        1,
+        lambda z, P, L, U, s: undone(z, P, L, U, s, P.T @ torch.linalg.inv(L) @ torch.linalg.inv(U + s.diag())),
+        "wrong order",
     ),
-    (2, lambda P, l, u, s: (product(P, l, u, s, torch.eye(len(s))), logs(s)), "P is missing"),
-    (2, lambda P, l, u, s: (product(P, l, u, s, P.T), logs(s)), "You used Pᵀ"),
-    (2, lambda P, l, u, s: (product(P, l, u, s, torch.eye(len(s))) @ P, logs(s)), "leftmost factor"),
-    (2, lambda P, l, u, s: (product(P, l, u, s), s.log().sum()), "the log of a negative s"),
-    (2, lambda P, l, u, s: (product(P, l, u, s), s.abs().prod()), "That is the product"),
-    (2, lambda P, l, u, s: (product(P, l, u, s), s.sum()), "You summed s"),
-    (
-        2,
-        lambda P, l, u, s: (product(P, l, u, s), torch.linalg.det(product(P, l, u, s)).sign() * logs(s)),
-        "says that W mirrors",
-    ),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each(-spread(x, e).sum(), x)), "γ stretches as well"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each(logs(g) + spread(x, e).sum(), x)), "*divided* by that root"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each((g.log() - spread(x, e)).sum(), x)), "γ may be negative"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each(logs(g) - 2 * spread(x, e).sum(), x)), "makes it a half"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each(logs(g) - spread(x, 0).sum(), x)), "so it is in log_det"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e, x.var(0)), each(logs(g) - spread(x, e).sum(), x)), "by N − 1"),
-    (3, lambda x, g, b, e: (normed(x, g, b, 0), each(logs(g) - spread(x, e).sum(), x)), "ε is missing in z"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each(len(x) * (logs(g) - spread(x, e).sum()), x)), "the sum over"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), logs(g) - spread(x, e).sum()), "one number a sample"),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), each(0.1, x)), "plus something, in each column"),
+    (1, lambda z, P, L, U, s: undone(z, P, L, U, s, torch.eye(len(s), dtype=s.dtype)), "Which axis of z"),
+    (1, lambda z, P, L, U, s: (undone(z, P, L, U, s)[0], s.log().sum().expand(len(z))), "the log of a negative s"),
+    (1, lambda z, *given: undone(z, *given, times=z.shape[2] * z.shape[3]), "log_det of x → z"),
+    (1, lambda z, *given: undone(z, *given, times=-1), "one pixel's"),
+    (1, lambda z, *given: undone(z, *given, times=-z[0].numel()), "counted the channels"),
+    (1, lambda *given: (undone(*given)[0], undone(*given)[1][0]), "use expand"),
+    (1, lambda *given: (undone(*given)[0], torch.full((5,), 0.1)), "the same for each image"),
+    (2, lambda: [APART, SWAP], "Expected four lists"),
+    (2, lambda: [[0] * 8] * 4, "is no permutation"),
+    (2, lambda: [list(range(7, -1, -1))] * 4, "a plain reverse"),
+    (2, lambda: [APART, [5, 1, 2, 3, 4, 0, 6, 7], SWAP, SWAP], "neither learns from the other"),
+    (2, lambda: [APART] + [list(range(8))] * 3, "has to be moved in two"),
+    (3, lambda layer, x: True, "for each layer"),
+    (3, lambda layer, x: not compared(layer, x), "Turned round"),
+    (3, lambda layer, x: not torch.allclose(layer(x)[1][0], layer(x)[1][1]) or compared(layer, x), "sinh of each"),
+    (3, lambda layer, x: compared(layer, x, (0,)), "You looked at z alone"),
     (4, lambda x: begun(x, log=safe(x).log()), "Multiply by 1/std"),
     (4, lambda x: begun(x, log=1 / safe(x)), "the scale itself"),
     (4, lambda x: begun(x, log=-2 * safe(x).log()), "divide by the variance"),
@@ -281,76 +252,45 @@ WRONG = [
     (4, lambda x: begun(x, log=-x.std(0, correction=0).log()), "has deviation 0"),
     (4, lambda x: begun(x, log=-(safe(x) + 1e-9 - (x.std(0) == 0) * 0.5).log()), "should keep its scale"),
     (4, lambda x: begun(x, shift=0 * x.mean(0)), "the means of the batch are not 0"),
-    (5, lambda a, b: (a.min() - b.min(), error(a, b)), "the best seeds"),
-    (5, lambda a, b: (-apart(a, b), error(a, b)), "Asked is a minus b"),
-    (5, lambda a, b: (a.median() - b.median(), error(a, b)), "Those are medians"),
-    (5, lambda a, b: (apart(a, b), (a.var() + b.var()).sqrt()), "two single runs"),
-    (5, lambda a, b: (apart(a, b), a.std() / len(a) ** 0.5 + b.std() / len(b) ** 0.5), "the variances add"),
-    (5, lambda a, b: (apart(a, b), error(a, b) ** 2), "Take its root"),
-    (5, lambda a, b: (apart(a, b), error(a, b, 0)), "divide the squares by n − 1"),
-    (5, lambda a, b: (apart(a, b), (a.var() / len(a) - b.var() / len(b)).abs().sqrt()), "two sources of luck"),
-    (5, lambda a, b: (apart(a, b), 0.01), "the root of var(a)/n"),
 ]
 
-
-def factors_in_place(P, lower, upper, s):
-    L, U, below = torch.eye(len(s)), torch.diag(s), torch.tril_indices(len(s), len(s), -1)
-    L[tuple(below)] = lower[tuple(below)]
-    U[tuple(below.flip(0))] = upper[tuple(below.flip(0))]
-    return P @ L @ U, torch.log(torch.abs(torch.prod(s)))
-
-
 RIGHT = [
-    (1, lambda W, x: ((W @ x.flatten(2)).view_as(x), pixels(x) * torch.linalg.det(W).abs().log().repeat(len(x)))),
-    (2, lambda P, l, u, s: (product(P, l, u, s), torch.linalg.slogdet(product(P, l, u, s))[1])),
-    (3, lambda x, g, b, e: (normed(x, g, b, e), (logs(g) - spread(x, e).sum()).repeat(len(x)))),
+    (1, undone),
+    (1, lambda z, P, L, U, s: [part.float() for part in undone(z, P, L, U, s)]),
+    (
+        1,
+        lambda z, P, L, U, s: (
+            torch.linalg.solve(P @ L @ (U + s.diag()), z.flatten(2)).view_as(z).numpy(),
+            torch.full((len(z), 1), -z.shape[2] * z.shape[3] * float(torch.linalg.slogdet(U + s.diag())[1])),
+        ),
+    ),
+    (2, lambda: [APART, SWAP, SWAP, SWAP]),
+    (2, lambda: np.array([[1, 3, 5, 7, 0, 2, 4, 6], SWAP, SWAP, SWAP])),
+    (2, lambda: torch.tensor([[0, 3, 4, 7, 1, 2, 5, 6], SWAP, SWAP, SWAP])),
+    (3, compared),
+    (3, by_gradient),
+    (3, lambda layer, x: np.bool_(compared(layer, x, change=lambda x: torch.cat((x[:1], -5 * x[1:3] + 1))))),
     (4, lambda x: (lambda m, s: (-s.log(), -m / s))(x.mean(0), safe(x))),
-    (5, lambda a, b: (sum(a) / len(a) - b.mean(), math.hypot(a.std() / len(a) ** 0.5, b.std() / len(b) ** 0.5))),
-    (
-        1,
-        lambda W, x: (
-            torch.einsum("ij,njhw->nihw", W, x),
-            torch.full((len(x), 1), pixels(x) * torch.logdet(W.T @ W) / 2),
-        ),
-    ),
-    (
-        1,
-        lambda W, x: (
-            (x.movedim(1, -1) @ W.T).movedim(-1, 1),
-            [pixels(x) * float(torch.linalg.slogdet(W)[1])] * len(x),
-        ),
-    ),
-    (2, lambda P, l, u, s: (product(P, l, u, s).numpy(), float(np.log(np.abs(s.numpy())).sum()))),
-    (2, factors_in_place),
     (4, lambda x: (lambda m, s: (-np.log(s), -m / s))(x.numpy().mean(0), safe(x).numpy())),
-    (
-        5,
-        lambda a, b: (
-            np.mean(a.numpy()) - np.mean(b.numpy()),
-            (np.var(a.numpy(), ddof=1) / len(a) + b.var() / len(b)) ** 0.5,
-        ),
-    ),
+    (4, lambda x: (lambda m, s: (-np.log(s), -m / s))(x.numpy().mean(0), safe(x).numpy())),
+    (4, lambda x: [part.float() for part in begun(x)]),
 ]
 
 
 def test_the_worked_answers_are_the_packages():
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(6, 4, 3, 5, generator=g)
+    z = torch.randn(6, 4, 3, 5, generator=g)
     layer = InvertibleConvolution(4, generator=g)
     lu = layer.bijection
     with torch.no_grad():
         lu.log_scale.normal_(generator=g)
-        W, log_det = lesson.from_factors(lu.permutation, lu.lower, lu.upper, lu.sign * lu.log_scale.exp())
-        by_hand, package = lesson.mix_pixels(W, x), layer(x)
-    torch.testing.assert_close(by_hand[0], package[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(by_hand[1], package[1], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(log_det * 15, package[1][0], rtol=1e-4, atol=1e-5)
+        L, U = lu.lower.tril(-1) + torch.eye(4), lu.upper.triu(1)
+        by_hand, package = lesson.unmix(z, lu.permutation, L, U, lu.sign * lu.log_scale.exp()), layer.inverse(z)
+    torch.testing.assert_close(by_hand, package, rtol=1e-3, atol=1e-4)
     assert torch.allclose(LULinear(3, rotate=False).permutation, torch.eye(3))
 
     rows = torch.randn(7, 3, generator=g) * 4 + 1
-    one, zero = torch.ones(3), torch.zeros(3)
-    for ours, theirs in zip(lesson.batch_norm(rows, one, zero, 1e-5), BatchNorm(3)(rows), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    assert lesson.looks_at_others(BatchNorm(3), rows) and not lesson.looks_at_others(ActNorm(3), rows)
     norm = ActNorm(3)
     with starting(norm):
         norm(rows)

@@ -1,17 +1,21 @@
 """What the pictures of the_mixture_of_flows_on_mnist promise; each known wrong answer meets its own hint."""
 
 import math
+import statistics
 
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import entropy
-from sklearn.metrics import mutual_info_score
+from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
+from flowlab.datasets.augment import upright
 from flowlab.lessons.the_mixture_of_flows_on_mnist import figures as draw
 from flowlab.lessons.the_mixture_of_flows_on_mnist import toys
 from flowlab.lessons.the_mixture_of_flows_on_mnist.explorer import LookInside, OneStyleTenDigits
+from flowlab.studies import digit_mixtures
 
 # Pictures and explorers
 
@@ -164,6 +168,16 @@ def kept(L, A):
     return A[range(len(L)), L.argmin(1)]
 
 
+def spectral(points, neighbors=10):
+    method = SpectralClustering(5, affinity="nearest_neighbors", n_neighbors=neighbors, random_state=0)
+    return method.fit_predict(points)
+
+
+def nmi_by_package(table):
+    rows = np.repeat(np.arange(table.size), np.asarray(table).astype(int).ravel())
+    return normalized_mutual_info_score(rows // table.shape[1], rows % table.shape[1])
+
+
 WRONG = [
     (1, lambda *a: sum(by_parts(*a)[:3]).logsumexp(-1), "density of h, not of x"),
     (1, lambda *a: sum(by_parts(*a)[:3]).logsumexp(-1) - by_parts(*a)[3], "it is added"),
@@ -201,6 +215,11 @@ WRONG = [
     (4, lambda L, A: (kept(L, A).mean(), kept(L, A).std()), "You divided by R."),
     (4, lambda L, A: (kept(L, A).mean(), kept(L, A).std(ddof=1) / len(L) ** 0.5), "standard error of the mean"),
     (4, lambda L, A: (kept(L, A).mean(), A.std()), "that of the kept accuracies"),
+    (5, lambda v: KMeans(5, n_init=3, random_state=0).fit_predict(v / 256), "k-means on plain pixels"),
+    (5, lambda v: np.zeros(len(v)), "Only 1 of the five"),
+    (5, lambda v: np.arange(len(v)) % 5, "hardly better than chance"),
+    (5, lambda v: np.arange(len(v)), "whole numbers from 0 to 4"),
+    (5, lambda v: v, "Expected the clusters"),
 ]
 RIGHT = [
     (1, lambda *a: torch.logsumexp(sum(by_parts(*a)[:3]) + by_parts(*a)[3][:, None], 1)),
@@ -212,4 +231,9 @@ RIGHT = [
     (3, lambda t: mutual_info_score(None, None, contingency=t) / (entropy(t.sum(0)) / 2 + entropy(t.sum(1)) / 2)),
     (4, lambda L, A: [np.mean(kept(L, A)), torch.tensor(kept(L, A)).std()]),
     (4, lambda L, A: (lambda found: (found.mean(), np.sqrt(found.var() * len(L) / (len(L) - 1))))(kept(L, A))),
+    (3, lambda t: nmi_by_package(t)),
+    (4, lambda L, A: (torch.tensor(kept(L, A)).mean()[None], statistics.stdev(map(float, kept(L, A))))),
+    (5, lambda v: spectral(upright(v / 256))),
+    (5, lambda v: torch.tensor(spectral(digit_mixtures.features(v), 15))),
+    (5, lambda v: spectral(digit_mixtures.features(v), 12)[:, None]),
 ]

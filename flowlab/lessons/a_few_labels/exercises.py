@@ -1,4 +1,4 @@
-"""The exercises: the loss of labelled points, which two to label, wrong labels, one flow with two modes."""
+"""The exercises: the loss of labelled points, which two to label, twelve labels, one flow with two modes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from flowlab.datasets import TwoCircles
 from flowlab.lessons.base.exercise import Exercise, expect, numbers
 
 
@@ -35,16 +36,18 @@ def two_to_label(points, ring):
     return divmod(int(apart.argmin()), len(points))  # a halving agrees if its line passes between the two
 
 
-def majority_right(count, wrong):
-    """The probability that most of ``count`` labels are right, each wrong with probability ``wrong``, independently.
+def choose_labels(points):
+    """The rows of at most 12 points of two circles that shall be labelled, before any label is known: whole numbers.
 
-    A tie counts half.
+    points is (N, 2). Afterwards each point takes the label of the nearest labelled point, and at least 97 % of all
+    points have to be right. The outer ring has radius 0.8 and the inner one 0.4.
     """
-    total = 0.0
-    for right in range(count + 1):
-        chance = math.comb(count, right) * (1 - wrong) ** right * wrong ** (count - right)
-        total += chance if 2 * right > count else chance / 2 if 2 * right == count else 0.0
-    return total
+    rows = []
+    for radius, count in ((0.8, 7), (0.4, 5)):
+        angle = 2 * math.pi * torch.arange(count) / count
+        places = radius * torch.stack((angle.cos(), angle.sin()), -1)  # evenly spaced on the ring
+        rows += torch.cdist(places, points).argmin(-1).tolist()
+    return rows
 
 
 def log_joint(z, log_det, means, log_weights):
@@ -175,39 +178,36 @@ def check_two(answer: Callable) -> None:
         )
 
 
-def check_majority(answer: Callable) -> None:
-    """Against the binomial sum."""
-    for count, wrong in ((3, 0.2), (5, 0.1), (16, 0.3), (1, 0.25), (2, 0.25)):
-        value = float(numbers(answer(count, wrong), (), "the probability"))
-        chances = [math.comb(count, r) * (1 - wrong) ** r * wrong ** (count - r) for r in range(count + 1)]
-        more = sum(chances[count // 2 + 1 :])
-        tie = chances[count // 2] if count % 2 == 0 else 0.0
-        right = more + tie / 2
-
-        def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=1e-4, abs_tol=1e-5)
-
+def check_labels(answer: Callable) -> None:
+    """By what they reach, on three draws of the circles."""
+    for seed in (0, 1, 2):
+        points, ring = TwoCircles(noise=0.05).labelled(1000, torch.Generator().manual_seed(seed))
+        rows = numbers(answer(points.clone()), None, "the rows").flatten()
+        expect(bool((rows == rows.round()).all()), "Expected row numbers, which are whole numbers, and not points.")
+        rows = rows.long()
+        expect(0 < len(rows) <= 12, f"You may label 1 to 12 points, but got {len(rows)}.")
+        expect(int(rows.min()) >= 0 and int(rows.max()) < 1000, "Rows go from 0 to len(points) − 1. Yours do not.")
+        taken = ring[rows][torch.cdist(points, points[rows]).argmin(-1)]
+        right = float((taken == ring).float().mean())
+        on_rings = [int((ring[rows] == r).sum()) for r in (0, 1)]
         expect(
-            gave(right) or not gave(1 - wrong),
-            "This is the chance of one label. Several outvote a wrong one, so the chance should grow with count.",
+            min(on_rings) > 0,
+            f"All your labels are on one ring ({right:.0%} right). Then all points take its name. Look at the radius.",
         )
         expect(
-            gave(right) or not gave((1 - wrong) ** count),
-            "This is the chance that no label is wrong. A majority survives some wrong ones.",
+            right >= 0.97 or (points[rows].norm(dim=-1).std() > 0 and len(set(rows.tolist())) == len(rows)),
+            f"You label a point twice ({right:.0%} right). Spend each label on another point.",
+        )
+        angles = torch.stack([points[rows][ring[rows] == r].mean(0).norm() / (0.8, 0.4)[r] for r in (0, 1)])
+        expect(
+            right >= 0.97 or float(angles.max()) < 0.25,
+            f"Your labels lie on one side of a ring ({right:.0%} right, {on_rings[0]} outside and {on_rings[1]} "
+            f"inside). Spread them over all angles.",
         )
         expect(
-            gave(right) or not gave(1 - right),
-            "This is the chance that most are wrong. Asked is the other.",
-        )
-        expect(gave(right) or tie == 0 or not gave(more), "Right but for ties: a tie counts half.")
-        expect(gave(right) or tie == 0 or not gave(more + tie), "Right but for ties: you counted a tie in full.")
-        expect(
-            gave(right) or not gave((1 - wrong) ** (count // 2 + 1)),
-            "So many right labels are needed, but which ones may vary: count the ways, math.comb(count, right).",
-        )
-        expect(
-            gave(right),
-            "How likely are exactly r right labels of count? Add that up over each r that is more than half.",
+            right >= 0.97,
+            f"{right:.1%} are right, and 97 % are wanted ({on_rings[0]} labels outside, {on_rings[1]} inside). Where "
+            f"two labels of a ring are far apart, the other ring is nearer.",
         )
 
 
@@ -272,12 +272,16 @@ EXERCISES = [
         ),
         answer=labelled_loss,
         check=check_loss,
-        praise="right. Each label speaks to two pupils: to its own flow, and to q.",
+        praise="right. Each label is used twice: by its own flow, and by q.",
         hints=(
             "Of each row of log_p, and of each row of log q, only one entry counts: the one that the label names.",
             "log_q = logits.log_softmax(-1); rows = torch.arange(len(y)); then minus the mean of two picks [rows, y].",
         ),
         aims=("write",),
+        why=(
+            "A labelled point should be likely under its own component, and q should give its name, so both logs are "
+            "picked at the column y. q sees logits, and only after log_softmax are they log-probabilities."
+        ),
     ),
     Exercise(
         name="a_few_labels.2",
@@ -294,22 +298,33 @@ EXERCISES = [
             "Compare the angles between the points, not their distances, and mind that angles begin anew at ±π.",
         ),
         aims=("choose",),
+        why=(
+            "A halving agrees with two labels if its line passes between the two points as seen from the center, and "
+            "this share of lines is the angle over π. So the smallest angle rules out the most halvings, whatever the "
+            "distances are."
+        ),
     ),
     Exercise(
         name="a_few_labels.3",
         question=(
-            "**Wrong labels.** Suppose q is the same all over a ring, so that the labels on it can only vote. How "
-            "likely is the majority right? Compare one label of two, and 16 a ring, at 10 % wrong labels."
+            "**Open task: twelve labels.** You may ask for the labels of twelve points of the circles, and each other "
+            "point then takes the label of the nearest one. Choose the twelve so that 97 % are right. Many choices do "
+            "it, and a random one does not."
         ),
-        answer=majority_right,
-        check=check_majority,
-        praise="right. At 10 % wrong, one label a ring fails one time in ten, sixteen about once in 30,000.",
+        answer=choose_labels,
+        check=check_labels,
+        praise="right. Twelve labels in the right places do what a random dozen does not.",
         hints=(
-            "How likely is it that exactly r of the labels are right? For which r does the right side win?",
-            "math.comb(count, r) · (1 − wrong)^r · wrong^(count − r), added over 2r > count, and half of it at "
-            "2r = count.",
+            "Every point should have a label of its own ring nearer than one of the other ring. How far apart may "
+            "labels on a ring be?",
+            "Seven evenly spaced on the outer ring and five on the inner one. Or the centers of KMeans(12), each "
+            "replaced by its nearest point.",
         ),
-        aims=("predict",),
+        aims=("spread",),
+        why=(
+            "The rings are 0.4 apart, so a point is right as long as a label of its own ring is nearer than that. "
+            "The outer ring is twice as long and needs more labels, and even spacing leaves no long gap."
+        ),
     ),
     Exercise(
         name="a_few_labels.4",
@@ -325,5 +340,9 @@ EXERCISES = [
             "log π_k − ½ |z − μ_k|² − (D/2) log 2π + log_det, with shapes (K,), (N, K), () and (N, 1).",
         ),
         aims=("compare",),
+        why=(
+            "Given k, z is normal around μ_k, and the change of variables adds the log-det of f, which is the same for "
+            "all k. So it cancels in p(k | x), and it stays in the likelihood, which training needs."
+        ),
     ),
 ]

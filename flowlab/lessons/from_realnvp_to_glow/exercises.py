@@ -1,48 +1,51 @@
-"""The exercises: a 1×1 convolution, its LU factors, batch normalization, ActNorm's start, judging a race."""
+"""The exercises: back from a factored 1×1 convolution, arranging coordinates, who looks at the batch, ActNorm."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, expect, numbers
+from flowlab.lessons.base.exercise import Exercise, expect, numbers, yes_or_no
 
 
-def mix_pixels(W, x):
-    """z and log_det of the 1×1 convolution with the matrix W (C, C): x (N, C, H, W') to z (N, C, H, W') and (N,).
+def unmix(z, P, L, U, s):
+    """Undo the 1×1 convolution with W = P L (U + diag(s)): (x, log_det) of the way z → x, (N, C, H, W') and (N,).
 
-    At each pixel z = W x. log_det is log |det ∂z/∂x| of a whole image.
+    P, L and U are (C, C): a permutation, lower triangular with ones on its diagonal, upper triangular with zeros there.
+    s is (C,), may be negative, and is never 0. No inverse and no determinant of a matrix is needed.
     """
-    height, width = x.shape[-2:]
-    z = torch.einsum("ij,njhw->nihw", W, x)
-    log_det = height * width * torch.linalg.slogdet(W).logabsdet
-    return z, log_det.expand(len(x))
+    N, C, height, width = z.shape
+    columns = P.T @ z.transpose(0, 1).reshape(C, -1)  # a column for each pixel of each image
+    columns = torch.linalg.solve_triangular(L, columns, upper=False, unitriangular=True)
+    columns = torch.linalg.solve_triangular(U + torch.diag(s), columns, upper=True)
+    x = columns.reshape(C, N, height, width).transpose(0, 1)
+    return x, (-height * width * s.abs().log().sum()).expand(N)
 
 
-def from_factors(P, lower, upper, s):
-    """W = P L (U + diag(s)) and log |det W|, without any determinant of a matrix: (D, D) and one number.
+def arrange():
+    """Four permutations of eight coordinates, one before each coupling: four lists of the numbers 0 to 7.
 
-    P (D, D) is a permutation. Of ``lower`` (D, D) only what is below the diagonal counts: L has ones there. Of
-    ``upper`` (D, D) only what is above the diagonal counts: U has zeros there. s (D,) may be negative, never 0.
+    A list [2, 0, …] takes what stands at place 2 to place 0, what stands at place 0 to place 1, and so on. The places
+    0 to 3 pass, and the places 4 to 7 are moved. The pairs are the coordinates 0 and 1, 2 and 3, 4 and 5, 6 and 7.
     """
-    D = len(s)
-    L = lower.tril(-1) + torch.eye(D, dtype=s.dtype)
-    U = upper.triu(1)
-    return P @ L @ (U + torch.diag(s)), s.abs().log().sum()
+    apart, swap = [0, 2, 4, 6, 1, 3, 5, 7], [4, 5, 6, 7, 0, 1, 2, 3]
+    return [apart, swap, swap, [7, 4, 5, 6, 0, 1, 2, 3]]
 
 
-def batch_norm(x, gamma, beta, epsilon):
-    """z = γ (x − μ) / √(σ² + ε) + β and log_det, with the statistics held constant: x (N, D) to (N, D) and (N,).
+def looks_at_others(layer, x):
+    """Whether the output of one sample, z or log_det, depends on the other samples: True or False.
 
-    μ and σ² are the batch's own mean and variance (divided by N) of each column. γ and β are (D,), γ may be negative.
+    layer takes x (N, D) and gives z (N, D) and log_det (N,). x is a batch that you may change.
     """
-    mean, variance = x.mean(0), x.var(0, correction=0)
-    z = gamma * (x - mean) / torch.sqrt(variance + epsilon) + beta
-    log_det = (gamma.abs().log() - 0.5 * torch.log(variance + epsilon)).sum()
-    return z, log_det.expand(len(x))
+    z, log_det = layer(x)
+    for scale in (0.5, 3.0):
+        other = torch.cat((x[:1], scale * x[1:] + 1))  # only the others are changed
+        new, new_log_det = layer(other)
+        if not torch.allclose(new[0], z[0]) or not torch.allclose(new_log_det[0], log_det[0]):
+            return True
+    return False
 
 
 def start(x):
@@ -53,15 +56,6 @@ def start(x):
     std = x.std(0, correction=0)
     log_scale = -torch.where(std > 0, std, 1.0).log()
     return log_scale, -x.mean(0) * log_scale.exp()
-
-
-def difference(a, b):
-    """Mean of a minus mean of b, and the standard error of that difference: two numbers.
-
-    a (n,) and b (m,) are nats to the truth of two recipes, one number for each seed.
-    """
-    error = torch.sqrt(a.var() / len(a) + b.var() / len(b))  # var divides by n − 1
-    return a.mean() - b.mean(), error
 
 
 # --- the checks -----------------------------------------------------------------------------------------------------
@@ -75,138 +69,140 @@ def _pair(answer: object, names: str) -> tuple:
     return answer
 
 
-def check_mix(answer: Callable) -> None:
-    """Matrices of both signs of the determinant; images that are not square."""
-    for C, H, width, sign in ((3, 2, 4, 1), (4, 3, 2, -1), (2, 5, 5, -1)):
+def check_unmix(answer: Callable) -> None:
+    """Permutations that are not their own inverse, negative s, images that are not square."""
+    for order, H, width in (([2, 0, 1], 2, 4), ([1, 2, 3, 0], 3, 2)):
+        C, N = len(order), 5
         g = torch.Generator().manual_seed(C)
-        W = torch.randn(C, C, generator=g, dtype=torch.float64) + torch.eye(C)
-        if float(torch.linalg.det(W)) * sign < 0:
-            W[0] = -W[0]
-        x = torch.randn(5, C, H, width, generator=g, dtype=torch.float64)
-        z, log_det = _pair(answer(W.clone(), x.clone()), "z and log_det")
-        z = numbers(z, None, "z")
-        right = torch.nn.functional.conv2d(x, W[:, :, None, None])
-        if z.shape == x.shape and not torch.allclose(z, right):
-            turned = torch.nn.functional.conv2d(x, W.T[:, :, None, None])
-            expect(not torch.allclose(z, turned), "You used Wᵀ: output channel i is Σ_j W[i, j] x_j.")
-        expect(z.shape == x.shape, f"z should have the shape of x, {tuple(x.shape)}, but got {tuple(z.shape)}.")
-        expect(torch.allclose(z, right), "z is not W x at each pixel. Which axis of x holds the channels?")
-        log_det = numbers(log_det, None, "log_det")
-        log_det = log_det.flatten() if log_det.numel() == 5 else log_det
-        one = float(torch.linalg.slogdet(W).logabsdet)
+        P = torch.eye(C, dtype=torch.float64)[order]
+        L = torch.randn(C, C, generator=g, dtype=torch.float64).tril(-1) + torch.eye(C)
+        U = torch.randn(C, C, generator=g, dtype=torch.float64).triu(1)
+        s = torch.tensor([-2.0, 0.5, 3.0, -0.25], dtype=torch.float64)[:C]
+        R = U + torch.diag(s)
+        z = torch.randn(N, C, H, width, generator=g, dtype=torch.float64)
+        x, log_det = _pair(answer(z.clone(), P.clone(), L.clone(), U.clone(), s.clone()), "x and log_det")
+        x = numbers(x, None, "x")
+        expect(x.shape == z.shape, f"x should have the shape of z, {tuple(z.shape)}, but got {tuple(x.shape)}.")
 
-        def gave(value: float, came: Tensor = log_det) -> bool:
-            return bool(torch.allclose(came, torch.tensor(value, dtype=torch.float64), rtol=1e-4))
+        def is_x(matrix: Tensor, x: Tensor = x, z: Tensor = z) -> bool:
+            return bool(torch.allclose(x, torch.einsum("ij,njhw->nihw", matrix, z), rtol=1e-3, atol=1e-3))
 
+        inverse = torch.linalg.inv
+        expect(not is_x(P @ L @ R), "That is W z, the way x → z once more. Solve W x = z.")
+        expect(not is_x(inverse(L @ R)), "P is not undone. P⁻¹ = Pᵀ, and it comes first.")
+        expect(not is_x(inverse(R) @ inverse(L) @ P), "You applied P again. Its inverse is Pᵀ.")
         expect(
-            not log_det.isnan().any(),
-            "log_det is not a number: here det W is below 0. A density needs log |det W|.",
+            not is_x(P.T @ inverse(L) @ inverse(R)),
+            "Each factor is undone, in the wrong order: what was applied last, P, is undone first.",
         )
-        expect(not gave(one), "That is one pixel's. The same W acts at every pixel, and log-dets add.")
-        expect(
-            not gave(C * H * width * one),
-            "You counted the channels, too. W mixes the channels of a pixel: it acts once a pixel, H · W' times.",
-        )
-        expect(not gave(-H * width * one), "The sign is turned: forward multiplies by W, so it is + log |det W|.")
-        expect(
-            not gave(math.exp(one) * H * width) and not gave(sign * math.exp(one) * H * width),
-            "That is H · W' · det W. Asked is its log: determinants multiply, logs add.",
-        )
-        expect(
-            log_det.shape == (5,) or not gave(H * width * one),
-            f"One log_det for each image, shape (N,) = (5,), but got {tuple(log_det.shape)}: use expand.",
-        )
-        expect(
-            gave(H * width * one),
-            "Write the whole image as one vector: its Jacobian has H · W' blocks W on the diagonal.",
-        )
-
-
-def check_factors(answer: Callable) -> None:
-    """Permutations of both signs, negative s, and triangles with rubbish in the other half."""
-    for order in ([2, 0, 1], [1, 2, 3, 0], [1, 2, 0, 4, 3]):  # none is its own inverse
-        D = len(order)
-        g = torch.Generator().manual_seed(D)
-        P = torch.eye(D)[order]
-        lower, upper = torch.randn(2, D, D, generator=g)
-        s = torch.tensor([-2.0, 0.5, 3.0, -0.25, -1.5])[:D]
-        W, log_det = _pair(answer(P.clone(), lower.clone(), upper.clone(), s.clone()), "W and log_det")
-        W = numbers(W, (D, D), "W")
-        L = lower.tril(-1) + torch.eye(D)
-        R = upper.triu(1) + torch.diag(s)
-
-        def is_W(other: Tensor, W: Tensor = W) -> bool:
-            return bool(torch.allclose(W, other.double(), rtol=1e-4, atol=1e-5))
-
-        expect(not is_W(P @ lower.tril() @ R), "Your L keeps the diagonal of ``lower``. L has ones there.")
-        expect(not is_W(P @ lower.tril(-1) @ R), "Your L has zeros on its diagonal, so W is singular. It needs ones.")
-        expect(
-            not is_W(P @ L @ (upper.triu() + torch.diag(s))),
-            "Your U keeps the diagonal of ``upper``. U has zeros there.",
-        )
-        expect(not is_W(L @ R), "P is missing: without it, W₁₁ = 0 is out of reach, so no swap of two coordinates.")
-        expect(not is_W(P.T @ L @ R), "You used Pᵀ, which undoes the permutation.")
-        expect(not is_W(L @ R @ P) and not is_W(L @ P @ R), "P comes last: it is the leftmost factor.")
-        expect(is_W(P @ L @ R), "W is not P L (U + diag(s)). Look at the three factors one by one.")
-        log_det, right = float(numbers(log_det, (), "log_det")), float(s.abs().log().sum())
-        expect(
-            not math.isnan(log_det), "log_det is not a number: the log of a negative s, or of a negative determinant."
-        )
-        sign = float(torch.linalg.det(P @ L @ R).sign())
-        product = math.exp(right)
-        expect(
-            not any(math.isclose(log_det, v, rel_tol=1e-4) for v in (product, -product)),
-            "That is the product: the determinant, up to its sign. Asked is the log of its size.",
-        )
-        expect(
-            not math.isclose(log_det, float(s.sum()), rel_tol=1e-4),
-            "You summed s. Summed are the logs of |s|, as logs turn the product into a sum.",
-        )
-        expect(
-            sign > 0 or not math.isclose(log_det, -right, rel_tol=1e-4),
-            "You gave the log the sign of the determinant. That sign says that W mirrors; volumes do not care.",
-        )
-        expect(math.isclose(log_det, right, rel_tol=1e-4), "|det P| = 1 and det L = 1. What is the third factor's?")
-
-
-def check_batch(answer: Callable) -> None:
-    """Small batches, so that N and N − 1 differ; γ of both signs; a coordinate that hardly varies."""
-    for N, D, epsilon in ((4, 3, 0.1), (3, 2, 0.5), (6, 1, 1e-3)):
-        g = torch.Generator().manual_seed(N)
-        x = 2 * torch.randn(N, D, generator=g, dtype=torch.float64) + 3
-        gamma = torch.tensor([-0.5, 3.0, 1.7], dtype=torch.float64)[:D]
-        beta = torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)[:D]
-        z, log_det = _pair(answer(x.clone(), gamma.clone(), beta.clone(), epsilon), "z and log_det")
-        z = numbers(z, (N, D), "z")
-        mean, variance = x.mean(0), x.var(0, correction=0)
-
-        def out(v: Tensor, x: Tensor = x, mean: Tensor = mean, gamma: Tensor = gamma, beta: Tensor = beta) -> Tensor:
-            return gamma * (x - mean) / v.sqrt() + beta
-
-        def is_z(other: Tensor, z: Tensor = z) -> bool:
-            return bool(torch.allclose(z, other))
-
-        expect(not is_z(out(x.var(0) + epsilon)), "You divided the squares by N − 1. The batch's own variance has N.")
-        expect(not is_z(out(variance)), "ε is missing in z: without it, a column that does not vary divides by 0.")
-        expect(not is_z(out((variance + epsilon) ** 2)), "You divided by the variance. A deviation is its root.")
-        expect(is_z(out(variance + epsilon)), "z is not γ (x − μ) / √(σ² + ε) + β, each statistic by column.")
+        expect(is_x(inverse(P @ L @ R)), "x does not solve W x = z at each pixel. Which axis of z holds the channels?")
         log_det = numbers(log_det, None, "log_det")
         log_det = log_det.flatten() if log_det.numel() == N else log_det
-        spread, logs = 0.5 * (variance + epsilon).log().sum(), gamma.abs().log().sum()
+        one = float(s.abs().log().sum())
 
-        def gave(value: Tensor, came: Tensor = log_det, N: int = N) -> bool:
-            return came.shape in ((), (N,)) and bool(torch.allclose(came, value.expand(came.shape), rtol=1e-4))
+        def gave(value: float, came: Tensor = log_det) -> bool:
+            return bool(torch.allclose(came, torch.tensor(value, dtype=torch.float64), rtol=5e-3))
 
         expect(
-            not log_det.isnan().any(), "log_det is not a number: γ may be negative. Take the log of its absolute value."
+            not log_det.isnan().any(), "log_det is not a number: the log of a negative s. A density needs log |det W|."
         )
-        expect(not gave(-spread), "γ stretches as well, and is missing in your log_det.")
-        expect(not gave(logs + spread), "You added ½ log(σ² + ε). z is x *divided* by that root.")
-        expect(not gave(logs - 2 * spread), "You took log(σ² + ε) whole. The root makes it a half.")
-        expect(not gave(logs - 0.5 * variance.log().sum()), "ε is in z, so it is in log_det as well: log(σ² + ε).")
-        expect(not gave(N * (logs - spread)), "That is the sum over the batch. Asked is one number for each sample.")
-        expect(log_det.shape == (N,), f"log_det is one number a sample, shape ({N},), but got {tuple(log_det.shape)}.")
-        expect(gave(logs - spread), "With μ and σ² constant, z is x times γ/√(σ² + ε) plus something, in each column.")
+        expect(not gave(H * width * one), "That is the log_det of x → z. On the way back its sign is the other one.")
+        expect(not gave(-one) and not gave(one), "That is one pixel's. The same W acts at each pixel: log-dets add.")
+        expect(not gave(-C * H * width * one), "You counted the channels, too. W acts once a pixel, H · W' times.")
+        expect(
+            log_det.shape == (N,) or not gave(-H * width * one),
+            f"One log_det for each image, shape (N,) = ({N},), but got {tuple(log_det.shape)}: use expand.",
+        )
+        expect(gave(-H * width * one), "−H · W' · Σ log |s|, the same for each image.")
+
+
+def check_arrange(answer: Callable) -> None:
+    """By what the arrangement does: which coordinates pass and move in each coupling, and what depends on what."""
+    orders = answer()
+    expect(orders is not None, "Your function returned None. Is there a return?")
+    orders = numbers(orders, None, "the permutations")
+    expect(orders.shape == (4, 8), f"Expected four lists of eight numbers, but got shape {tuple(orders.shape)}.")
+    for i, order in enumerate(orders.tolist()):
+        expect(
+            sorted(order) == list(range(8)),
+            f"List {i + 1} is no permutation: each of the numbers 0 to 7 has to stand in it once.",
+        )
+    who, moved = list(range(8)), [0] * 8
+    reads = [{k} for k in range(8)]
+    for i, order in enumerate(orders.int().tolist()):
+        who = [who[place] for place in order]
+        together = [(a, a + 1) for a in (0, 2, 4, 6) if (who.index(a) < 4) == (who.index(a + 1) < 4)]
+        if together:
+            a, b = together[0]
+            raise_for = (
+                "as in a plain reverse, which separates no pair"
+                if len(together) == 4
+                else "so neither learns from the other"
+            )
+            expect(False, f"In coupling {i + 1} the coordinates {a} and {b} are in the same half, {raise_for}.")
+        passed = set().union(*(reads[k] for k in who[:4]))
+        for k in who[4:]:
+            reads[k], moved[k] = reads[k] | passed, moved[k] + 1
+    least = moved.index(min(moved))
+    expect(
+        min(moved) >= 2,
+        f"Coordinate {least} is moved in {min(moved)} of the four couplings. Each coordinate has to be moved in two.",
+    )
+    narrow = min(range(8), key=lambda k: len(reads[k]))
+    expect(
+        len(reads[narrow]) == 8,
+        f"In the end, coordinate {narrow} depends on {len(reads[narrow])} of the 8. Vary which of them pass together.",
+    )
+
+
+def check_looks(answer: Callable) -> None:
+    """Layers that look at the batch in z, in log_det alone, or only when somebody is large; and layers that do not."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 2, generator=g, dtype=torch.float64)
+    scale = torch.tensor([0.5, -3.0], dtype=torch.float64)
+
+    def norm(x: Tensor) -> tuple[Tensor, Tensor]:
+        std = x.std(0, correction=0)
+        return (x - x.mean(0)) / std, -std.log().sum().expand(len(x))
+
+    def affine(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x * scale + 1, scale.abs().log().sum().expand(len(x))
+
+    def curved(x: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.sinh(x), torch.cosh(x).log().sum(-1)
+
+    def shifted(x: Tensor) -> tuple[Tensor, Tensor]:
+        return x - x.mean(0), torch.zeros(len(x), dtype=x.dtype)
+
+    def only_log_det(x: Tensor) -> tuple[Tensor, Tensor]:
+        return affine(x)[0], -x.std(0).log().sum().expand(len(x))
+
+    layers = {
+        "batch normalization by its own statistics": (norm, True),
+        "a scale and a shift": (affine, False),
+        "sinh of each number": (curved, False),
+        "the mean of the batch taken away": (shifted, True),
+        "a scale and a shift with a log_det from the batch": (only_log_det, True),
+    }
+    said = {name: yes_or_no(answer(layer, x.clone())) for name, (layer, _) in layers.items()}
+    if len(set(said.values())) == 1:
+        word = next(iter(said.values()))
+        expect(False, f"Your function says {word} for each layer. Change the other samples, and compare the first.")
+    expect(
+        said != {name: not right for name, (_, right) in layers.items()},
+        "Turned round: True means that a sample's output changes when only the others change.",
+    )
+    expect(
+        not said["sinh of each number"],
+        "You said True for sinh of each number. Its log_det differs between samples, and depends on no other sample.",
+    )
+    expect(not said["a scale and a shift"], "You said True for a scale and a shift, which treats each sample alone.")
+    expect(
+        said["a scale and a shift with a log_det from the batch"],
+        "You looked at z alone. A log_det that depends on the others is just as wrong: compare both.",
+    )
+    for name, (_, right) in layers.items():
+        expect(said[name] == right, f"Wrong for {name}. Change the other samples by more than a factor.")
 
 
 def check_start(answer: Callable) -> None:
@@ -249,82 +245,67 @@ def check_start(answer: Callable) -> None:
         expect(torch.allclose(shift, -scaled, rtol=1e-4), "After your shift the means of the batch are not 0.")
 
 
-def check_difference(answer: Callable) -> None:
-    """Different numbers of seeds, different spreads."""
-    for a, b in (([0.4, 0.7, 1.2, 0.5], [1.7, 1.5]), ([2.0, 2.2, 1.9], [0.3, 1.1, 0.2, 0.9, 2.5])):
-        a, b = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-        mean, error = _pair(answer(a.clone(), b.clone()), "the difference and its standard error")
-        mean, error = (float(numbers(v, (), name)) for v, name in ((mean, "the difference"), (error, "the error")))
-        right = float(a.mean() - b.mean())
-
-        def near(value: float, other: Tensor | float) -> bool:
-            return math.isclose(value, float(other), rel_tol=1e-4)
-
-        expect(not near(mean, a.min() - b.min()), "You compared the best seeds. Luck has no place in the table.")
-        expect(not near(mean, -right), "Asked is a minus b: below 0 when a is nearer to the truth.")
-        expect(not near(mean, a.median() - b.median()), "Those are medians. Asked are means.")
-        expect(near(mean, right), "The first number is the mean of a minus the mean of b.")
-        va, vb = a.var(), b.var()
-        expect(
-            not near(error, (va + vb).sqrt()),
-            "That is the spread of the difference of two single runs. A mean of n runs varies less.",
-        )
-        expect(
-            not near(error, (va / len(a)).sqrt() + (vb / len(b)).sqrt()),
-            "You added the two errors. Of independent things the variances add.",
-        )
-        expect(not near(error, va / len(a) + vb / len(b)), "That is the variance of the difference. Take its root.")
-        expect(
-            not near(error, (a.var(correction=0) / len(a) + b.var(correction=0) / len(b)).sqrt()),
-            "With so few seeds, divide the squares by n − 1: the mean was taken from the same runs.",
-        )
-        lesser = float((va / len(a) - vb / len(b)).abs().sqrt())
-        expect(not near(error, lesser), "The means are subtracted, their variances still add: two sources of luck.")
-        expect(
-            near(error, (va / len(a) + vb / len(b)).sqrt()),
-            "The error is the root of var(a)/n + var(b)/m.",
-        )
-
-
 EXERCISES = [
     Exercise(
         name="from_realnvp_to_glow.1",
-        question="**The same matrix at each pixel.** Write the 1×1 convolution with its log-determinant.",
-        answer=mix_pixels,
-        check=check_mix,
-        praise="right. H · W' copies of a small matrix: the determinant of a huge one at the price of the small one.",
+        question=(
+            "**Back through a 1×1 convolution.** Undo it from its factors P, L, U and s, at each pixel, and give the "
+            "log-det of your way, z → x."
+        ),
+        answer=unmix,
+        check=check_unmix,
+        praise="right. Two triangular solves undo the mixing, and the log-det needs s alone.",
         hints=(
-            "Write the image pixel by pixel into one long vector. What does its Jacobian look like?",
-            'torch.einsum("ij,njhw->nihw", W, x), and height · width · slogdet(W).logabsdet for each image.',
+            "W x = z with W = P L (U + diag(s)): which factor was applied last? Undo that one first.",
+            "Bring z to shape (C, N · H · W'), multiply by P.T, then torch.linalg.solve_triangular twice; log_det is "
+            "−H · W' · s.abs().log().sum().",
         ),
         aims=("mix",),
+        why=(
+            "P⁻¹ is Pᵀ, and a triangular system is solved row by row, so no inverse of a matrix is needed. "
+            "On the way back each pixel contributes −log |det W| = −Σ log |s|, and there are H · W' pixels."
+        ),
     ),
     Exercise(
         name="from_realnvp_to_glow.2",
-        question="**From the factors.** Build W from P, L, U and s, and read off log |det W| without any determinant.",
-        answer=from_factors,
-        check=check_factors,
-        praise="right. Signs of P and s decide whether W mirrors; the log-det knows nothing of it.",
-        hints=(
-            "The determinant of a product is the product of determinants. Which of the three are ±1?",
-            "L = lower.tril(-1) + eye, U = upper.triu(1); the log-det is s.abs().log().sum().",
+        question=(
+            "**Open task: a shuffle by design.** For the bananas that are not turned, choose four permutations, one "
+            "before each coupling, so that no pair is ever in the same half, each coordinate is moved at least twice, "
+            "and in the end each one depends on all eight. Many choices do it."
         ),
-        aims=("factor",),
+        answer=arrange,
+        check=check_arrange,
+        praise="right. Your couplings see each pair from both sides, which a random shuffle does only by luck.",
+        hints=(
+            "First bring the even coordinates to the places 0 to 3 and the odd ones to the places 4 to 7. What then "
+            "keeps the pairs apart?",
+            "[0, 2, 4, 6, 1, 3, 5, 7] first. To swap the halves, [4, 5, 6, 7, 0, 1, 2, 3]: each pair stays apart.",
+        ),
+        aims=("arrange",),
+        why=(
+            "As soon as the even coordinates stand in one half and the odd ones in the other, swapping the halves "
+            "keeps every pair apart and lets the other member move. After three such couplings every coordinate has "
+            "read both halves, as in lesson 05."
+        ),
     ),
     Exercise(
         name="from_realnvp_to_glow.3",
         question=(
-            "**Batch normalization's log-det.** In networks the layer ends with a learned scale γ and shift β. Write "
-            "it as a layer of a flow, with the statistics held constant."
+            "**Who looks at the batch?** You get a layer that you cannot read, and may only run. Find out whether it "
+            "treats each sample alone."
         ),
-        answer=batch_norm,
-        check=check_batch,
-        praise="right, for what it is: the log-det of a map that is not the one that was applied to the batch.",
+        answer=looks_at_others,
+        check=check_looks,
+        praise="right. This test finds batch statistics in any code, without reading it.",
         hints=(
-            "With μ and σ constant this is a scale and a shift in each column. What is the scale?",
-            "log_det = Σ (log |γ| − ½ log(σ² + ε)), the same for all N samples.",
+            "Keep the first sample, change all the others, and run the layer on both batches.",
+            "Compare z[0] and log_det[0] of both runs with torch.allclose. The others may be 3 * x[1:] + 1.",
         ),
         aims=("expose",),
+        why=(
+            "If a layer treats each sample alone, changing the others cannot change z or log_det of the first. "
+            "Both have to be compared, because a wrong log_det can stand beside a right z."
+        ),
     ),
     Exercise(
         name="from_realnvp_to_glow.4",
@@ -337,20 +318,9 @@ EXERCISES = [
             "log_scale = −log std, with std = 1 where it is 0; shift = −mean · exp(log_scale).",
         ),
         aims=("start",),
-    ),
-    Exercise(
-        name="from_realnvp_to_glow.5",
-        question=(
-            "**A race, judged.** Two recipes, some seeds each. How far apart are they, and how large is the luck in "
-            'that? Then judge: `difference(gauges["turned", "rotate"], gauges["turned", "shuffle"])`.'
+        why=(
+            "Dividing by the deviation makes the deviation 1, so log_scale is −log std, and 0 for a column that does "
+            "not vary. After this scaling the mean is mean · exp(log_scale), and the shift takes it away."
         ),
-        answer=difference,
-        check=check_difference,
-        praise="right. A difference of less than two standard errors is no news.",
-        hints=(
-            "A mean of n runs has the variance of one run, divided by n. What about the difference of two means?",
-            "√(a.var()/n + b.var()/m): the variances of independent things add.",
-        ),
-        aims=("judge",),
     ),
 ]

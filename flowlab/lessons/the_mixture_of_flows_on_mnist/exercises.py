@@ -1,4 +1,4 @@
-"""The exercises: a mixture behind shared layers, one image through all components, NMI, an honest number."""
+"""The exercises: behind shared layers, one image through all components, NMI, an honest number, own clusters."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from flowlab.lessons.base.exercise import Exercise, expect, numbers
+from flowlab.lessons.the_mixture_of_flows_on_mnist.toys import five_digits
+from flowlab.metrics import accuracy
 
 
 def mixture_log_prob(x, shared, flows, log_weights):
@@ -59,6 +61,21 @@ def to_report(losses, accuracies):
     """
     kept = accuracies[np.arange(len(losses)), np.argmin(losses, axis=1)]
     return kept.mean(), kept.std(ddof=1)
+
+
+def find_clusters(v):
+    """Five clusters of digits from 0 to 4, found without labels: a whole number from 0 to 4 for each image, (N,).
+
+    v is (N, 784), whole numbers from 0 to 255. After the best matching, at least 95 % have to be right. No flow is
+    needed, and nothing may be read but v.
+    """
+    from sklearn.cluster import SpectralClustering
+
+    from flowlab.datasets.augment import upright
+
+    points = upright(v.float() / 256)
+    method = SpectralClustering(5, affinity="nearest_neighbors", n_neighbors=10, random_state=0)
+    return method.fit_predict(points)
 
 
 TABLES = (
@@ -275,6 +292,28 @@ def check_report(answer: Callable) -> None:
         expect(abs(spread - deviation) < 1e-4, "The mean is right. The deviation is that of the kept accuracies.")
 
 
+def check_clusters(answer: Callable) -> None:
+    """By the accuracy after matching, on bundled digits."""
+    v, y = five_digits()
+    found = numbers(answer(v.clone()), (len(v),), "the clusters")
+    expect(
+        bool(((found >= 0) & (found <= 4) & (found == found.round())).all()), "Clusters are whole numbers from 0 to 4."
+    )
+    found = found.long()
+    used = len(found.unique())
+    right = accuracy(y, found)
+    expect(used == 5, f"Only {used} of the five clusters are used ({right:.0%} right). Is something always the same?")
+    expect(
+        right > 0.5,
+        f"{right:.0%} are right, which is hardly better than chance. Do your clusters depend on the images at all?",
+    )
+    expect(
+        right >= 0.95,
+        f"{right:.1%} are right after matching, and 95 % are wanted. k-means on plain pixels reaches about 88 %. What "
+        f"did stage 1 do to the images, and what does it know that k-means does not?",
+    )
+
+
 EXERCISES = [
     Exercise(
         name="the_mixture_of_flows_on_mnist.1",
@@ -292,6 +331,10 @@ EXERCISES = [
             "log_det of the shared layers.",
         ),
         aims=("write",),
+        why=(
+            "The shared layers add one log-det for all components, so it stands outside of the sum over k. "
+            "In p(k | x) it is in the numerator and in the denominator, and cancels."
+        ),
     ),
     Exercise(
         name="the_mixture_of_flows_on_mnist.2",
@@ -307,6 +350,10 @@ EXERCISES = [
             "On the way to z: shared.forward, then flows[k].forward. On the way back the other order, for every flow.",
         ),
         aims=("carry",),
+        why=(
+            "The latent of an image is found through its own component, because only that flow was trained on it. "
+            "On the way back the order is reversed: the component's inverse first, then that of the shared layers."
+        ),
     ),
     Exercise(
         name="the_mixture_of_flows_on_mnist.3",
@@ -323,6 +370,11 @@ EXERCISES = [
             "I = H(y) + H(k) − H(y, k); divide by (H(y) + H(k))/2. Leave out the zeros before taking logarithms.",
         ),
         aims=("compute",),
+        why=(
+            "The mutual information is the sum of the two entropies less the joint one, and it is 0 if digit and "
+            "component are independent. Divided by the mean of both entropies it lies between 0 and 1, whatever the "
+            "components are called."
+        ),
     ),
     Exercise(
         name="the_mixture_of_flows_on_mnist.4",
@@ -338,5 +390,31 @@ EXERCISES = [
             "np.argmin(losses, axis=1) is the start that each run keeps. Take the accuracies of these, one a run.",
         ),
         aims=("report",),
+        why=(
+            "Without labels only the loss can choose a start, so the kept one is the argmin of each run. "
+            "Mean and deviation over runs then say what somebody else can expect, and the best accuracy does not."
+        ),
+    ),
+    Exercise(
+        name="the_mixture_of_flows_on_mnist.5",
+        question=(
+            "**Open task: clusters without a flow.** Find the five digits without labels, by any means, with 95 % "
+            "right after matching. Say to yourself how you would choose between two methods if nobody ever labelled a "
+            "digit."
+        ),
+        answer=find_clusters,
+        check=check_clusters,
+        praise="right. So an accuracy alone does not show what a mixture of flows is good for.",
+        hints=(
+            "Slant moves the pixels of a digit more than its name does. flowlab.datasets.augment.upright takes the "
+            "slant out.",
+            "SpectralClustering of scikit-learn with affinity='nearest_neighbors' and 10 neighbors, on "
+            "upright(v.float() / 256).",
+        ),
+        aims=("find",),
+        why=(
+            "Upright images of one digit lie closer to each other, so most neighbors of an image are the same digit. "
+            "Spectral clustering follows chains of neighbors, where k-means asks for round groups."
+        ),
     ),
 ]

@@ -20,6 +20,15 @@ def middle(v: Tensor) -> Tensor:
 
 
 @functools.lru_cache
+def five_digits(each: int = 120) -> tuple[Tensor, Tensor]:
+    """The first ``each`` bundled training digits of each of 0 to 4: whole numbers ``(N, 784)``, labels ``(N,)``."""
+    v, y = mnist.digits("train")
+    rows = torch.cat([(y == digit).nonzero().flatten()[:each] for digit in range(5)])
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    return v[rows].flatten(1), y[rows]
+
+
+@functools.lru_cache
 def model_named(name: str) -> Dequantized:
     """A mixture that comes with the package, loaded once."""
     return pretrained.load(name)
