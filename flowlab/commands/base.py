@@ -56,4 +56,6 @@ def needs(module: str, extra: str, what: str) -> None:
     import importlib.util
 
     if importlib.util.find_spec(module) is None:
-        raise ValueError(f'{what} is not installed here. Install it with: pip install -e ".[{extra}]"')
+        from flowlab.course.base import pip_install
+
+        raise ValueError(f"{what} is not installed here. Install it with: {pip_install(extra)}")

@@ -26,7 +26,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("notebook", nargs="?", default="0", help="number or lesson to open, 5 or nice (default: 0)")
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--in", dest="folder", type=Path, help="work in a copy in this folder (default: my-course in the clone)"
+        "--in",
+        dest="folder",
+        type=Path,
+        help="work in a copy in this folder (default: my-course, in the clone if there is one)",
     )
     place.add_argument(
         "--original", action="store_true", help="for authors: the course's own notebooks, with stored outputs"
@@ -79,10 +82,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def own_copy() -> Path:
-    """Where a student works who names no folder: beside the course's notebooks, and ignored by git."""
+    """Where a student works who names no folder: in the clone, where git ignores it; without one, in this folder."""
     from flowlab.lessons.base import order
 
-    return order.NOTEBOOKS.parent / "my-course"
+    return (order.NOTEBOOKS.parent if order.IN_CLONE else Path.cwd()) / "my-course"
 
 
 def check_free(number: int) -> None:

@@ -26,6 +26,11 @@ class Aim:
     verbs: tuple[str, ...]
 
 
+def pip_install(extra: str) -> str:
+    """The command that installs an extra, in a clone or without one."""
+    return f'pip install -e ".[{extra}]"' if order.IN_CLONE else f'pip install "flowlab[{extra}]"'
+
+
 def notebooks(chosen: Iterable[str | int] = ()) -> list[Path]:
     """The notebooks of the course in teaching order, or those chosen by number (4, "4", "04") or by lesson ("nice").
 

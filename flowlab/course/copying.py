@@ -164,6 +164,8 @@ def _free_name(own: Path, new: str) -> Path:
 
 def _changed_in_clone() -> set[str]:
     """Files under notebooks/ that differ from what git holds; none where there is no git to ask."""
+    if not order.IN_CLONE:  # a git that is asked here would speak of another repository, around this installation
+        return set()
     git = ["git", "-C", str(order.NOTEBOOKS)]
     command = [*git, "status", "--porcelain", "-z", "--no-renames", "-uall", "--", "."]
     try:

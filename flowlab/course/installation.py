@@ -11,7 +11,9 @@ import torch
 from torch import Generator
 
 import flowlab
+from flowlab.course.base import pip_install
 from flowlab.datasets import mnist
+from flowlab.lessons.base import order
 
 STEPS = 300
 
@@ -47,7 +49,8 @@ def _packages() -> str:
         if not package.specifier.contains(version, prereleases=True):
             wrong.append(f"{package.name} is {version}, but {package.specifier} is needed")
     if wrong:
-        raise RuntimeError(f'{"; ".join(wrong)}. In the folder of the course, type: pip install -e ".[lab]"')
+        where = "In the folder of the course, type" if order.IN_CLONE else "Type"
+        raise RuntimeError(f"{'; '.join(wrong)}. {where}: {pip_install('lab')}")
     return ", ".join(found)
 
 

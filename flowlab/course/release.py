@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flowlab.course import inventory
-from flowlab.course.base import exercise_of, notebooks, read, write
+from flowlab.course.base import exercise_of, notebooks, pip_install, read, write
 from flowlab.lessons import Exercise
 
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!https?:|#)([^)#]*)[^)]*\)")
@@ -46,7 +46,7 @@ def release(numbers: Iterable[str | int], folder: Path, *, grading: bool = False
     course of nbgrader: one assignment a notebook, a point an exercise. Writes over nothing: raises FileExistsError.
     """
     if grading and importlib.util.find_spec("nbgrader") is None:
-        raise ValueError('--grading needs nbgrader. Install it with: pip install -e ".[grading]"')
+        raise ValueError(f"--grading needs nbgrader. Install it with: {pip_install('grading')}")
     paths = notebooks(numbers)
     targets = {path: folder / "source" / path.stem / path.name if grading else folder / path.name for path in paths}
     there = [str(target) for target in targets.values() if target.exists()]

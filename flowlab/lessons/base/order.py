@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NOTEBOOKS = Path(__file__).resolve().parents[3] / "notebooks"
+PACKAGE = Path(__file__).resolve().parents[2]
+IN_CLONE = not (PACKAGE / "notebooks").is_dir()  # a wheel brings the notebooks inside the package
+NOTEBOOKS = (PACKAGE.parent if IN_CLONE else PACKAGE) / "notebooks"
 
 # Versions before slugs named exercises by these numbers: "08.1" in their notebooks and files is "the_elbo.1".
 FORMER = (
