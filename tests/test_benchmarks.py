@@ -113,6 +113,7 @@ def test_libraries_take_turns_and_one_that_raises_is_reported(monkeypatch):
     assert "zuko: ValueError: lost its way" in compare_peers.report(times, failed, ["step_h8"])
 
 
+@pytest.mark.slow
 def test_a_process_says_what_it_died_of():
     worker = compare_peers.Worker("plain_torch")
     with pytest.raises(compare_peers.LibraryFailed, match="ValueError: expected a job among step_h64"):
@@ -130,6 +131,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_the_check_finds_wrong_flows(one_thread):
     class Unnormalized(compare_peers.PlainTorch):
         def log_prob(self, flow, x):

@@ -78,6 +78,7 @@ def test_each_row_is_held_out_once_and_no_fit_sees_it():
     assert [len(list(_folds(N, 0))) for N in (5_000, 15_000, 10**6)] == [2, 1, 1]
 
 
+@pytest.mark.slow
 def test_log_probs_are_in_the_order_of_the_rows_that_are_named():
     x = normal(60, 2)
     found = compare(x, **QUICK)
@@ -86,6 +87,7 @@ def test_log_probs_are_in_the_order_of_the_rows_that_are_named():
     assert far.rows[far.log_probs["one Gaussian"].argmin()] == 60
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_training_row_teaches_a_new_flow_nothing_about_it():
     """Without held-out rows a flow that has seen all of them is not scored on them: another is fitted."""
     x = normal(40, 2)
@@ -131,6 +133,7 @@ def test_columns_are_put_in_their_order():
         compare(x, held_out=x.rename(columns={"b": "c"}), **QUICK)
 
 
+@pytest.mark.slow
 def test_units_and_places_shift_all_three_alike():
     z = TwoMoons().sample(100, generator()).double()
     plain, moved = compare(z, **QUICK), compare(1e4 + 1e-3 * z, **QUICK)
@@ -146,6 +149,7 @@ def test_it_prints_one_table():
     assert all("±" in row for row in rows) and last.startswith("50 of 50 rows were held out, in 5 of 5 parts")
 
 
+@pytest.mark.slow
 def test_it_repeats_and_draws_from_no_global_generator():
     x, state = normal(50, 2), torch.get_rng_state()
     first, again = compare(x, **QUICK), compare(x, **QUICK)

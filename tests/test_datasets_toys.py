@@ -441,6 +441,7 @@ def test_only_the_first_two_arguments_have_places():
         Spirals(0.1, 2, 1.5)
 
 
+@pytest.mark.slow
 def test_importing_toys_is_light():
     heavy = "['scipy', 'pooch', 'requests', 'matplotlib', 'sklearn']"
     code = f"import sys, flowlab.datasets; print([name for name in {heavy} if name in sys.modules])"

@@ -189,6 +189,7 @@ def equal_pixels(n: int, seed: int) -> torch.Tensor:
     return k.expand(n, 2).contiguous()
 
 
+@pytest.mark.slow
 def test_training_gets_its_noise_from_the_step_and_learned_noise_wins():
     """Two pixels that are always equal: H = log 4."""
     scores = []

@@ -123,6 +123,7 @@ def test_a_true_posterior_is_calibrated_and_a_sharpened_one_is_not():
     assert metrics.calibration((3 * logits).softmax(-1), y).error > 0.1
 
 
+@pytest.mark.slow
 def test_heavy_libraries_load_only_when_used():
     code = "import sys, flowlab.metrics; print([name for name in ('scipy', 'sklearn') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

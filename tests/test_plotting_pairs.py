@@ -58,6 +58,7 @@ def test_a_margin_is_the_models_density():
     assert max(bar.get_x() + bar.get_width() for bar in bars) > 55 and max(axes.lines[0].get_ydata()) < 1e-3
 
 
+@pytest.mark.slow
 def test_eight_columns_or_those_that_are_chosen():
     x = pd.DataFrame(normal(60, 10).numpy(), columns=list("abcdefghij"))
     flow = flowlab.flow_for(x)

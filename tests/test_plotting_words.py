@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from flowlab.plotting.words import describe
@@ -65,6 +66,7 @@ def test_an_author_who_says_it_better_is_heard():
     assert describe(figure) == "A straight line."
 
 
+@pytest.mark.slow
 def test_a_notebook_gets_picture_and_words():
     code = (
         "from IPython.core.interactiveshell import InteractiveShell as Shell\n"

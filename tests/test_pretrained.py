@@ -43,6 +43,7 @@ def test_evaluates_to_its_card(name):
     assert metrics["gap"] == pytest.approx(metrics["exact"] - metrics["log_likelihood"], abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_card_says_how_it_was_made(name):
     card, seed = pretrained.cards()[name], make.SEEDS.get(name, 0)
@@ -107,6 +108,7 @@ def test_the_command_refuses_unknown_names(capsys):
     assert "ring_affine_1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_DIGITS)
 def test_a_model_of_digits_evaluates_to_its_card(name):
     """On the test images inside the package; what the card says of the 10,000 is not computed again."""

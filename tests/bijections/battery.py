@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
@@ -62,14 +62,31 @@ def rows(*kinds: str) -> list[str]:
     return [name for name, row in TABLE.items() if row.kind in kinds]
 
 
+def sweep(row: Row) -> list[Case]:
+    """The cases that visit every pair for a row: for one of few event shapes, the later ones would only repeat them."""
+    shapes = max(len(row.events), 2)  # fewer would not visit every pair of the others
+    return [case for case in SWEEP if case.event < shapes]
+
+
+# Two event shapes with every pair of the rest: a first look.
+FIRST = [case for case in SWEEP if case.event in (1, 2)]
+
+
 def battery(*kinds: str) -> Callable[[Callable], Callable]:
-    """Run ``check(name, case)`` for every row of these kinds and every case of the sweep, and for drawn cases."""
+    """Run ``check(name, case)`` for every row of these kinds: few cases; as slow, the rest of its sweep, and draws."""
 
     def every(check: Callable) -> Callable:
-        check = given(case=DRAWS)(check)
-        for case in SWEEP:
-            check = example(case=case)(check)
-        return pytest.mark.parametrize("name", rows(*kinds))(check)
+        drawn = given(case=DRAWS)(check)
+
+        def test(name: str, cases: str) -> None:
+            for case in FIRST if cases == "few" else [c for c in sweep(TABLE[name]) if c not in FIRST]:
+                check(name, case)
+            if cases == "rest":
+                drawn(name)
+
+        test.__name__, test.__doc__, test.every_case = check.__name__, check.__doc__, check
+        test = pytest.mark.parametrize("name", rows(*kinds))(test)
+        return pytest.mark.parametrize("cases", ("few", pytest.param("rest", marks=pytest.mark.slow)))(test)
 
     return every
 

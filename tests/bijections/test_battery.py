@@ -4,6 +4,7 @@
 """
 
 import inspect
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -19,7 +20,6 @@ from bijections.battery import (
     BATCHES,
     DTYPES,
     STACKS,
-    SWEEP,
     THERE_AND_BACK,
     Case,
     assert_close,
@@ -31,9 +31,10 @@ from bijections.battery import (
     per_sample,
     rows,
     strain,
+    sweep,
 )
-from bijections.table import TABLE, VECTORS
-from flowlab.bijections import AffineCoupling, Bijection, Inverse, InverseNotAvailable, ShapeError
+from bijections.table import TABLE, VECTORS, Row
+from flowlab.bijections import AffineCoupling, Bijection, Inverse, InverseNotAvailable, ScaleShift, ShapeError
 
 
 def test_every_bijection_is_in_the_table():
@@ -42,9 +43,11 @@ def test_every_bijection_is_in_the_table():
     assert public - {Bijection} == {c for c in tabled if c.__module__.startswith("flowlab.")}
 
 
-def test_the_sweep_visits_every_pair():
-    visited = {pair for c in SWEEP for pair in combinations((c.event, c.stack, c.batch, c.dtype), 2)}
-    settings = (range(len(VECTORS)), STACKS, BATCHES, DTYPES)
+@pytest.mark.parametrize("shapes", range(1, len(VECTORS) + 1))
+def test_the_sweep_visits_every_pair(shapes):
+    cases = [replace(case, event=case.event % shapes) for case in sweep(Row(ScaleShift, events=VECTORS[:shapes]))]
+    visited = {pair for c in cases for pair in combinations((c.event, c.stack, c.batch, c.dtype), 2)}
+    settings = (range(shapes), STACKS, BATCHES, DTYPES)
     assert all((a, b) in visited for one, other in combinations(settings, 2) for a in one for b in other)
 
 

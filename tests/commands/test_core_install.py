@@ -133,6 +133,7 @@ def test_a_command_does_its_work_with_the_core_alone(results, command):
     assert code == 0, f"{code}\n{out}\n{err}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", NEED_MORE, ids=" ".join)
 def test_a_command_that_needs_more_says_so_at_once(results, command):
     code, _, err = results[" ".join(command)]

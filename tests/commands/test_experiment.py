@@ -13,6 +13,7 @@ from flowlab.studies import PINWHEEL, PointStudy
 from flowlab.study import Record, read, table, write
 
 
+@pytest.mark.slow
 def test_command_prints_a_table_and_writes_the_records(tmp_path, capsys):
     path = tmp_path / "pinwheel.json"
     command = ["experiment", "pinwheel", "--variants", "elbo", "em", "--effort", "0.01", "--json", str(path)]

@@ -95,6 +95,7 @@ PLAIN = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
 def test_no_command_ends_because_a_console_lacks_a_sign(encoding, monkeypatch, tmp_path):
     """All commands that only print, on one stream after the other, each as strict as a redirected console is."""

@@ -122,6 +122,7 @@ def test_the_bug_lets_an_output_see_itself_and_orange_begins_at_what_it_sees():
         assert f"x{output}" in explorer.numbers[f"inputs that output {output} sees"]
 
 
+@pytest.mark.slow
 def test_the_sweeps_end_in_the_flows_own_samples():
     flow = pretrained.load("maf_mnist").density
     z = flow.base.sample(2, torch.Generator().manual_seed(1))
@@ -131,6 +132,7 @@ def test_the_sweeps_end_in_the_flows_own_samples():
     assert len(found) == len(layers) and torch.equal(found[0].place, layers[-1].conditioner.place)
 
 
+@pytest.mark.slow
 def test_an_image_fills_in_the_order_of_its_sweep():
     explorer = FillImage()
     picture, D = explorer.picture, 784

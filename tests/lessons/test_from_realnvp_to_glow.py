@@ -87,6 +87,7 @@ def test_a_banana_is_one_coupling_along_its_own_axis_and_no_angle_helps_circles(
     assert np.ptp(toys.one_coupling("two circles").gauges) < 0.01
 
 
+@pytest.mark.slow
 def test_hand_and_training_agree():
     """Turning data and axes alike changes nothing; a trained flow comes near the least of all angles."""
     explorer = TurnAxes(steps=150)
@@ -137,6 +138,7 @@ def test_a_normalized_flow_has_a_normalization_before_each_coupling():
     assert masks[0] == masks[2] != masks[1]
 
 
+@pytest.mark.slow
 def test_the_race_can_be_run_scrubbed_and_left():
     explorer = ShuffleReverseRotate(steps=20)
     short = explorer.numbers

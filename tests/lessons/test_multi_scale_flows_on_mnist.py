@@ -94,6 +94,7 @@ def test_decode_undoes_encode():
     assert not torch.equal(toys.encode(v, seed=1), toys.encode(v, seed=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attribute", list(toys.ATTRIBUTES))
 def test_a_direction_moves_its_attribute_on_test_digits(attribute):
     measure, z = toys.ATTRIBUTES[attribute], toys.encode(mnist.digits("test")[0][:50].flatten(1))

@@ -62,6 +62,7 @@ def test_solutions_are_current(path):
     assert nbformat.writes(stored) == nbformat.writes(made), "run: python tests/notebook_format.py --write"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", COURSE, ids=lambda p: p.name[:2])
 def test_solutions_pass_the_checks(path, capsys):
     """Each solution notebook, run from top to bottom in this process: every check in it says so."""

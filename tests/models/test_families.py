@@ -84,6 +84,7 @@ def test_maf_turns_the_order_around_from_layer_to_layer():
     assert places == [[1, 2, 3], [3, 2, 1]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("components", (0, 2))
 @pytest.mark.parametrize("stack", (None, 2))
 def test_maf_samples_what_its_density_says(components, stack):
@@ -148,6 +149,7 @@ def count(flow: flowlab.Flow) -> int:
     return sum(p.numel() for p in flow.parameters())
 
 
+@pytest.mark.slow
 def test_presets_are_the_papers_models():
     # NICE, section 5.1: four coupling layers, five hidden layers of 1000, scaling of each of the 784 pixels.
     flow = nice(784, **PRESETS["nice_mnist"])

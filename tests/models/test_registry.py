@@ -83,6 +83,7 @@ def test_a_card_says_how_to_build_the_model_again(flow, tmp_path):
     assert torch.equal(flow.eval().log_prob(x), again.eval().log_prob(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", pretrained.cards())
 def test_the_card_of_each_shipped_model_says_all_that_it_said(name):
     """With every setting written out, its own are as they were, and the model that it describes is the one built."""

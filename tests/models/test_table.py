@@ -47,6 +47,7 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_untrained_it_is_no_worse_than_one_gaussian_on_held_out_rows(name):
     gains = []
@@ -137,6 +138,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::flowlab.tables.TableWarning")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_a_table_that_is_no_density_gives_finite_numbers(name):

@@ -96,6 +96,7 @@ def test_the_same_seed_gives_the_same_start_and_another_another(monkeypatch):
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_table_of_ingredients_is_written_as_it_goes_and_resumed(monkeypatch, tmp_path):
     small(monkeypatch)
     path = tmp_path / "records.json"

@@ -68,6 +68,7 @@ def test_the_papers_optimizers_are_stated_and_used():
     fit(trial.model, trial.data, progress=False, **trial.settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_few_steps_of_the_quick_size_help(name):
     trial = MNIST[name].trial()

@@ -85,6 +85,7 @@ def test_training_sees_none_of_them():
 # --- what becomes of the run ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_fit_to_few_rows_ends_early_with_its_best_weights_and_says_so(capfd):
     toy = TwoMoons()
     x, fresh = toy.sample(300, generator()), toy.sample(2000, generator(1))
@@ -164,6 +165,7 @@ def test_so_are_very_many_passes_over_more_rows():
     steps.close()
 
 
+@pytest.mark.slow
 def test_where_little_can_be_learned_by_heart_nothing_is_said(recwarn):
     quiet(wide(), gaussian(50), steps=60, validation=False)
     quiet(wide(), gaussian(50), steps=60, validation=gaussian(20))

@@ -164,6 +164,7 @@ def test_a_notebook_without_ipywidgets_trains(monkeypatch, undisturbed):
     assert same(state(flow), undisturbed)
 
 
+@pytest.mark.slow
 def test_bars_that_are_switched_off_are(tmp_path):
     code = "import flowlab, torch; print(flowlab.fit(flowlab.realnvp(2), torch.randn(200, 2), steps=40).stopped)"
     where = {**os.environ, "TQDM_DISABLE": "1", "PYTHONPATH": str(Path(training.__file__).parents[2])}
