@@ -58,10 +58,12 @@ def test_mlp_is_the_textbook_one(activation, hidden, batch):
     torch.testing.assert_close(y, textbook(f, x, law))
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden", ((), (7, 5)))
 @pytest.mark.parametrize("batch", BATCHES)
-def test_stack_of_mlps_is_separate_ones(hidden, batch):
-    f, single = shaken(MLP(3, 2, hidden=hidden, stack=4)), MLP(3, 2, hidden=hidden)
+def test_stack_of_mlps_is_separate_ones(hidden, batch, activation):
+    settings = {"hidden": hidden, "activation": activation}
+    f, single = shaken(MLP(3, 2, stack=4, **settings)), MLP(3, 2, **settings)
     x = torch.randn(4, *batch, 3, generator=generator())
     for points in (x, x[:1].expand_as(x)):
         y = f(points)
