@@ -10,15 +10,17 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from flowlab.densities import GaussianMixture, evaluating
+from flowlab.densities import DensityModule, GaussianMixture, evaluating
 from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.models import build, flow_for
-from flowlab.tables import Table, TableWarning, as_rows, as_tensor, check_order, warn
+from flowlab.tables import Table, TableWarning, as_float64, as_rows, as_tensor, check_order, warn
 from flowlab.training import train
 from flowlab.training.progress import Bar, interruptible, seconds_to_the_next_look
 
@@ -110,6 +112,12 @@ def compare(
         TypeError, ValueError: for what holds no table of finite numbers, for fewer than ten rows where none are held
             out, and for a flow that is to be fitted anew and has no recipe.
     """
+    if not isinstance(flow, (DensityModule, NoneType)):
+        raise TypeError(f"compare expected a flow, or none to make one, but got {flow!r:.60}.")
+    if isinstance(components, bool) or not isinstance(components, Integral) or components < 1:
+        raise ValueError(f"compare expected a whole number of components, at least 1, but got {components!r}.")
+    if not isinstance(seed, Integral):
+        raise TypeError(f"compare expected a whole number as seed, but got {seed!r}.")
     parts = _parts((x, context) if context is not None else x, "x", flow)
     if held_out is None:
         N = len(parts[0].values)
@@ -190,7 +198,7 @@ def _parts(x: Any, what: str, flow: Any, like: Rows = ()) -> Rows:
         wanted = like[i].names if i < len(like) else known[i]
         if wanted and names:
             values, names = as_tensor(Table(values, names), called, names=wanted), wanted
-        parts.append(Table(values.double().cpu(), names))
+        parts.append(Table(as_float64(values).cpu(), names))
     if len({len(part.values) for part in parts}) > 1:
         raise ValueError(
             f"compare expected a context for each row of {what}, but got {[len(p.values) for p in parts]}."
@@ -295,7 +303,7 @@ def _log_probs(density: Any, parts: Rows) -> Tensor:
     device = getattr(getattr(density, "anchor", None), "device", "cpu")
     with evaluating(density):
         found = [
-            density.log_prob(*(part.to(device) for part in some)).double().cpu()
+            density.log_prob(*(part.to(device) for part in some)).cpu().double()
             for some in zip(*(part.values.split(CHUNK) for part in parts), strict=True)
         ]
     return torch.cat(found)
@@ -319,7 +327,7 @@ def _mean(values: Tensor) -> tuple[float, float]:
 
 
 def _told(value: float, error: float) -> str:
-    return f"{value:,.2f} ± {error:,.2f}"
+    return f"{value:,.2f} ± {error:,.2f}" if max(abs(value), abs(error)) < 1e6 else f"{value:.3g} ± {error:.2g}"
 
 
 class _Parts(Bar):

@@ -38,7 +38,7 @@ def log_prob(model: DensityModule, images: Tensor, *, draws: int = 1, seed: int 
         for block in images.split(batch_size):
             v = block.to(device)
             draws_of_block = [model.log_prob(v, generator=generator) for _ in range(draws)]
-            parts.append((torch.stack(draws_of_block).logsumexp(0) - math.log(draws)).double().cpu())
+            parts.append((torch.stack(draws_of_block).logsumexp(0) - math.log(draws)).cpu().double())
     return torch.cat(parts)
 
 

@@ -5,6 +5,7 @@ scikit-learn in ``tests/benchmarks``. Here stands what goes through several of t
 """
 
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,11 @@ from torch import Generator, Tensor
 from torch.func import jacrev, vmap
 
 import flowlab
-from flowlab import Flow, fit, flow_for, realnvp, spline_flow
+from flowlab import Flow, fit, flow_for, models, realnvp, spline_flow
 from flowlab.bijections import Monotone
 from flowlab.datasets import TwoMoons
 from flowlab.densities import StandardUniform
+from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.models import maf, nice
 
 
@@ -32,7 +34,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 RECIPES = {
     "realnvp": lambda: realnvp(2, 4, hidden=(32,), generator=generator()),
     "spline_flow": lambda: spline_flow(2, 2, hidden=(32,), generator=generator()),
-    "nice": lambda: nice(2, 4, hidden=(32,), generator=generator()),
+    "nice": lambda: nice(2, 4, hidden=(32,), standardize=True, generator=generator()),
     "maf": lambda: maf(2, 3, hidden=(32,), generator=generator()),
 }
 PLACES = {
@@ -56,7 +58,7 @@ def held_out_nats(build, place: Tensor, scale: Tensor) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "nice"])  # the paper's has no layer that centers
+@pytest.mark.parametrize("name", RECIPES)
 def test_place_and_scale_do_not_matter_after_equal_steps(name):
     standardized = held_out_nats(RECIPES[name], torch.zeros(2).double(), torch.ones(2).double())
     for place, scale in PLACES.values():
@@ -91,6 +93,63 @@ def test_a_flow_for_a_table_knows_no_units(name):
     plain, moved = (flow_for(x, generator=generator(1)) for x in (z, place + scale * z))
     log_p = moved.log_prob(place + scale * z).double() + scale.log().sum()
     torch.testing.assert_close(log_p, plain.log_prob(z).double(), rtol=0, atol=1e-2)
+
+
+# The other recipes are of images, and take pixels.
+OF_TABLES = (
+    "nice",
+    "realnvp",
+    "spline_flow",
+    "maf",
+    "made",
+    "table_flow",
+    "planar_flow",
+    "radial_flow",
+    "flow_mixture",
+)
+SETTINGS = {"flow_mixture": {"components": 2, "layers": 2}, "nice, standardized": {"standardize": True}}
+
+
+def test_every_recipe_for_tables_is_here():
+    others = {"realnvp_image", "glow", "image_mixture", "dequantized"}
+    assert {*OF_TABLES} == {n for n, r in models.RECIPES.items() if r.module.startswith("flowlab")} - others
+
+
+@pytest.mark.parametrize("name", [*OF_TABLES, "nice, standardized"])
+@pytest.mark.parametrize("place", PLACES)
+def test_each_recipe_begins_at_the_data_or_says_that_it_does_not(name, place):
+    (center, scale), build = PLACES[place], getattr(models, name.split(",")[0])
+    x = torch.tensor(center) + torch.tensor(scale) * normal(200, 2)
+    flow = build(2, generator=generator(), **SETTINGS.get(name, {}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(flow, x, steps=1, learning_rate=0.0, progress=False)
+    said = [w for w in caught if "no layer that centers and scales its data, and column" in str(w.message)]
+    assert len(said) == (name in ("nice", "flow_mixture"))
+    if not said:
+        with torch.no_grad():
+            nats = flow.log_prob(x).double().mean() + torch.tensor(scale).log().sum()
+        assert nats > -4, "of a Gaussian these are −2.8"
+    elif "cells" not in place:
+        assert said[0].filename == __file__
+
+
+def test_near_data_and_pixels_need_no_layer_that_centers(recwarn):
+    fit(nice(2, 2, hidden=(4,)), normal(100, 2) + 3, steps=1, progress=False)
+    fit(nice(2, 2, hidden=(4,), logit=1e-3), 1e-3 * torch.rand(100, 2, generator=generator()), steps=1, progress=False)
+    assert not [w for w in recwarn if "centers" in str(w.message)]
+
+
+def test_tables_with_names_keep_them_whatever_is_fitted():
+    x = pd.DataFrame(normal(60, 3).numpy(), columns=["a", "b", "c"])
+    flow = flow_for(x)
+    fit(flow, x, steps=1, progress=False)
+    for model in (flow, EMGaussianMixture.fit(x, 2)):
+        assert model.columns == ("a", "b", "c")
+        torch.testing.assert_close(model.log_prob(x[["c", "a", "b"]]), model.log_prob(x.to_numpy()))
+        with pytest.raises(ValueError, match="columns 'a', 'b', 'c', but got 'a', 'b'"):
+            model.log_prob(x[["a", "b"]])
+    assert model.bic(x[["b", "c", "a"]]) == pytest.approx(model.bic(x))
 
 
 BEYOND = {

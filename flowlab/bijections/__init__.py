@@ -14,6 +14,7 @@ from flowlab.bijections.base import (
     NotStackable,
     ShapeError,
 )
+from flowlab.bijections.bounded import Bounded
 from flowlab.bijections.chain import Chain
 from flowlab.bijections.coupling import (
     AdditiveCoupling,
@@ -56,6 +57,7 @@ __all__ = [
     "Autoregressive",
     "BatchNorm",
     "Bijection",
+    "Bounded",
     "Chain",
     "Channelwise",
     "Coupling",

@@ -24,6 +24,7 @@ def nice(
     context_features: int = 0,
     scaling: bool = True,
     activation: str = "relu",
+    standardize: bool = False,
     logit: float | None = None,
     stack: int | None = None,
     generator: Generator | None = None,
@@ -31,14 +32,15 @@ def nice(
     """z = S · (additive couplings of x), the even and the odd coordinates in turn (NICE, arXiv:1410.8516).
 
     Takes ``(..., D)``, and a context ``(..., C)`` beside it when built for one. Volume is kept but for the diagonal
-    ``S``, which ``scaling=False`` leaves out. ``prior`` is "logistic", as in the paper for images, or "normal"; or give
-    a ``base``. ``logit`` is the λ of a Logit that comes first, None for none.
+    ``S``, which ``scaling=False`` leaves out. So the paper's flow expects data near 0: for a table in units of its own
+    ``standardize=True`` puts a Standardize first, and with it a volume. ``prior`` is "logistic", as in the paper for
+    images, or "normal"; or give a ``base``. ``logit`` is the λ of a Logit before all, None for none.
 
     Raises:
         ShapeError: for one coordinate, which no coupling can split.
     """
     at_least_two("nice", features)
-    maps = first(features, logit=logit, standardize=False, stack=stack)
+    maps = first(features, logit=logit, standardize=standardize, stack=stack)
     maps += [
         AdditiveCoupling(
             alternating_mask(features, odd=i % 2 == 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Generator
 from flowlab.densities import evaluating
 from flowlab.plotting.plane import rows_of
 from flowlab.plotting.style import COLORS, tidy
-from flowlab.tables import as_tensor
+from flowlab.tables import as_float64, as_tensor
 
 MOST = 8  # columns that are drawn if nobody chooses
 SHOWN = 1000  # points in a panel
@@ -53,6 +54,8 @@ def pairs(
     if model.features != D:
         raise ValueError(f"pairs expected data of {model.features} columns, as the model has, but got {D}.")
     names = known or tuple(f"column {i}" for i in range(D))
+    if isinstance(columns, (str, Integral)):
+        raise TypeError(f"pairs expected columns as a list, [{columns!r}], but got {columns!r}.")
     chosen = list(range(min(D, MOST))) if columns is None else [_number(column, names) for column in columns]
     if not chosen:
         raise ValueError("pairs expected at least one column to draw, but got none.")
@@ -105,7 +108,7 @@ def _samples(model: Any, context: Any, N: int, generator: Generator) -> np.ndarr
             if c.ndim == 0 or len(c) != N:
                 raise ValueError(f"pairs expected a context for each of {N} rows, but got the shape {tuple(c.shape)}.")
             z = model.sample(max(1, DRAWN // N), generator, context=c[torch.randperm(N, generator=generator)])
-    return z.reshape(-1, z.shape[-1]).double().cpu().numpy()
+    return as_float64(z.reshape(-1, z.shape[-1])).cpu().numpy()
 
 
 def _number(column: int | str, names: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from flowlab.bijections import Bijection
 from flowlab.densities import Density, evaluating
 from flowlab.plotting.style import COLORS, DENSITY, tidy
-from flowlab.tables import as_rows, as_tensor
+from flowlab.tables import as_float64, as_rows, as_tensor
 
 CHUNK = 4096  # points at a time: measured four times faster than 40,000 at once, and bounded in memory
 
@@ -119,9 +119,11 @@ def density(
 
 def rows_of(model: Any, data: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
     """Rows ``(N, D)`` of float64 and the names of their columns, in the order that the model has them in."""
+    if not callable(getattr(model, "log_prob", None)):
+        raise TypeError(f"Expected a model first, such as a flow, and then data, but got a {type(model).__name__}.")
     known, table = getattr(model, "columns", None), as_rows(data, "the data")
     values = as_tensor(table, "the data", names=known)
-    return values.double().cpu().numpy(), known or table.names
+    return as_float64(values).cpu().numpy(), known or table.names
 
 
 def _on_grid(model: Any, points: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ def _on_grid(model: Any, points: Tensor) -> Tensor:
     like = getattr(model, "anchor", torch.zeros(()))
     keeps = isinstance(model, Density) and like.device.type != "mps"
     points = points.to(like.device, torch.float64 if keeps else like.dtype)
-    return log_density(model, points).double().cpu()
+    return as_float64(log_density(model, points)).cpu()
 
 
 def training_curve(history: Any, *, truth: float | None = None, axes: Axes | None = None) -> Figure:

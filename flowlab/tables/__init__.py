@@ -10,7 +10,7 @@ from flowlab.tables.description import (
     typical_deviation,
     warn,
 )
-from flowlab.tables.door import Table, as_rows, as_table, as_tensor, check_finite, check_order
+from flowlab.tables.door import Table, as_float64, as_rows, as_table, as_tensor, check_finite, check_order
 
 __all__ = [
     "Column",
@@ -18,6 +18,7 @@ __all__ = [
     "Finding",
     "Table",
     "TableWarning",
+    "as_float64",
     "as_rows",
     "as_table",
     "as_tensor",

@@ -6,6 +6,7 @@ none, and there the likelihood rises without end as a model sharpens, on held-ou
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from flowlab.tables.door import as_rows, as_tensor
+from flowlab.tables.door import Table, as_float64, as_rows, as_tensor, check_finite
 
 NUMBERS = 500_000  # that are looked at; of a larger table, evenly spaced rows
 MOST_COLUMNS = 200  # among which weighted sums are looked for
@@ -70,9 +71,9 @@ class Description:
 def describe(x: Any) -> Description:
     """Look at a table ``(N, D)`` before a density is fitted to it. ``print(flowlab.describe(x))`` says what was found.
 
-    Kinds of findings: "header", "few rows", "constant", "counter", "coarse", "discrete", "repeated value", "far off",
-    "heavy tails", "repeated rows", "dependent". Of a table of more than half a million numbers, evenly spaced rows are
-    looked at.
+    Kinds of findings: "header", "few rows", "constant", "counter", "coarse", "discrete", "repeated value", "bounded",
+    "far off", "heavy tails", "repeated rows", "dependent". Of a table of more than half a million numbers, evenly
+    spaced rows are looked at.
 
     Raises:
         TypeError, ValueError: as ``as_table``; for numbers that are NaN or infinite, naming the first row; for no rows.
@@ -110,15 +111,17 @@ def spread(column: Any, *, generator: Generator | None = None) -> Tensor:
     ``x["kind"] = flowlab.tables.spread(x["kind"])`` for a DataFrame, ``x[:, 3] = ...`` for an array.
 
     Raises:
-        ValueError: for a column that has fewer than two values, or more than one axis.
+        ValueError: for a column that has fewer than two values, more than one axis, or numbers that are not finite.
     """
-    v = as_tensor(column, "the column").double()
+    v = as_tensor(column, "the column")
     if v.ndim != 1:
         raise ValueError(f"spread expected one column (N,), but got {tuple(v.shape)}.")
+    check_finite(Table(v, None), "the column")
+    v = as_float64(v.detach())
     gaps = v.unique().diff()
     if not len(gaps):
         raise ValueError("spread expected a column of at least two values, but got a constant one: drop it.")
-    u = torch.rand(v.shape, generator=generator, dtype=v.dtype)
+    u = torch.rand(v.shape, generator=generator, dtype=v.dtype, device=v.device)
     return v + (u - 0.5) * gaps.min()
 
 
@@ -130,7 +133,7 @@ class _Look:
 
     def __init__(self, values: Tensor, names: tuple[str, ...] | None, rows: int) -> None:
         self.names, self.dtype, self.rows = names, values.dtype, rows
-        self.x = x = values.double()  # (N, D)
+        self.x = x = as_float64(values)  # (N, D)
         self.N, self.D = x.shape
         self.sorted = s = x.sort(0).values
         self.distinct = (s.diff(dim=0) != 0).sum(0) + 1
@@ -144,7 +147,10 @@ class _Look:
         if self.dtype.is_floating_point:
             self.coarse = ~self.constant & (torch.finfo(self.dtype).eps * mean.abs() > 0.01 * std)
         low, high = s[0], s[-1]
-        self.counter = self.whole & (self.distinct == self.N) & (high - low == self.N - 1) & (self.N > 4)
+        steps = s.diff(dim=0) if self.N > 1 else torch.ones(1, self.D).to(s)
+        even = steps.amax(0) - steps.amin(0) <= 1e-6 * steps.amax(0)
+        self.step_of = torch.where(steps > 0, steps, torch.inf).amin(0)  # least distance of two values
+        self.counter = even & (self.distinct == self.N) & (self.N > 4)
         few = torch.where(self.whole, min(self.N / 3, 100), min(self.N / 5, 50))
         self.discrete = ((self.distinct == 2) & (self.N > 2)) | (self.distinct <= few)
         self.discrete &= ~(self.constant | self.coarse)
@@ -202,8 +208,7 @@ def _counter(look: _Look) -> Found:
     if bool(look.counter.any()):
         yield (
             look.called(look.counter),
-            f"Counting the rows, each whole number once: {look.words(look.counter)}. Nothing can be learned from it. "
-            f"Drop it.",
+            f"Counting the rows, in equal steps: {look.words(look.counter)}. Nothing can be learned from it. Drop it.",
         )
 
 
@@ -241,6 +246,26 @@ def _repeated_value(look: _Look) -> Found:
             f"One value in many rows: {look.words(list(found))} ({where}). A value that repeats has a probability and "
             f"no density. Model these rows by themselves or, where it stands for a missing value, remove them.",
         )
+
+
+def _bounded(look: _Look) -> Found:
+    """More rows within a fortieth of the range from either end than a uniform column has, and more the nearer."""
+    low, high = look.sorted[0], look.sorted[-1]
+    for i in look.rest.nonzero().flatten().tolist():
+        width = float(high[i] - low[i]) / 40
+        ends = [side[side <= width] for side in (look.x[:, i] - low[i], high[i] - look.x[:, i])]
+        usual = look.N / 40  # of a uniform column
+        many = all(len(end) > usual + 2.5 * usual**0.5 for end in ends)
+        if many and all(float(end.median()) < 0.5 * width < float(end.max()) for end in ends):
+            place = 10 ** (math.floor(math.log10(40 * width)) - 1)
+            a, b = math.floor(float(low[i]) / place) * place, math.ceil(float(high[i]) / place) * place
+            name = repr(look.columns[i].name) if look.names else i
+            yield (
+                look.called([i]),
+                f"Bounded: {look.words([i])}, with many rows near both ends, {float(low[i]):.6g} and "
+                f"{float(high[i]):.6g}. A flow reaches beyond ends that nobody names. Name those that it cannot pass, "
+                f"such as flow_for(x, bounds={{{name}: ({a:.6g}, {b:.6g})}}).",
+            )
 
 
 def _far_off(look: _Look) -> Found:
@@ -293,15 +318,18 @@ def _dependent(look: _Look) -> Found:
     for i in vary:
         rest = z[:, i] - unit @ (unit.T @ z[:, i])
         rest = rest - unit @ (unit.T @ rest)  # once more, for what rounding left
-        if rest.norm() > 1e-3 * z[:, i].norm():
+        # Of rounded columns a sum leaves what rounding did: less than the step from one number to the next.
+        rounding = min(0.02, float(look.step_of[i]) / float(look.x[:, i].std(correction=0)))
+        if rest.norm() > max(1e-3, rounding) * z[:, i].norm():
             unit, kept = torch.cat((unit, (rest / rest.norm())[:, None]), 1), [*kept, i]
             continue
         weight = torch.linalg.lstsq(z[:, kept], z[:, i : i + 1]).solution[:, 0].abs()
         parts = [j for j, w in zip(kept, weight.tolist(), strict=True) if w > 0.01]
         yield (
             look.called([i, *parts]),
-            f"Dependent: {look.words([i])} is a weighted sum of {look.words(parts)}, to a thousandth of its deviation. "
-            f"The rows lie on a plane, where the density is infinite or nearly so. Drop one of these columns.",
+            f"Dependent: {look.words([i])} is a weighted sum of {look.words(parts)}, but for rounding or a thousandth "
+            f"of its deviation. The rows lie on a plane, where the density is infinite or nearly so. Drop one of these "
+            f"columns.",
         )
 
 
@@ -321,6 +349,7 @@ FINDERS: dict[str, Callable[[_Look], Found]] = {
     "coarse": _coarse,
     "discrete": _discrete,
     "repeated value": _repeated_value,
+    "bounded": _bounded,
     "far off": _far_off,
     "heavy tails": _heavy_tails,
     "repeated rows": _repeated_rows,

@@ -44,6 +44,11 @@ def as_tensor(x: Any, what: str = "x", *, names: Sequence[str] | None = None) ->
     return values[..., [own.index(name) for name in names]]
 
 
+def as_float64(x: Tensor) -> Tensor:
+    """x in float64; on the CPU where its device, one of Apple's GPUs, has no float64."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
 def as_table(x: Any, what: str = "x") -> Table:
     """The numbers in ``x`` and the names of its columns. ``what`` names ``x`` in messages.
 
@@ -334,6 +339,8 @@ def _strided(x: Tensor, what: str) -> Tensor:
         raise TypeError(f"Expected a table of numbers as {what}, but got a {kind} tensor: use x.{choice}.")
     if x.is_quantized:
         raise TypeError(f"Expected a table of numbers as {what}, but got a quantized tensor: use x.dequantize().")
+    if x.is_floating_point() and x.element_size() < 2:
+        return x.float()  # which 8 bits fit into; there is no arithmetic with these
     if x.is_complex():
         raise ValueError(f"Expected real numbers as {what}, but got {x.dtype}: use torch.view_as_real(x).flatten(-2).")
     return x

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flowlab import tables
 from flowlab.densities import Density, evaluating
-from flowlab.training import checkpoints, distributed, resume
+from flowlab.training import checkpoints, distributed, resume, startup
 from flowlab.training.averages import averaged, with_weights
 from flowlab.training.batches import Batches, Parts, generator, hold_out, prepare
 from flowlab.training.checkpoints import CheckpointError, copy_of, name_columns
@@ -208,6 +208,8 @@ class Run(Standing):
             return
         if self.history.step == 0:
             self._warn_of_overfitting()
+            if self.data is not None and self.settings.objective is negative_log_likelihood and distributed.rank() == 0:
+                startup.check_place(self.model, self.data[0], getattr(self.model, "columns", None))
             with products(self.settings.tf32):
                 self.loss.start(self.batch(0), self.at(0, 1)(0), self.settings.restart)
         self.loss.share()
@@ -333,7 +335,7 @@ class Run(Standing):
                 f"weights: it may learn the rows by heart, and be far off on others. validation=True holds out some "
                 f"rows and keeps the weights that are best on them; validation=False trains on all, without this "
                 f"warning.",
-                stacklevel=5,
+                stacklevel=7,
             )
 
     def _say_that_none_was_best(self) -> None:
@@ -343,7 +345,7 @@ class Run(Standing):
             f"All {len(losses)} validation losses are {' or '.join(map(str, sorted(set(losses.values()))))}, so none "
             f"says which weights are best, and the model ends with the weights of the last step. Look for held-out "
             f"samples outside the model's reach (log p = -inf).",
-            stacklevel=5,
+            stacklevel=8,
         )
 
     def _out_of_memory(self) -> str:

@@ -9,7 +9,31 @@ from typing import Any
 
 from torch import Tensor
 
+from flowlab.bijections import BatchNorm, Logit
+from flowlab.bijections.normalize import StartsFromData
+
 FAR = 10.0  # deviations off, or times as wide: then the data are others than those that a layer was started from
+
+
+def check_place(model: Any, rows: Tensor, names: Sequence[str] | None) -> None:
+    """Warn of a column far from 0, or of an unusual scale, where no layer of the model centers and scales it.
+
+    Nothing is said of a model with a Logit, which is for numbers in [0, 1].
+    """
+    kinds = (StartsFromData, BatchNorm, Logit)
+    if len(getattr(model, "event_shape", ())) != 1 or any(isinstance(part, kinds) for part in model.modules()):
+        return
+    mean, deviation = rows.mean(0), rows.std(0, correction=0)
+    odd = (deviation > 0) & ((mean.abs() > FAR * deviation) | (deviation > 100) | (deviation < 0.01))
+    if bool(odd.any()):
+        j = int(odd.nonzero()[0])
+        warnings.warn(
+            f"This model has no layer that centers and scales its data, and column {repr(names[j]) if names else j} "
+            f"has mean {mean[j]:.3g} and standard deviation {deviation[j]:.3g}: training may never get there. Build it "
+            f"with standardize=True, where its recipe has that, or give it standardized columns, (x - x.mean(0)) / "
+            f"x.std(0).",
+            stacklevel=7,
+        )
 
 
 class _Seen(Exception):

@@ -183,3 +183,57 @@ def test_a_training_loop_starts_what_flow_for_would_have_started():
     with starting(own), torch.no_grad():
         own.log_prob(x)
     torch.testing.assert_close(own.log_prob(x), flow.log_prob(x))
+
+
+# --- columns with ends ------------------------------------------------------------------------------------------------
+
+
+def piled_up(N: int, seed: int) -> pd.DataFrame:
+    """A column between 5 and 10 with many rows near both ends, one above 0, and one without ends."""
+    r = np.random.default_rng(seed)
+    return pd.DataFrame({"share": 5 + 5 * r.beta(0.5, 0.5, N), "age": r.exponential(size=N), "free": r.normal(size=N)})
+
+
+BOUNDS = {"share": (5, 10), "age": (0, None)}
+
+
+def test_named_ends_are_not_passed_and_the_density_is_nearly_exact():
+    x, held_out = piled_up(1000, 0), piled_up(4000, 1)
+    plain, bounded = (flow_for(x, bounds=bounds, generator=generator()) for bounds in (None, BOUNDS))
+    share, age, free = held_out.to_numpy().T
+    exact = -math.log(math.pi) - 0.5 * np.log((share - 5) * (10 - share)) - age
+    exact += -0.5 * free**2 - 0.5 * math.log(2 * math.pi)
+    gaps = [float(exact.mean()) - nats(flow, held_out) for flow in (plain, bounded)]
+    assert gaps[1] < 0.1 < 0.3 < gaps[0], "nats above the exact density, before any training"
+    drawn = bounded.sample(5000, generator())
+    assert ((drawn[:, 0] >= 5) & (drawn[:, 0] <= 10) & (drawn[:, 1] > 0)).all()
+    assert ((plain.sample(5000, generator())[:, 0] - 7.5).abs() > 2.5).float().mean() > 0.05
+    assert bounded.log_prob({"share": 10.1, "age": 1.0, "free": 0.0}) == -math.inf
+    torch.testing.assert_close(
+        rebuild(bounded.recipe).bijection[0](torch.tensor(x.to_numpy()))[0],
+        bounded.bijection[0](torch.tensor(x.to_numpy()))[0],
+    )
+
+
+@pytest.mark.parametrize("scale, place", ((1e-3, 0.0), (86400.0, 1.7e9)))
+def test_ends_have_the_units_of_their_column(scale, place):
+    x = piled_up(300, 0)["share"].to_numpy()
+    plain = flow_for(x, bounds={0: (5, 10)}, generator=generator())
+    moved = flow_for(place + scale * x, bounds={0: (place + 5 * scale, place + 10 * scale)}, generator=generator())
+    log_p = moved.log_prob(place + scale * x).double() + math.log(scale)
+    torch.testing.assert_close(log_p, plain.log_prob(x).double(), rtol=0, atol=5e-3)
+
+
+def test_bounds_that_rows_pass_or_that_no_column_has_are_refused():
+    x = piled_up(50, 0)
+    with pytest.raises(ValueError, match=r"bounds of columns among \['share', 'age', 'free'\], but got 'weight'"):
+        flow_for(x, bounds={"weight": (0, 1)})
+    with pytest.raises(ValueError, match=r"column 'share' within its bounds \(5.0, 7.0\), but got .* in row"):
+        flow_for(x, bounds={"share": (5, 7)})
+    x.loc[3, "age"] = 0.0
+    with pytest.raises(ValueError, match=r"column 'age' within its bounds \(0.0, None\), but got 0 in row 3"):
+        flow_for(x, bounds={"age": (0, None)})
+    with pytest.raises(ValueError, match="two ends in order"):
+        flow_for(x, bounds={"share": (10, 5)})
+    with pytest.raises(ValueError, match="bounds for each of 2 columns, but got 1"):
+        table_flow(2, bounds=[(0, 1)])

@@ -334,6 +334,30 @@ ODD = [
         ("c",),
     ),
     Odd("row numbers", lambda r: beside(r, r.permutation(200) + 1), "counter", ("c",)),
+    Odd(
+        "times in equal steps",
+        lambda r: beside(r, r.permutation(1.7e9 + 60 * np.arange(200))),
+        "counter",
+        ("c",),
+    ),
+    Odd(
+        "numbers that pile up at the ends of an interval",
+        lambda r: beside(r, 5 + 5 * r.beta(0.4, 0.4, 300), 300),
+        "bounded",
+        ("c",),
+    ),
+    Odd(
+        "shares that are nearly 0 or 1",
+        lambda r: beside(r, 1 / (1 + np.exp(-4 * r.normal(size=300))), 300),
+        "bounded",
+        ("c",),
+    ),
+    Odd(
+        "rounded percentages that sum to 100",
+        lambda r: pd.DataFrame((100 * r.dirichlet([2, 3, 4], 300)).round(1), columns=list("abc")),
+        "dependent",
+        ("c", "a", "b"),
+    ),
     Odd("two equal columns", lambda r: (x := beside(r, 0.0)).assign(c=x["a"]), "dependent", ("c", "a")),
     Odd(
         "the same in other units", lambda r: (x := beside(r, 0.0)).assign(c=32 + 1.8 * x["b"]), "dependent", ("c", "b")

@@ -28,6 +28,9 @@ FINE = {
     "years and hectopascals": lambda r: normal(r) * [6, 5] + [1990, 1013],
     "seconds since 1970, a day long": lambda r: np.stack([1.7e9 + 86400 * r.random(300), r.normal(size=300)], 1),
     "large whole numbers": lambda r: r.integers(0, 10**6, (200, 2)),
+    "two clusters far apart": lambda r: normal(r) + 1e6 * r.integers(0, 2, (200, 2)),
+    "exponential": lambda r: r.exponential(size=(300, 2)),
+    "correlated to 0.9999": lambda r: (x := normal(r))[:, :1] + [0, 0.01] * x,
     "correlated": lambda r: normal(r) @ [[1, 1], [0, 0.05]],
     "skew": lambda r: r.gamma(2, size=(200, 2)),
     "uniform": lambda r: r.random((1000, 3)),
@@ -86,6 +89,9 @@ def test_spread_keeps_values_apart_and_uniform():
     assert describe(x).findings == ()
     with pytest.raises(ValueError, match="a constant one: drop it"):
         spread([2.0, 2.0])
+    for bad in ([1.0, math.nan, 2.0], [1.0, math.inf, 2.0]):
+        with pytest.raises(ValueError, match="NaN or infinity in 1 of 3 rows, the first in row 1"):
+            spread(bad)
     with pytest.raises(ValueError, match="expected one column"):
         spread([[2.0, 1.0]])
 

@@ -1,11 +1,14 @@
 """The door takes what people have; what it refuses it refuses in one sentence that names the way out."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from flowlab.tables import Table, as_table, as_tensor, check_finite
+import flowlab
+from flowlab.tables import Table, as_float64, as_table, as_tensor, check_finite, describe
 from tables.cases import FRAME, NUMBERS, REFUSED, TAKEN
 
 
@@ -47,6 +50,26 @@ def test_columns_are_put_in_the_order_of_the_names():
     for other in (FRAME[["a"]], FRAME.assign(c=0.0), FRAME.rename(columns={"a": "A"})):
         with pytest.raises(ValueError, match=r"columns 'a', 'b', but got .*x\[\['a', 'b'\]\]"):
             as_tensor(other, names=("a", "b"))
+
+
+def test_float64_is_on_the_cpu_where_a_device_has_none():
+    class OnAppleGPU:
+        """Has the device and the one way out of a tensor there; ``double()`` of it raises."""
+
+        device = torch.device("mps")
+
+        def cpu(self) -> torch.Tensor:
+            return torch.ones(2)
+
+    assert as_float64(OnAppleGPU()).dtype == torch.float64
+    assert as_float64(torch.ones(2, device="meta")).device.type == "meta", "other devices keep theirs"
+    code = {p: p.read_text(encoding="utf-8") for p in Path(flowlab.__file__).parent.rglob("*.py")}
+    assert [p.name for p, text in code.items() if ".double().cpu()" in text] == [], "to the CPU first"
+
+
+def test_numbers_of_eight_bits_can_be_computed_with():
+    x = torch.tensor(NUMBERS).to(torch.float8_e4m3fn)
+    assert torch.equal(as_tensor(x), torch.tensor(NUMBERS)) and not describe(x).kinds - {"few rows", "discrete"}
 
 
 def test_the_labels_of_rows_are_no_names_of_columns():

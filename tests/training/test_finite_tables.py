@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 
 import pytest
 import torch
@@ -156,6 +157,26 @@ WORDS = r"passes over \d+ rows [\d,]+ times without held-out data, .* weights: .
 def test_many_passes_over_few_rows_are_warned_of(settings):
     with pytest.warns(UserWarning, match=WORDS):
         quiet(wide(), gaussian(50), **settings)
+
+
+def test_warnings_of_a_run_point_to_the_line_that_began_it():
+    x = gaussian(50)
+
+    def once(flow: Flow, x: Tensor, **settings) -> str:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fit(flow, x, progress=False, **settings)
+        assert len(caught) == 1
+        return caught[0].filename
+
+    started = small()
+    quiet(started, x, steps=1)
+    assert once(wide(), x, steps=60) == __file__, "passes without held-out data"
+    assert once(started, x + 1000, steps=1) == __file__, "other data than those that it was started on"
+    assert once(one_number(), x[:, :1] + 1000, steps=1) == __file__, "no layer that centers"
+    far = torch.full((5, 1), 1e30)
+    assert once(one_number(), x[:, :1], steps=1, validation=far) == __file__, "no finite validation loss"
+    assert once(small(), torch.cat((x, x)), steps=1) == __file__, "what is no density"
 
 
 def test_so_are_very_many_passes_over_more_rows():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import torch
 from torch import Generator, Tensor
 
 from flowlab import densities
-from flowlab.tables import TableWarning, as_rows, typical_deviation
+from flowlab.tables import TableWarning, as_float64, as_rows, as_tensor, typical_deviation
 
 
 class SingularComponent(ValueError):
@@ -171,6 +171,7 @@ class EMGaussianMixture(densities.GaussianMixture):
                 so far (Arthur and Vassilvitskii, 2007); "random" draws any distinct points.
             settings: of the mixture: ``diagonal``, ``floor``, ``ridge``, ``prior``.
         """
+        names = as_rows(x, "the points").names
         x = _points(x)
         std = x.std(0, correction=0)
         scale = torch.where(std > 0, std, 1.0)
@@ -191,6 +192,7 @@ class EMGaussianMixture(densities.GaussianMixture):
         S = e.T @ e / len(x)
         mixture = cls(mu, **{"unit": _unit(x), **settings})
         mixture._set_covariances((torch.diag(S.diagonal()) if mixture.diagonal else S).repeat(components, 1, 1))
+        mixture.columns = names
         return mixture
 
     @classmethod
@@ -246,7 +248,7 @@ class EMGaussianMixture(densities.GaussianMixture):
 
     def run(self, x: Tensor, steps: int = 500, tolerance: float = 1e-7) -> Iterator[float]:
         """Take steps until one gains less than ``tolerance``, and yield the objective after each (nats a point)."""
-        x = _points(x)
+        x = _points(x, self.columns)
         last = self.objective(x)
         for _ in range(steps):
             self.maximization(x, self.expectation(x))
@@ -259,7 +261,7 @@ class EMGaussianMixture(densities.GaussianMixture):
     @torch.no_grad()
     def step(self, x: Tensor, *, hard: bool = False) -> EMStep:
         """One E-step and one M-step on ``x`` ``(N, D)``, in place, and what each did."""
-        x = _points(x)
+        x = _points(x, self.columns)
         r = self.expectation(x, hard=hard)
         before = self.bound(x, r)
         empty = self.maximization(x, r)
@@ -280,7 +282,7 @@ class EMGaussianMixture(densities.GaussianMixture):
     @torch.no_grad()
     def expectation(self, x: Tensor, *, hard: bool = False) -> Tensor:
         """E: r_nk = p(k | x_n), ``(N, D)`` to ``(N, K)``; with ``hard`` all of it to the likeliest component."""
-        x = _points(x)
+        x = _points(x, self.columns)
         log_joint = self.log_joint(x)
         lost = log_joint.logsumexp(-1).isinf()
         if bool(lost.any()):
@@ -300,7 +302,7 @@ class EMGaussianMixture(densities.GaussianMixture):
         With a prior π_k ∝ N_k + α − 1 and Σ_k = (Ψ + N_k S_k) / (N_k + ν + D + 1). An empty component, N_k = 0, leaves
         the bound unchanged wherever it is: it keeps its place.
         """
-        x, r = _points(x), responsibilities.double()
+        x, r = _points(x, self.columns), responsibilities.double()
         K, D = self.means.shape
         if r.shape != (len(x), K):
             raise ValueError(f"maximization expected responsibilities {(len(x), K)}, but got {tuple(r.shape)}.")
@@ -331,23 +333,23 @@ class EMGaussianMixture(densities.GaussianMixture):
     def bound(self, x: Tensor, responsibilities: Tensor) -> float:
         """F(r, θ) = (1/N) Σ_n Σ_k r_nk log(π_k N(x_n; μ_k, Σ_k) / r_nk) + log p(θ)/N ≤ the objective, for any r."""
         r = responsibilities.double()
-        x = _points(x)
+        x = _points(x, self.columns)
         log_joint = self.log_joint(x).masked_fill(r == 0, 0.0)  # 0 · −∞ = 0
         return float(((r * log_joint).sum(-1) + torch.special.entr(r).sum(-1)).mean()) + self._log_prior() / len(x)
 
     @torch.no_grad()
     def objective(self, x: Tensor) -> float:
         """(1/N) [Σ_n log p(x_n) + log p(θ)], in nats a point: what EM raises."""
-        x = _points(x)
+        x = _points(x, self.columns)
         return float(self.log_prob(x).mean()) + self._log_prior() / len(x)
 
     def bic(self, x: Tensor) -> float:
         """−2 Σ log p(x) + P log N for P free parameters: lower is better (Schwarz, 1978). Twice nats."""
-        return -2 * float(self.log_prob(_points(x)).sum()) + self.free_parameters * math.log(len(x))
+        return -2 * float(self.log_prob(_points(x, self.columns)).sum()) + self.free_parameters * math.log(len(x))
 
     def aic(self, x: Tensor) -> float:
         """−2 Σ log p(x) + 2 P for P free parameters: lower is better (Akaike, 1974). Twice nats."""
-        return -2 * float(self.log_prob(_points(x)).sum()) + 2 * self.free_parameters
+        return -2 * float(self.log_prob(_points(x, self.columns)).sum()) + 2 * self.free_parameters
 
     @property
     def free_parameters(self) -> int:
@@ -405,9 +407,9 @@ class EMGaussianMixture(densities.GaussianMixture):
         return f"{super().extra_repr()}, {settings}"
 
 
-def _points(x: Any) -> Tensor:
-    """``x`` as finite float64 points ``(N, D)``, or a sentence."""
-    return as_rows(x, "the points").values.double()
+def _points(x: Any, names: Sequence[str] | None = None) -> Tensor:
+    """``x`` as finite float64 points ``(N, D)``, columns with names in the order of ``names``, or a sentence."""
+    return as_float64(as_tensor(as_rows(x, "the points"), "the points", names=names))
 
 
 def _unit(x: Tensor) -> Tensor:
