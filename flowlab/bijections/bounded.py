@@ -33,6 +33,8 @@ class Bounded(Bijection):
     """
 
     centers_float64 = True
+    has_low: Tensor
+    has_high: Tensor
     low: Tensor
     low_rest: Tensor
     high: Tensor

@@ -131,7 +131,7 @@ def _ends(
     bounds: Mapping[str | int, tuple[float | None, float | None]], rows: Tensor, names: tuple[str, ...] | None
 ) -> list[tuple[float | None, float | None] | None]:
     """The ends of each column, None for a column without; ValueError for other columns, and for rows beyond."""
-    known = names or tuple(range(rows.shape[1]))
+    known: Sequence[str | int] = names or range(rows.shape[1])
     if unknown := [name for name in bounds if name not in known]:
         raise ValueError(f"flow_for expected bounds of columns among {list(known)}, but got {unknown[0]!r}.")
     ends = [bounds.get(name) for name in known]

@@ -187,11 +187,6 @@ TABLE = {
     "Logit": Row(lambda D: Logit(), interval=(0, 1), identity=False),
     "Logit, λ = 0.05": Row(lambda D: Logit(0.05), interval=(0, 1), identity=False),
     "Bounded": Row(lambda D: Bounded([(-2, 3)] * D), interval=(-2, 3), identity=False),
-    "Bounded, above or below": Row(
-        lambda D: Bounded([[(-1, None), (None, 4), None, (-1, 4)][i % 4] for i in range(D)]),
-        interval=(-1, 4),
-        identity=False,
-    ),
     "SinhArcsinh": Row(SinhArcsinh),
     "MonotoneSum": Row(MonotoneSum, identity=False),
     "Monotone, falling": Row(lambda D: Monotone(lambda x: -x - x**3, interval=(-50, 50)), identity=False),

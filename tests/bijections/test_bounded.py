@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Generator
+from torch.func import jacrev, vmap
 
 from flowlab import Flow
 from flowlab.bijections import Bounded, Logit
@@ -22,6 +23,16 @@ def test_one_end_is_a_logarithm_and_none_is_the_identity():
     z, log_det = Bounded([(1, None), (None, 4), None])(x)
     torch.testing.assert_close(z, torch.tensor([[math.log(2), -math.log(6), 7.0]]))
     torch.testing.assert_close(log_det, torch.tensor([-math.log(2) - math.log(6)]))
+
+
+def test_both_directions_agree_with_each_other_and_with_autograd():
+    f = Bounded([(-1, None), (None, 4), None, (-1, 4)]).double()
+    x = -0.9 + 4.8 * torch.rand(20, 4, generator=Generator().manual_seed(0), dtype=torch.float64)
+    z, log_det = f(x)
+    again, back = f.inverse(z)
+    torch.testing.assert_close(again, x)
+    torch.testing.assert_close(back, -log_det)
+    torch.testing.assert_close(vmap(jacrev(lambda one: f(one)[0]))(x).slogdet().logabsdet, log_det)
 
 
 def test_beyond_an_end_there_is_no_density_and_at_one_it_is_finite():
