@@ -11,13 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
-from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from flowlab.densities import DensityModule, GaussianMixture, evaluating
+from flowlab.densities import GaussianMixture, evaluating
 from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.models import build, flow_for
 from flowlab.tables import Table, TableWarning, as_float64, as_rows, as_tensor, check_order, warn
@@ -112,7 +111,7 @@ def compare(
         TypeError, ValueError: for what holds no table of finite numbers, for fewer than ten rows where none are held
             out, and for a flow that is to be fitted anew and has no recipe.
     """
-    if not isinstance(flow, (DensityModule, NoneType)):
+    if flow is not None and (isinstance(flow, type) or not hasattr(flow, "log_prob")):
         raise TypeError(f"compare expected a flow, or none to make one, but got {flow!r:.60}.")
     if isinstance(components, bool) or not isinstance(components, Integral) or components < 1:
         raise ValueError(f"compare expected a whole number of components, at least 1, but got {components!r}.")

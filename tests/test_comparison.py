@@ -15,6 +15,7 @@ import flowlab
 from flowlab import Flow, compare, fit, flow_for, realnvp
 from flowlab.bijections import ScaleShift
 from flowlab.comparison import ENOUGH, _folds
+from flowlab.comparison import _told as told
 from flowlab.datasets import TwoMoons
 from flowlab.densities import StandardNormal
 from flowlab.tables import TableWarning
@@ -210,3 +211,23 @@ def test_what_cannot_be_compared_has_a_sentence(name):
     given, settings, words = WRONG[name]
     with pytest.raises((TypeError, ValueError), match=words):
         compare(*given(), progress=False, **settings)
+
+
+OF_ANOTHER_KIND = {
+    "a name for a flow": (lambda x: compare(x, "realnvp"), "a flow, or none to make one, but got 'realnvp'"),
+    "a recipe for a flow": (lambda x: compare(x, realnvp), "a flow, or none to make one, but got <function"),
+    "no components": (lambda x: compare(x, components=0), "number of components, at least 1, but got 0"),
+    "half a component": (lambda x: compare(x, components=1.5), "number of components, at least 1, but got 1.5"),
+    "a word for a seed": (lambda x: compare(x, seed="a"), "a whole number as seed, but got 'a'"),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANOTHER_KIND)
+def test_arguments_of_another_kind_are_refused(name):
+    call, words = OF_ANOTHER_KIND[name]
+    with pytest.raises((TypeError, ValueError), match=f"compare expected .*{words}"):
+        call(torch.zeros(20, 2))
+
+
+def test_numbers_of_any_size_keep_their_columns():
+    assert told(-12.345, 0.5) == "-12.35 ± 0.50" and told(-7.0487e17, 7.1e17) == "-7.05e+17 ± 7.1e+17"

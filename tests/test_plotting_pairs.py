@@ -7,6 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 import flowlab
+from flowlab import flow_for
 from flowlab.bijections import ScaleShift
 from flowlab.densities import StandardNormal
 from flowlab.plotting import pairs
@@ -128,3 +129,15 @@ def test_what_cannot_be_drawn_has_a_sentence():
         pairs(flowlab.realnvp(2), normal(9, 3))
     with pytest.raises(TypeError, match="read the file first"):
         pairs(flowlab.realnvp(2), "my.csv")
+
+
+@pytest.mark.parametrize("columns", ("a", "ab", 1))
+def test_one_column_is_given_in_a_list_too(columns):
+    with pytest.raises(TypeError, match=rf"pairs expected columns as a list, \[{columns!r}\], but got {columns!r}"):
+        pairs(flow_for(torch.eye(5)[:, :2]), torch.eye(5)[:, :2], columns=columns)
+
+
+@pytest.mark.parametrize("model", (3, None, [1.0, 2.0]))
+def test_what_is_no_model_is_refused(model):
+    with pytest.raises(TypeError, match="Expected a model first, such as a flow, and then data, but got a"):
+        pairs(model, torch.eye(5)[:, :2])
