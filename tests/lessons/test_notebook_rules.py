@@ -352,12 +352,9 @@ STILL: dict[str, set[str]] = {
     },
     "the_elbo": {
         "answers_without_why",
-        "calls_a_log_likelihood_a_score",
         "has_a_reference_without_link",
         "has_no_open_task",
-        "is_too_long",
         "leaves_a_question_of_a_try_list_open",
-        "states_other_minutes",
         "sums_up_before_the_exercises",
     },
     "the_variational_mixture_of_flows": {

@@ -33,6 +33,8 @@ FORMER = (
     "the_mixture_of_flows_on_mnist",
 )
 
+MOVED = {"the_elbo.5": "the_vae.2"}  # exercises that went to another lesson, by the name that older notebooks have
+
 
 def notebooks() -> dict[str, Path]:
     """The notebook of each number, "00" first, in teaching order; none where none are installed.
@@ -60,10 +62,11 @@ def label(name: str) -> str:
 
 
 def renamed(name: str) -> str:
-    """The name of an exercise or a lesson for its number in versions before slugs: "the_elbo.1" for "08.1"."""
+    """The name that an exercise or a lesson has now: "the_elbo.1" for "08.1", and "the_vae.2" for "the_elbo.5"."""
     number, dot, rest = name.partition(".")
     known = number.isdecimal() and int(number) < len(FORMER)
-    return f"{FORMER[int(number)]}{dot}{rest}" if known else name
+    slugged = f"{FORMER[int(number)]}{dot}{rest}" if known else name
+    return MOVED.get(slugged, slugged)
 
 
 def meant(name: str) -> str:
@@ -74,7 +77,7 @@ def meant(name: str) -> str:
     """
     number, dot, rest = name.partition(".")
     if not number.isdecimal():
-        return name
+        return renamed(name)
     before = renamed(name)
     now = next((f"{lesson}{dot}{rest}" for lesson, at in numbers().items() if at == number.zfill(2)), before)
     if before not in (now, name):

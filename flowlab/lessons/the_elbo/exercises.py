@@ -41,11 +41,6 @@ def draw_sample(mu, log_var, generator):
     return mu + (0.5 * log_var).exp() * torch.randn(mu.shape, generator=generator)
 
 
-def importance_bound(log_w):
-    """The bound with S samples, log(1/S Σ_s w_s): from log w (S, N) in nats to (N,)."""
-    return log_w.logsumexp(0) - math.log(len(log_w))
-
-
 def check_elbo(answer: Callable) -> None:
     """Each term against its sum, at a q that is not the posterior; then where q is 0."""
     g = torch.Generator().manual_seed(8)
@@ -237,36 +232,6 @@ def check_draw(answer: Callable) -> None:
         )
 
 
-def check_importance(answer: Callable) -> None:
-    """Against the logarithm of the mean, then for logarithms of the size that images have."""
-    g = torch.Generator().manual_seed(8)
-    log_w = torch.randn(7, 4, generator=g, dtype=torch.float64) - 2
-    value = as_row(numbers(answer(log_w.clone()), None, "the bound"))
-    expect(value.shape != (), "One number came: give one bound a point, (N,).")
-    expect(value.shape != (7,), "You averaged over the points. The samples are on the first axis.")
-    expect(value.shape == (4,), f"Expected shape (4,), one bound a point, but got {tuple(value.shape)}.")
-    right = log_w.logsumexp(0) - math.log(7)
-
-    def gave(other: Tensor) -> bool:
-        return close(value, other)
-
-    expect(not gave(-right), "This is minus the bound. Asked is the bound.")
-    expect(not gave(log_w.mean(0)), "The mean of the logs is the ELBO, however many samples. First the mean, then log.")
-    expect(not gave(log_w.logsumexp(0)), "This is the log of the sum: it grows without end with S. Where did 1/S go?")
-    expect(not gave(log_w.logsumexp(0) / 7), "1/S stands inside the logarithm, so outside it is subtracted as log S.")
-    expect(not gave(log_w.logsumexp(0) + math.log(7)), "log S has the wrong sign: log(a/S) = log a − log S.")
-    expect(not gave(log_w.exp().mean(0)), "This is the mean of the weights. Take its logarithm.")
-    expect(not gave(log_w.amax(0)), "This is the best sample alone. Average all S weights.")
-    expect(gave(right), "Not yet: the mean of w over the samples, then its logarithm.")
-    for shift in (-900.0, 900.0):
-        far = numbers(answer(log_w + shift), (4,), "the bound")
-        expect(
-            close(far, right + shift),
-            f"Right for small numbers, but at log w ≈ {shift:.0f} nats, as for images, exp() leaves floating point. "
-            "Use logsumexp.",
-        )
-
-
 def as_row(value: Tensor) -> Tensor:
     """A column (N, 1) as (N,): the same numbers."""
     return value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
@@ -339,17 +304,5 @@ EXERCISES = [
             "mu + exp(½ log_var) · ε, with ε = torch.randn(mu.shape, generator=generator).",
         ),
         aims=("draw",),
-    ),
-    Exercise(
-        name="the_elbo.5",
-        question="**Many samples, a tighter bound.** Turn log-weights of S samples into the bound of section 6.",
-        answer=importance_bound,
-        check=check_importance,
-        praise="right. With S = 1 it is the ELBO, and with more samples, on average, it only rises, toward log p(x).",
-        hints=(
-            "log of the mean, not mean of the log. And the mean of S things is a sum divided by S.",
-            "log_w.logsumexp(0) sums in logarithms without leaving floating point. Then take log S away.",
-        ),
-        aims=("tighten",),
     ),
 ]

@@ -1,21 +1,16 @@
-"""The bound on the likelihood, as pictures: where it touches, which divergence chooses what, and a VAE's gap."""
+"""The bound on the likelihood, as pictures: where it touches, which divergence chooses what, and one point's gap."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from matplotlib.colors import BoundaryNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
 from scipy.special import logsumexp
-from torch import nn
 
-from flowlab.densities import Flow
 from flowlab.lessons.base.picture import Picture
 from flowlab.lessons.the_elbo.toys import (
     LOG_2PI,
@@ -224,62 +219,4 @@ def gap(log_joint: Any, mine: float | None = None) -> Figure:
         axes.plot([at, at], [below, log_p], color="black", lw=2.5, label=f"your gap: {log_p - below:.3f} nats")
     axes.set_xlim(0, 1)
     axes.legend(frameon=False, fontsize=8)
-    return figure
-
-
-def posteriors(images: Any, log_posterior: Any, mu: Any, sigma: Any, edge: float) -> Figure:
-    """For each image ``(n, pixels²)``: itself, its exact posterior on a latent grid ``(n, G, G)``, and q's 2σ ellipse.
-
-    The grid runs over [−edge, edge]² with z₁ along its first axis.
-    """
-    images, log_p, mu, sigma = (np.asarray(value) for value in (images, log_posterior, mu, sigma))
-    n, side = len(images), math.isqrt(images.shape[-1])
-    figure = Figure(figsize=(2.1 * n, 3.4), dpi=80, layout="constrained")
-    rows = figure.subplots(2, n, height_ratios=(0.5, 1), squeeze=False)
-    for i in range(n):
-        rows[0, i].imshow(images[i].reshape(side, side), cmap="gray_r")
-        rows[0, i].axis("off")
-        axes = tidy(rows[1, i], "", "z₁", "z₂" if i == 0 else "")
-        p = np.exp(log_p[i] - log_p[i].max())
-        axes.imshow(p.T, origin="lower", extent=(-edge, edge) * 2, cmap=DENSITY)
-        axes.add_patch(Ellipse(mu[i], *(4 * sigma[i]), fill=False, color=COLORS["data"], lw=1.8, ls="--"))
-        reach = np.argwhere(p > 0.01) * 2 * edge / (len(p) - 1) - edge  # the places that matter
-        low = np.minimum(reach.min(0), mu[i] - 2 * sigma[i])
-        high = np.maximum(reach.max(0), mu[i] + 2 * sigma[i])
-        (left, bottom), half = (low + high) / 2, 0.6 * (high - low).max()
-        axes.set(xlim=(left - half, left + half), ylim=(bottom - half, bottom + half))
-    return figure
-
-
-def tightening(bounds: Mapping[int, float], exact: float) -> Figure:
-    """The importance-weighted bound against its number of samples, log p(x) above it; one sample is the ELBO."""
-    figure = Figure(figsize=(6.2, 3.0), dpi=80, layout="constrained")
-    axes = tidy(figure.subplots(), "", "samples S, logarithmic", "nats a digit, held out")
-    axes.axhline(exact, color=COLORS["truth"], ls="--", lw=1.5, label="log p(x), by a grid")
-    axes.plot(list(bounds), list(bounds.values()), "o-", color=COLORS["latent"], lw=2, label="bound with S samples")
-    axes.set_xscale("log")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
-    return figure
-
-
-@torch.no_grad()
-def generators(flow: Flow, gans: nn.Module, truth: Any) -> Figure:
-    """A flow and a stack of K GANs on the line, a column each: 3,000 samples against ``truth``, and the map z ↦ x."""
-    z = torch.randn(3000, 1, generator=torch.Generator().manual_seed(0)).sort(0).values
-    stack = next(gans.parameters()).shape[0]
-    made = torch.cat((flow.bijection.inverse(z)[0][None], gans(z.expand(stack, -1, -1))))[..., 0]  # (1 + K, 3000)
-    x = torch.linspace(-5, 5, 300)
-    p = truth.log_prob(x[:, None]).exp()
-    figure = Figure(figsize=(1.5 * len(made), 3.4), dpi=80, layout="constrained")
-    rows = figure.subplots(2, len(made), sharey="row", squeeze=False)
-    for i, (above, below) in enumerate(rows.T):
-        color = COLORS["latent" if i else "model"]
-        tidy(above, f"GAN {i}" if i else "the flow", "x", "")
-        above.hist(made[i].numpy(), 80, range=(-5, 5), density=True, color=color, alpha=0.6)
-        above.plot(x, p, "--", color=COLORS["truth"], lw=1)
-        above.set(xlim=(-5, 5), ylim=(0, 2.5 * float(p.max())))
-        tidy(below, "", "z", "").plot(z, made[i], color=color, lw=2)
-        below.set(xlim=(-4, 4), ylim=(-5, 5))
-    rows[0, 0].set_ylabel("density")
-    rows[1, 0].set_ylabel("x, made from z")
     return figure

@@ -1,17 +1,14 @@
-"""A bound on a likelihood with one parameter, the two divergences of two humps, and a density by all preimages."""
+"""A bound on a likelihood with one parameter, and the two divergences of two humps."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp
-from torch import Tensor
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -103,18 +100,3 @@ def reverse_best(d: float) -> list[tuple[float, float]]:
         if all(abs(best.x[0] - mu) > 0.05 for _, mu, _ in found):
             found.append((float(best.fun), *(float(v) for v in best.x)))
     return [(mu, s) for _, mu, s in sorted(found)]
-
-
-def by_preimages(make: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Density at ``at`` ``(n, 1)`` of x = G(z), z ~ N(0, 1): the sum of p(z)/|G′(z)| over all z with G(z) = at.
-
-    ``make`` is G, ``(M, 1)`` to ``(M, 1)``, or to ``(K, M, 1)`` for K of them; ``(n,)`` or ``(K, n)`` comes back. G is
-    looked at where |z| ≤ 6, and taken as straight between 6,001 points; where no z is found the density is 0.
-    """
-    z = torch.linspace(-6, 6, 6001).to(at)
-    p = torch.exp(-0.5 * ((z[1:] + z[:-1]) / 2) ** 2) / math.sqrt(2 * math.pi)
-    made, found = make(z[:, None])[..., 0], []
-    for x in made.reshape(-1, len(z)):
-        crossed = (x[:-1] < at) != (x[1:] < at)  # (n, 6000)
-        found.append(torch.where(crossed, p * z.diff() / x.diff().abs(), 0.0).sum(-1))
-    return torch.stack(found).reshape(*made.shape[:-1], len(at))
