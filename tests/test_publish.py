@@ -235,7 +235,7 @@ def test_a_class_sees_one_notebook_alone(monkeypatch):
             return 0
 
     monkeypatch.setattr(lab.subprocess, "Popen", Server)
-    assert main(["lab", "nice", "--slides"]) == 0
+    assert main(["lab", "nice", "--slides", "--original"]) == 0
     assert f"--LabApp.default_url=/doc/tree/{order.label('nice')}_nice.ipynb" in started
 
 

@@ -1,12 +1,15 @@
 """How fast the explorers answer: kernel (control set to picture ready) and end to end (key press to changed picture).
 
-    python tests/benchmarks/explorers.py [--kernel-only] [--only ScrubFlow,...] [--start] [--json FILE]
+    python tests/benchmarks/explorers.py [--kernel-only] [--only ScrubFlow,...] [--book FOLDER] [--start] [--json FILE]
 
 Kernel: 95th percentile over a sweep of every slider, one thread. End to end: median over key presses in JupyterLab in
 a headless Chromium, from the key press to the drawn canvas; and a count of blank frames seen while a slider is moved.
 Play: the fewest drawn canvases a second, over the sliders of the explorer that play, from a second after the press.
 Targets on two idle cores: kernel under 40 ms, end to end under 80 ms, no blank frame, at least 30 frames a second of
 play; ScrubFlow (layers) and MagnifiedCell (maps of the plane) under 33 ms end to end.
+
+`--book` measures the explorers of a book that `flowlab book` has written: from moving a slider to the drawn canvas,
+with no kernel, and the bytes of each page. Targets: 33 ms, 3 MB a page, 40 MB in all.
 
 `--start` measures another wait, in seconds: from `flowlab lab` to a first moved picture in notebook 00. Target: 15.
 """
@@ -17,6 +20,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -49,6 +53,24 @@ WATCH_BLANK = """(canvas) => {
     requestAnimationFrame(look);
 }"""
 PLAYED = 2.0  # seconds of play that are counted
+# From an input event to the picture on the canvas, a slider or a list at a time.
+MOVE = """async (figure, moves) => {
+    const { explorer } = figure, times = [];
+    for (let n = 0; n < moves; n++) {
+        const i = n % explorer.inputs.length, input = explorer.inputs[i];
+        const count = explorer.tape.controls[i].shown.length;
+        const to = (explorer.setting[i] + 1) % count, before = explorer.canvas.dataset.frames;
+        if (input.type === "checkbox") input.checked = to === 1;
+        else if (input.tagName === "SELECT") input.selectedIndex = to;
+        else input.value = to;
+        const start = performance.now();
+        input.dispatchEvent(new Event("input"));
+        while (explorer.canvas.dataset.frames === before) await new Promise((go) => setTimeout(go));
+        times.push(performance.now() - start);
+        await new Promise(requestAnimationFrame);
+    }
+    return times;
+}"""
 AT_END = "h => h.getAttribute('aria-valuenow') === h.getAttribute('aria-valuemax')"
 
 
@@ -131,6 +153,37 @@ def end_to_end(names: list[str], presses: int = 25) -> dict[str, tuple[float, in
     return measured
 
 
+def book(folder: Path, moves: int = 25) -> list[dict[str, float | str]]:
+    """For each explorer of a book: its page, the bytes of that page and of the tape, and milliseconds to the frame."""
+    import lab
+
+    records: list[dict[str, float | str]] = []
+    with lab.chromium() as page:
+        for file in sorted(folder.glob("*.html")):
+            page.goto(file.as_uri())
+            asked = {
+                file,
+                *(
+                    file.parent / name
+                    for name in re.findall(r'(?:href|src)="([^"#:]+[.](?:css|js|png))"', file.read_text())
+                ),
+            }
+            tapes = {
+                key: folder / "tapes" / f"{key}.js" for key in re.findall(r'data-tape="([^"]+)"', file.read_text())
+            }
+            size = sum(path.stat().st_size for path in {*asked, *tapes.values()})
+            for key, tape in tapes.items():
+                figure = page.locator(f"figure[data-tape='{key}']")
+                figure.scroll_into_view_if_needed()
+                page.locator(f"figure[data-tape='{key}'][data-ready]").wait_for(timeout=60_000)
+                times = figure.evaluate(MOVE, moves)
+                record = {"explorer": key, "page": file.name, "page_bytes": size, "tape_bytes": tape.stat().st_size}
+                records.append(
+                    {**record, "median_ms": float(np.median(times)), "p95_ms": float(np.percentile(times, 95))}
+                )
+    return records
+
+
 def start() -> dict[str, float]:
     """Seconds from `flowlab lab` to each station on the way to a first moved picture in notebook 00."""
     import lab
@@ -199,7 +252,21 @@ def main() -> None:
     parser.add_argument("--only", help="names of explorers, with commas")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     parser.add_argument("--start", action="store_true", help="measure the way from `flowlab lab` to a moved picture")
+    parser.add_argument(
+        "--book", type=Path, metavar="FOLDER", help="measure a book that flowlab book has written there"
+    )
     options = parser.parse_args()
+    if options.book:
+        found = book(options.book)
+        print(f"{'explorer':<40}{'median':>8}{'p95':>8} ms{'tape':>9}{'page':>9} kB")
+        for line in found:
+            sizes = f"{line['tape_bytes'] / 1e3:9.0f}{line['page_bytes'] / 1e3:9.0f}"
+            print(f"{line['explorer']:<40}{line['median_ms']:8.1f}{line['p95_ms']:8.1f}   {sizes}    {line['page']}")
+        everything = sum(path.stat().st_size for path in options.book.rglob("*") if path.is_file())
+        print(f"the whole book: {everything / 1e6:.1f} MB")
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1))
+        return
     if options.start:
         seconds = start()
         for station, when in seconds.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import ipywidgets as widgets
 
 from flowlab.lessons.base.explorer import Explorer, choice, slider
@@ -45,6 +47,8 @@ class EMByHand(Explorer):
 
     ``e_button`` and ``m_button`` move the slider; the one that would change nothing is off.
     """
+
+    tape_blocks: ClassVar = (("half_step", "kind"), ("components",), ("seed",), ("data",), ("start",))
 
     def __init__(self) -> None:
         self.e_button, self.m_button = (widgets.Button(description=f"{name} step") for name in "EM")
