@@ -332,13 +332,7 @@ STILL: dict[str, set[str]] = {
         "sums_up_before_the_exercises",
     },
     "what_a_flow_cannot_do": {
-        "answers_without_why",
-        "has_a_reference_without_link",
-        "has_an_aim_without_its_own_exercise",
         "has_no_open_task",
-        "is_too_long",
-        "leaves_a_question_of_a_try_list_open",
-        "sums_up_before_the_exercises",
     },
     "gaussian_mixtures_and_em": {
         "answers_without_why",

@@ -218,7 +218,7 @@ EXERCISES = [
     Exercise(
         name="what_a_flow_cannot_do.1",
         question=(
-            "**Measure the stretch without the flow.** Somebody hands you points x and their latent points z, and no "
+            "**Measure the stretch without the flow.** Somebody gives you points x and their latent points z, and no "
             "flow. How large is the stretch of z → x at least? Why only *at least*?"
         ),
         answer=least_stretch,
@@ -229,6 +229,11 @@ EXERCISES = [
             "|x_i − x_j| ≤ L |z_i − z_j| for every pair. torch.cdist has all distances; leave out i = j.",
         ),
         aims=("measure",),
+        why=(
+            "If L is the largest stretch, |x_i − x_j| ≤ L |z_i − z_j| for every pair, so L is at least the "
+            "largest ratio of the distances. Between the given points the map may stretch more, so this is a "
+            "lower bound."
+        ),
     ),
     Exercise(
         name="what_a_flow_cannot_do.2",
@@ -245,6 +250,11 @@ EXERCISES = [
             "It goes from Φ⁻¹(a) to Φ⁻¹(a + P), and it is w/L wide. Use Normal(0, 1).icdf.",
         ),
         aims=("explain", "compute"),
+        why=(
+            "In z the gap contains a strip of width w/L next to the set on the left, and by the isoperimetric "
+            "inequality the half-plane gives the least probability. Solving Φ(Φ⁻¹(a) + w/L) − a = P for L gives "
+            "w/(Φ⁻¹(a + P) − Φ⁻¹(a)), which is infinite for P = 0."
+        ),
     ),
     Exercise(
         name="what_a_flow_cannot_do.3",
@@ -260,6 +270,10 @@ EXERCISES = [
             "log q = log(1 − share) + log p on the data, so the loss is −log(1 − share).",
         ),
         aims=("tell",),
+        why=(
+            "At draws of p there is no garbage, so q = (1 − share) p there, and E[log p − log q] = −log(1 − "
+            "share). Solved for the share this is 1 − exp(−nats)."
+        ),
     ),
     Exercise(
         name="what_a_flow_cannot_do.4",
@@ -275,5 +289,10 @@ EXERCISES = [
             "left = Φ((w/2 − d)/std) − Φ((−w/2 − d)/std); then Φ(w/L) = ½ + left, so L = w / Φ⁻¹(½ + left).",
         ),
         aims=("compare",),
+        why=(
+            "By symmetry both islands leave the same probability in the gap, so the mixture leaves what one "
+            "island leaves. One normal leaves at least Φ(w/L) − ½ when half lies on each side, and L follows from "
+            "that."
+        ),
     ),
 ]
