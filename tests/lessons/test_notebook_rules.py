@@ -351,16 +351,6 @@ STILL: dict[str, set[str]] = {
         "leaves_a_question_of_a_try_list_open",
         "sums_up_before_the_exercises",
     },
-    "the_variational_mixture_of_flows": {
-        "answers_without_why",
-        "calls_a_log_likelihood_a_score",
-        "has_no_open_task",
-        "is_too_long",
-        "leaves_a_question_of_a_try_list_open",
-        "repeats_a_printed_line",
-        "shows_an_explanation_unasked",
-        "states_other_minutes",
-    },
     "images_and_bits_per_dimension": {
         "answers_without_why",
         "calls_a_log_likelihood_a_score",

@@ -144,10 +144,6 @@ def picked(flows, k, n, g):
     return each(flows, n, g)[k, torch.arange(n)], k
 
 
-def joint(log_p, w):
-    return w.log() + log_p
-
-
 def sides(inside, a, b, empty=-math.inf):
     e = torch.full_like(a, empty)
     return torch.stack((torch.where(inside, a, e), torch.where(inside, e, b)), -1)
@@ -164,24 +160,6 @@ def dead(q):
 
 def right(q, y):
     return accuracy(y, q.argmax(-1))
-
-
-def integral(f, half=6.0, size=500):
-    side = torch.linspace(-half, half, size)
-    points = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)
-    with torch.no_grad():
-        return float(f(points).exp().sum() * (side[1] - side[0]) ** 2)
-
-
-def peak(f):
-    side = torch.linspace(-6, 6, 501)
-    with torch.no_grad():
-        return float(f(torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).reshape(-1, 2)).max())
-
-
-def index_of(values, best=max):
-    values = list(values)
-    return values.index(best(values))
 
 
 def greedy(q, y):
@@ -217,15 +195,6 @@ WRONG = [
         "a draw of its own",
     ),
     (1, lambda f, w, n, g: picked(f, torch.multinomial(w, n, True, generator=g), n, g)[0], "Return two things"),
-    (2, lambda p, w: -(joint(p, w).softmax(-1) * joint(p, w)).sum(-1).mean(), "move with θ"),
-    (2, lambda p, w: -joint(p, w).max(-1).values.mean(), "hard EM"),
-    (2, lambda p, w: -(p.softmax(-1).detach() * joint(p, w)).sum(-1).mean(), "forget the weights"),
-    (2, lambda p, w: joint(p, w).logsumexp(-1).mean(), "minus the bound"),
-    (2, lambda p, w: -joint(p, w).logsumexp(-1).sum(), "the sum over the points"),
-    (2, lambda p, w: -joint(p, w).mean(), "pulled to every point alike"),
-    (2, lambda p, w: -(w * p).sum(-1).mean(), "before x is seen"),
-    (2, lambda p, w: -joint(p, w).detach().logsumexp(-1).mean(), "No gradient passes"),
-    (2, lambda p, w: -joint(p, w).logsumexp(0).mean(), "should be −p(k | x)/N"),
     (3, lambda p, i, w: torch.stack((p, p), -1), "it cuts nothing"),
     (3, lambda p, i, w: sides(i, p, p), "probability of its side only"),
     (3, lambda p, i, w: sides(i, p + math.log(w), p + math.log(1 - w)), "You multiplied by the weight"),
@@ -245,11 +214,11 @@ WRONG = [
     (4, lambda q, y: ([k for k in range(4) if q[:, k].max() < 0.01], right(q, y)), "never says 0"),
     (4, lambda q, y: ([0], right(q, y)), "you called [0] dead"),
     (4, lambda q, y: right(q, y), "Return two things"),
-    (5, lambda fs: index_of(map(peak, fs)), "You accuse the needle"),
-    (5, lambda fs: index_of(map(integral, fs)), "Too little is wrong too"),
-    (5, lambda fs: index_of(map(peak, fs), min), "an integral of about 4"),
-    (5, lambda fs: fs.index(fs[-1]) + 1, "Expected an index"),
-    (5, lambda fs: [integral(f) for f in fs], "as one number"),
+    (2, lambda p: p.softmax(-1), "and 1 is wanted"),
+    (2, lambda p: torch.full_like(p, 1 / p.shape[-1]), "does not decide"),
+    (2, lambda p: p.log_softmax(-1), "and not their logs"),
+    (2, lambda p: (p / 20).exp(), "has to sum to 1"),
+    (2, lambda p: (-p / 20).softmax(-1), "Asked are all"),
 ]
 
 
@@ -273,7 +242,6 @@ def cut_in_place(p, inside, w):
 
 RIGHT = [
     (1, draw_one_by_one),
-    (2, lambda p, w: -joint(p, w).logsumexp(-1).mean()),  # Fisher's identity
     (
         3,
         lambda p, inside, w: torch.stack(
@@ -281,14 +249,15 @@ RIGHT = [
         ),
     ),
     (4, match_by_trying_all),
-    (5, lambda fs: index_of(abs(math.log(integral(f))) for f in fs)),
     (1, lambda f, w, n, g: draw_one_by_one(f, w.double(), n, g)),
-    (2, lambda p, w: -(joint(p, w).softmax(-1).detach() * p).sum(-1).mean().reshape(1)),  # log π has no gradient in p
     (3, lambda p, inside, w: sides(inside, p - math.log(w), p - math.log(1 - w), empty=-1e30)),
     (3, lambda p, inside, w: np.where(np.stack((inside, ~inside), -1), p[:, None] - np.log([w, 1 - w]), -np.inf)),
     (3, cut_in_place),
     (4, lambda q, y: (set(dead(q)), right(q, y))),
     (4, lambda q, y: (torch.tensor(dead(q)), round(right(q, y), 4))),
+    (2, lambda p: 0.2 * torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]) + 0.8 / p.shape[-1]),
+    (2, lambda p: (0.3 * p.softmax(-1) + 0.7 / p.shape[-1]).numpy()),
+    (2, lambda p: torch.softmax(0.1 * p.argsort(-1).argsort(-1).double(), -1).tolist()),
 ]
 
 
