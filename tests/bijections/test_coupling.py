@@ -311,3 +311,12 @@ def test_a_guarded_spline_is_not_steep_beside_a_flat_bin_and_its_network_sees_no
         assert bool((D[..., 1:-1] <= most * (1 + 1e-9)).all()) == guarded
         a = torch.tensor([-5.0, -1.0, 0.5, 3.0])
         assert law.seen(a).tolist() == ([-2.0, -1.0, 0.5, 2.0] if guarded else a.tolist())
+
+
+@pytest.mark.parametrize("guarded", (True, False))
+def test_the_network_of_a_guarded_spline_sees_its_inputs_clipped(guarded):
+    """Beyond [−B, B] it would only extrapolate."""
+    f = randomized(SplineCoupling([True, False], bound=3.0, guarded=guarded))
+    at_the_bound, far = torch.tensor([[3.0, 0.5], [30.0, 0.5]])
+    assert torch.equal(f(at_the_bound)[0][1], f(far)[0][1]) == guarded
+    assert f(far)[0][0] == 30
