@@ -3,12 +3,10 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 import flowlab
 from flowlab.bijections import AffineCoupling, Chain
-from flowlab.lessons.realnvp_in_the_plane import exercises as lesson
 
 
 def coupling(forward=None, back=None, det=None, det_back=None, given=None, scale=lambda raw: 2 * torch.tanh(raw)):
@@ -101,6 +99,24 @@ def fits(z, *looks, tolerance=None):
 
 
 # the exercise, what the student does, and words that stand in the hint for it alone
+def spline(x, x0, x1, y0, y1, d0, d1):
+    """The formula of Durkan et al., eq. 4, and its slope by autograd."""
+    x = x.clone().requires_grad_()
+    w, h = x1 - x0, y1 - y0
+    xi = (x - x0) / w
+    z = y0 + h * (h / w * xi**2 + d0 * (xi - xi**2)) / (h / w + (d0 + d1 - 2 * h / w) * (xi - xi**2))
+    (slope,) = torch.autograd.grad(z.sum(), x)
+    return z.detach(), slope.log()
+
+
+def inside(x, x0, x1, *rest):
+    return spline(x, x0, x1, *rest)[1] + math.log(x1 - x0)
+
+
+def mean(x, x0, x1, y0, y1):
+    return 0 * x + math.log((y1 - y0) / (x1 - x0))
+
+
 WRONG = [
     (1, coupling(scale=lambda raw: raw), "the raw output of the network"),
     (1, sorted_coupling, "not in their places"),
@@ -147,16 +163,14 @@ WRONG = [
     (3, lambda p, q: bool((p - q).mean() > 0), "Which of p and q is which"),
     (3, lambda p, q: bool((q - p).mean() > 0.2), "cannot be luck"),
     (3, lambda p, q: q > p, "Return True or False"),
-    (4, lambda peak, bound: 2 * lesson.couplings_needed(peak, bound) - 1, "whichever coordinate it moves"),
-    (4, lambda peak, bound: 2 * lesson.couplings_needed(peak, bound), "whichever coordinate it moves"),
-    (4, lambda peak, bound: max(0, math.ceil(math.log(peak) / bound)), "make the whole of log p"),
-    (4, lambda peak, bound: max(0, math.ceil((math.log(peak) + 0.919) / bound)), "a normal of the line"),
-    (4, lambda peak, bound: max(0, math.ceil(peak / bound)), "Factors multiply"),
-    (4, lambda peak, bound: max(0, math.floor(nats(peak) / bound)), "You rounded down"),
-    (4, lambda peak, bound: nats(peak) / bound, "Round up"),
-    (4, lambda peak, bound: math.ceil(abs(nats(peak)) / bound), "that high already"),
-    (4, lambda peak, bound: 77, "How large can each"),
-    (4, lambda peak, bound: "two", "the number of couplings as numbers"),
+    (4, lambda x, *bin: spline(x, *bin)[0], "Return two things"),
+    (4, lambda x, x0, x1, y0, y1, d0, d1: spline(x, x0, x1, y0, y1, d1, d0), "at the wrong ends"),
+    (4, lambda x, x0, x1, y0, y1, *_: (y0 + (y1 - y0) / (x1 - x0) * (x - x0), 0 * x), "the straight line"),
+    (4, lambda x, *bin: (2 * spline(x, *bin)[0] + 1, 0 * x), "not the formula"),
+    (4, lambda x, *bin: (spline(x, *bin)[0], spline(x, *bin)[1].exp()), "That is the slope itself"),
+    (4, lambda x, x0, x1, *rest: (spline(x, x0, x1, *rest)[0], inside(x, x0, x1, *rest)), "the slope by ξ"),
+    (4, lambda x, x0, x1, y0, y1, *d: (spline(x, x0, x1, y0, y1, *d)[0], mean(x, x0, x1, y0, y1)), "the mean slope"),
+    (4, lambda x, *bin: (spline(x, *bin)[0], 0 * x - 7), "compare it with autograd"),
     (5, lambda z: True, "lets everything pass"),
     (5, lambda z: False, "turns everything down"),
     (5, lambda z: fits(z, "spread", "lean", "distance"), "moved by 0.3 got past"),
@@ -174,9 +188,7 @@ RIGHT = [
     (2, fitted(lambda q, x, new, p: float(p.mean() - q.log_prob(new).mean()))),
     (2, with_standardizing),
     (3, lambda p, q: (q - p).mean() > 4 * (q - p).std() / len(p) ** 0.5),
-    (4, lambda peak, bound: float(np.ceil(max(0.0, np.log(peak * 6.283) / bound)))),
-    (4, lambda peak, bound: torch.tensor(nats(peak) / bound).ceil().clamp_min(0)),
-    (4, lambda peak, bound: next(K for K in range(99) if math.exp(K * bound) / 6.2832 >= peak)),
+    (4, spline),
     (5, lambda z: fits(z, "mean", "spread", "lean", "distance")),
 ]
 
@@ -204,13 +216,3 @@ def test_couplings_without_any_scale_stretch_a_coordinate_as_far_as_one_likes():
     three, log_det_of_three = Chain([shear(0, -1 / a), shear(1, a - 1), shear(0, 1)])(x)
     torch.testing.assert_close(three[:, 0], a * x[:, 0], rtol=1e-9, atol=1e-8)
     assert not log_det.any() and not log_det_of_three.any()
-
-
-@pytest.mark.parametrize(("peak", "bound"), [(800.0, 2.0), (5.0, 0.7)])
-def test_so_many_couplings_reach_the_peak_and_one_less_does_not(peak, bound):
-    K = lesson.couplings_needed(peak, bound)
-
-    def highest(layers):  # at the origin, with every s at its bound
-        return math.exp(layers * bound) / (2 * math.pi)
-
-    assert highest(K - 1) < peak <= highest(K)

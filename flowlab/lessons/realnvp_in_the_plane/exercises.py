@@ -48,13 +48,16 @@ def too_good(log_p, log_q):
     return bool(gain.mean() > 3 * error)
 
 
-def couplings_needed(peak, bound):
-    """The fewest affine couplings of the plane with |s| ≤ bound whose density can be as high as ``peak`` somewhere.
+def spline_bin(x, x0, x1, y0, y1, d0, d1):
+    """z and log ∂z/∂x, (n,) each, in one bin of a rational-quadratic spline, at the points x (n,) of it.
 
-    The base is a standard normal of the plane. A whole number, 0 if the base itself is high enough.
+    The bin leads from the knot (x0, y0) to the knot (x1, y1). The slopes at its ends are d0 and d1. All are numbers.
     """
-    nats = math.log(peak) + math.log(2 * math.pi)  # what log_det must add to log p_Z, which is at most −log 2π
-    return max(0, math.ceil(nats / bound))  # each coupling adds one s, whichever coordinate it moves
+    s, xi = (y1 - y0) / (x1 - x0), (x - x0) / (x1 - x0)
+    below = s + (d0 + d1 - 2 * s) * xi * (1 - xi)
+    z = y0 + (y1 - y0) * (s * xi**2 + d0 * xi * (1 - xi)) / below
+    slope = s**2 * (d1 * xi**2 + 2 * s * xi * (1 - xi) + d0 * (1 - xi) ** 2) / below**2
+    return z, torch.log(slope)
 
 
 def can_be_normal(z):
@@ -222,43 +225,45 @@ def check_too_good(answer: Callable) -> None:
     expect(verdict(log_p, small), "A gain of 0.05 nats with an error of 0.002 cannot be luck: do not let it pass.")
 
 
-def check_couplings(answer: Callable) -> None:
-    """Peaks far above the base's, one a little above it, and two that need no coupling at all."""
-    for peak, bound in ((800.0, 0.3), (800.0, 2.0), (12.0, 1.0), (0.9, 2.0), (60.0, 0.5), (0.15, 2.0), (0.001, 1.0)):
-        value = float(numbers(answer(peak, bound), (), "the number of couplings"))
-        nats = math.log(2 * math.pi * peak)
-        right, alone = max(0, math.ceil(nats / bound)), max(0, math.ceil(math.log(peak) / bound))
-        if value == right:
-            continue
-        where = f" (peak {peak:g}, bound {bound:g}: {value:g} came)"
-        expect(value == round(value), "You return a part of a coupling. Round up to a whole number." + where)
+def check_bin(answer: Callable) -> None:
+    """z and log slope in three bins, one of them a straight line; mixed ends, and slopes by another variable."""
+    for x0, x1, y0, y1, d0, d1 in (
+        (-1.0, 1.0, -2.0, 0.5, 0.3, 2.0),
+        (0.5, 3.0, 1.0, 1.8, 1.5, 0.2),
+        (0, 2, 0, 4, 2, 2),
+    ):
+        x = torch.linspace(x0, x1, 9, dtype=torch.float64)
+        pair = answer(x.clone(), x0, x1, y0, y1, d0, d1)
+        expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: z and the log of its slope.")
+        z, log_slope = numbers(pair[0], (9,), "z"), numbers(pair[1], (9,), "log ∂z/∂x")
+        right, right_log_slope = spline_bin(x, x0, x1, y0, y1, d0, d1)
+        s = (y1 - y0) / (x1 - x0)
+        if not close(z, right):
+            expect(
+                not close(z, spline_bin(x, x0, x1, y0, y1, d1, d0)[0]),
+                "The two slopes stand at the wrong ends: d0 belongs to (x0, y0).",
+            )
+            expect(
+                not close(z, y0 + s * (x - x0)),
+                "That is the straight line between the knots. Where do d0 and d1 enter?",
+            )
+            raise Wrong(f"z is not the formula of section 3 yet. At x = {float(x[4]):g} it is {float(right[4]):.4f}.")
         expect(
-            peak * 2 * math.pi > 1,
-            "The base is that high already, so no coupling is needed: 0." + where,
+            close(log_slope, right_log_slope) or not close(log_slope, right_log_slope.exp()),
+            "That is the slope itself. A layer returns its logarithm.",
         )
         expect(
-            value not in (2 * right - 1, 2 * right),
-            "You count the couplings that move one coordinate. But log_det adds up the s of *every* coupling, "
-            "whichever coordinate it moves." + where,
+            close(log_slope, right_log_slope) or not close(log_slope, right_log_slope + math.log(x1 - x0)),
+            "That is the slope by ξ. The chain rule has one more factor: ∂ξ/∂x.",
         )
         expect(
-            value != alone,
-            "You let log_det make the whole of log p. The base gives its part: how high is N(0, I) in the plane?"
-            + where,
+            close(log_slope, right_log_slope) or not close(log_slope, torch.full_like(x, math.log(s))),
+            "That is the mean slope of the bin, s. The slope goes from d0 to d1.",
         )
         expect(
-            value != max(0, math.ceil((math.log(peak) + 0.5 * math.log(2 * math.pi)) / bound)),
-            "Your base is a normal of the line. In the plane its highest value is 1/2π." + where,
+            close(log_slope, right_log_slope),
+            "z is right, and log ∂z/∂x is not: compare it with autograd. At x0 it is log d0, at x1 log d1.",
         )
-        expect(
-            value not in (math.ceil(peak / bound), math.ceil(2 * math.pi * peak / bound)),
-            "Factors multiply. It is their logarithms, s, that add up, and each is at most the bound." + where,
-        )
-        expect(
-            value != math.floor(nats / bound),
-            "You rounded down: with so few couplings the density stays below the peak." + where,
-        )
-        raise Wrong("Not yet. log p(x) = log p_Z(z) + log_det. How large can each of the two terms be?" + where)
 
 
 def check_normal(answer: Callable) -> None:
@@ -287,7 +292,7 @@ def check_normal(answer: Callable) -> None:
     expect("stretched by 1.3" not in passed, "A cloud stretched by 1.3 got past you: what is the spread of z?")
     expect(
         "leaning, with correlation 0.6" not in passed,
-        "A leaning cloud got past you: each coordinate looks normal, but the two know of each other.",
+        "A leaning cloud got past you: each coordinate looks normal, but the two depend on each other.",
     )
     expect(
         "a ring" not in passed,
@@ -316,6 +321,11 @@ EXERCISES = [
             "multiplies by exp(−s); its log-determinant is −Σ s.",
         ),
         aims=("write",),
+        why=(
+            "The part that passes is the same before and after, so both directions give the network the same "
+            "input and get the same s and t. The Jacobian is triangular with 1 and exp(s) on its diagonal, so log "
+            "|det| is the sum of s, and its negative on the way back."
+        ),
     ),
     Exercise(
         name="realnvp_in_the_plane.2",
@@ -332,6 +342,11 @@ EXERCISES = [
             "is the mean of log_p_new − flow.log_prob(new), under torch.no_grad().",
         ),
         aims=("measure",),
+        why=(
+            "Held-out points stop the training before it fits noise, and the flow standardizes its input, so the "
+            "units do not matter. The gauge is the mean of log p − log q at new points, both in the units of x, "
+            "where the factors of the units cancel."
+        ),
     ),
     Exercise(
         name="realnvp_in_the_plane.3",
@@ -347,22 +362,30 @@ EXERCISES = [
             "The mean of log q − log p has a standard error, the standard deviation over √n. Allow three of them.",
         ),
         aims=("notice",),
+        why=(
+            "E[log p − log q] is never negative, so log q cannot be clearly higher than log p on average. The "
+            "mean over n points varies by its standard error, deviation/√n, so only a lead of several standard "
+            "errors proves a mistake."
+        ),
     ),
     Exercise(
         name="realnvp_in_the_plane.4",
         question=(
-            "**The price of the bound.** The data have a narrow peak, where their density reaches `peak`. Each "
-            "coupling has |s| ≤ bound. How many does a flow of the plane need before its density can be that high?"
+            "**One bin of a spline.** Section 3 has the formula of z. Write it, together with log ∂z/∂x, which a layer "
+            "needs and which the section does not give."
         ),
-        answer=couplings_needed,
-        check=check_couplings,
-        praise="right. K couplings reach e^(K · bound)/2π at most: the bound limits areas, and so it costs depth. It "
-        "does not limit lengths, since shears with s = 0 stretch as far as you like.",
+        answer=spline_bin,
+        check=check_bin,
+        praise="right: it rises from knot to knot, with slope d0 at one end and d1 at the other.",
         hints=(
-            "log p(x) = log p_Z(z) + log_det. Which is the largest value of each term?",
-            "log p_Z is at most −log 2π, and log_det is the sum of one s for each coupling: at most K · bound.",
+            "With ξ = (x − x0)/(x1 − x0), z is a quotient of two quadratics in ξ. Use the quotient rule, or autograd.",
+            "∂z/∂x = s² (d1 ξ² + 2s ξ(1−ξ) + d0 (1−ξ)²) / (s + (d0 + d1 − 2s) ξ(1−ξ))². Take its logarithm.",
         ),
-        aims=("explain",),
+        aims=("compute",),
+        why=(
+            "Where ξ goes from 0 to 1, z goes from y0 to y1, and the derivative of the quotient is d0 at ξ = 0 "
+            "and d1 at ξ = 1. All its terms are positive if the slopes are, so z rises and can be inverted."
+        ),
     ),
     Exercise(
         name="realnvp_in_the_plane.5",
@@ -372,11 +395,15 @@ EXERCISES = [
         ),
         answer=can_be_normal,
         check=check_normal,
-        praise="right. It can only convict: a flow may pass and still be wrong, for this looks at a few numbers of z.",
+        praise="right. A flow that fails is wrong. One that passes may be wrong too: the test reads few numbers.",
         hints=(
             "Mean 0, deviation 1, no correlation: a ring can have all three. What else do you know of |z|?",
             "Compare each number with its value for a normal, and allow 5/√n. In the plane P(|z|² < 2t) = 1 − e^(−t).",
         ),
         aims=("read",),
+        why=(
+            "A standard normal has mean 0, deviation 1, no correlation, and P(|z|² < 2t) = 1 − exp(−t). A mean "
+            "over n points varies by about 1/√n, so the tolerance shrinks with n."
+        ),
     ),
 ]

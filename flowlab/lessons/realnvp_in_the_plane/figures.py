@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -241,3 +241,17 @@ def stretch(flow: Flow, x: Tensor, *, extent: float, size: int = 140) -> Figure:
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent))
     figure.colorbar(image, ax=axes, label="log |det ∂f/∂x|, nats", shrink=0.9)
     return tidy(axes, "where the flow stretches (x → z)", "x₁", "x₂").figure
+
+
+def spline(x: Tensor, z: Tensor, log_slope: Tensor, knots: Sequence[Tensor]) -> Figure:
+    """A spline z(x) with its knots, and log ∂z/∂x below the same x: numbers ``(n,)``, and knots ``(K + 1,)`` each."""
+    figure = Figure(figsize=(8.4, 3.4), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(x, x, "--", color=COLORS["truth"], lw=1.5, label="the identity")
+    left.plot(x, z, color=COLORS["model"], lw=2.5, label="the spline")
+    left.plot(*knots, "o", color=COLORS["accent"], ms=7, label="knots")
+    left.legend(frameon=False)
+    right.plot(x, log_slope, color=COLORS["model"], lw=2.5)
+    right.axhline(0, ls="--", color=COLORS["truth"], lw=1.5)
+    tidy(left, "a rising curve through knots", "x", "z")
+    return tidy(right, "its log-slope", "x", "log ∂z/∂x, nats").figure
