@@ -270,6 +270,10 @@ EXERCISES = [
             "Count the columns in which all rows agree: (images == images[:1]).all(0). Each wins log(factor).",
         ),
         aims=("predict",),
+        why=(
+            "Only pixels that are the same in all images can carry a spike, and a spike that is narrower by a factor "
+            "is higher by that factor. The logs of these factors add up over the pixels, whatever the other pixels do."
+        ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.2",
@@ -282,6 +286,10 @@ EXERCISES = [
             "log_p((v + u) / levels) is (S, N). Now logsumexp over S, minus log S, minus D log(levels).",
         ),
         aims=("bound",),
+        why=(
+            "P(v) is the mean of p over the bin times its volume, so the densities of the draws are averaged before "
+            "the log. By Jensen's inequality the mean of the logs would be lower, and more draws would not tighten it."
+        ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.3",
@@ -297,6 +305,10 @@ EXERCISES = [
             "On [0, 1]: nats + log_det. Then 8 − nats / (dims · log 2).",
         ),
         aims=("convert",),
+        why=(
+            "A bin has the volume 256^−D, so 8 bits per dimension are added to the negative log-density in bits. "
+            "Nats on the logits become nats on [0, 1] by adding the log-det of the logit."
+        ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.4",
@@ -309,18 +321,22 @@ EXERCISES = [
             "−Σ p log₂ q, with torch.where so that p = 0 counts 0.",
         ),
         aims=("say",),
+        why=(
+            "The code for q spends −log₂ q(v) bits on v, and v comes with probability p(v). "
+            "So the mean over p counts, and a symbol that never comes costs nothing."
+        ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.5",
         question=(
             "**The bug museum.** Probabilities of all values must add up to 1. Write the test, and judge loaders A, B "
-            'and C of section 8 by their behavior: `nats_off(museum()["A"], Normal(0.5, 0.1).log_prob)`.'
+            'and C of section 7 by their behavior: `nats_off(museum()["A"], Normal(0.5, 0.1).log_prob)`.'
         ),
         answer=nats_off,
         check=check_off,
         praise=(
             "right. For a smooth density A and C are both 3.07 nats an image off; only B's bins tile the interval. (In "
-            "section 8 the pixels that are always black, as narrow as the noise, win a part back for A.)"
+            "section 7 the pixels that are always black, as narrow as the noise, win a part back for A.)"
         ),
         hints=(
             "For one pixel: P(v) is the mean of p over the noise, over levels. Added up over v: what should it be?",
@@ -328,5 +344,9 @@ EXERCISES = [
             "its sum.",
         ),
         aims=("find",),
+        why=(
+            "Whatever the density of the pixel is, the probabilities of all values have to add up to 1, because bins "
+            "tile the interval. The log of their sum is what one pixel is off, and D pixels are off D times as much."
+        ),
     ),
 ]
