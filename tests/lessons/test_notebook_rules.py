@@ -332,14 +332,10 @@ STILL: dict[str, set[str]] = {
         "has_no_open_task",
     },
     "gaussian_mixtures_and_em": {
-        "answers_without_why",
         "calls_a_log_likelihood_a_score",
-        "has_a_reference_without_link",
         "has_no_open_task",
         "is_too_long",
-        "leaves_a_question_of_a_try_list_open",
         "repeats_a_printed_line",
-        "sums_up_before_the_exercises",
     },
     "the_elbo": {
         "answers_without_why",

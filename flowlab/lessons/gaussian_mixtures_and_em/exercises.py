@@ -325,6 +325,10 @@ EXERCISES = [
             "Add weights.log(), subtract logsumexp(-1, keepdim=True), and only then take exp.",
         ),
         aims=("compute",),
+        why=(
+            "Bayes' rule is a softmax of log π_k + log N(x; μ_k, Σ_k). In log space the largest term is "
+            "subtracted first, so far points do not round to 0/0."
+        ),
     ),
     Exercise(
         name="gaussian_mixtures_and_em.2",
@@ -341,6 +345,11 @@ EXERCISES = [
             "Σ = (1/N) Σ_k Σ_n r_nk (x_n − μ_k)(x_n − μ_k)ᵀ.",
         ),
         aims=("write",),
+        why=(
+            "With one Σ for all, the terms of the bound in Σ add up over k to −N/2 log det Σ minus a weighted sum "
+            "of squares. Setting the derivative by Σ⁻¹ to zero gives the mean of all weighted squares, divided by "
+            "N and not by N_k."
+        ),
     ),
     Exercise(
         name="gaussian_mixtures_and_em.3",
@@ -356,6 +365,10 @@ EXERCISES = [
             "(r * log_joint).sum(-1) + torch.special.entr(r).sum(-1), then the mean over the points.",
         ),
         aims=("explain",),
+        why=(
+            "F is the mean of Σ_k r (log joint − log r), and r log r tends to 0 as r does. It equals mean log "
+            "p(x) exactly when r is the posterior, because the gap is a KL divergence."
+        ),
     ),
     Exercise(
         name="gaussian_mixtures_and_em.4",
@@ -371,6 +384,10 @@ EXERCISES = [
             "torch.linalg.eigh gives λ and V with Σ = V diag(λ) Vᵀ. Clamp λ, and multiply back.",
         ),
         aims=("repair",),
+        why=(
+            "In the axes of its eigenvectors a covariance is diagonal, and its entries are the variances in these "
+            "directions. Raising only those below the floor leaves all other directions as they are."
+        ),
     ),
     Exercise(
         name="gaussian_mixtures_and_em.5",
@@ -383,5 +400,10 @@ EXERCISES = [
             "P = (K − 1) + K D + K D (D + 1)/2; nats · N is the sum of log p.",
         ),
         aims=("choose",),
+        why=(
+            "A component has a weight, D means and D(D + 1)/2 numbers of a symmetric covariance, and the weights "
+            "sum to one. BIC charges log N for each of these parameters, so in the plane one more component has "
+            "to gain 3 log N nats."
+        ),
     ),
 ]
