@@ -204,7 +204,7 @@ class Picture:
         line.set_data(x, y)
         upright = x[0] == x[1]
         words.set_position((sum(x) / 2, min(y)))
-        words.set_va("top" if upright else "bottom")
+        words.set_verticalalignment("top" if upright else "bottom")
         words.set_text("your prediction")
 
     def moves(self, *artists: Artist) -> None:
