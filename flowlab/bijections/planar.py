@@ -59,6 +59,10 @@ class Planar(Bijection):
         t = torch.tanh(wx + b)
         return z - u * t, -_rise(t, slope).log().squeeze(-1)
 
+    def direction(self) -> Tensor:
+        """û, along which the map pushes: ``(D,)``, or ``(K, D)`` of a stack."""
+        return self._ready(self.w)[1]
+
     def _ready(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w, û, b and 1 + w · û, the slope of the map along w on the plane w · x + b = 0, ready to meet x."""
         w, u, b = (self.align(p, x) for p in (self.w, self.u, self.b))

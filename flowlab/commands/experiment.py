@@ -18,6 +18,7 @@ flowlab experiment pinwheel --variants consistent --first-seed 100
 flowlab experiment circles --seeds 20               without labels
 flowlab experiment circles --labels 32 --seeds 20
 flowlab experiment circles --noise 0.005            as thin as the thesis draws them
+flowlab experiment small_maps --seeds 5             energies, known up to a constant
 flowlab experiment pinwheel --seeds 1 --effort 0.02 only to see that all works
 
 A fit of these takes 5 to 20 seconds of one core. The file is written after each, so nothing is lost when you
@@ -74,9 +75,9 @@ def studies() -> dict[str, Study[Any]]:
 
     from flowlab import lessons
     from flowlab.pretrained.make import SHIPPED
-    from flowlab.studies import CIRCLES, PINWHEEL
+    from flowlab.studies import CIRCLES, PINWHEEL, SMALL_MAPS
 
-    found: list[Study[Any]] = [PINWHEEL, CIRCLES, SHIPPED]
+    found: list[Study[Any]] = [PINWHEEL, CIRCLES, SMALL_MAPS, SHIPPED]
     for slug in lessons.slugs():
         module = f"{lessons.__name__}.{slug}.study"
         if importlib.util.find_spec(module) is not None:
