@@ -338,7 +338,6 @@ STILL: dict[str, set[str]] = {
         "repeats_a_printed_line",
     },
     "the_elbo": {
-        "answers_without_why",
         "has_a_reference_without_link",
         "has_no_open_task",
         "leaves_a_question_of_a_try_list_open",

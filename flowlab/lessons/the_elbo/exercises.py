@@ -265,6 +265,10 @@ EXERCISES = [
             "Σ_k q_k log p(x | k) and Σ_k q_k (log π_k − log q_k); torch.where(q > 0, …, 0.0) takes care of 0 log 0.",
         ),
         aims=("compute",),
+        why=(
+            "E_q[log p(x, k) − log q] falls apart into E_q[log p(x | k)] and E_q[log π − log q], and the second "
+            "is −KL(q ‖ π). Where q is 0 the term q log q has the limit 0, so it counts 0."
+        ),
     ),
     Exercise(
         name="the_elbo.2",
@@ -280,6 +284,10 @@ EXERCISES = [
             "r = softmax of the two log-joints; the parabola −½ Σ r (x − θ)² has its top at Σ r x / Σ r.",
         ),
         aims=("climb",),
+        why=(
+            "With q frozen, θ appears only in the terms r log N(x; θ, 1) of the second component. Their "
+            "derivative is zero where θ is the mean of all points, each weighted by its responsibility."
+        ),
     ),
     Exercise(
         name="the_elbo.3",
@@ -292,6 +300,10 @@ EXERCISES = [
             "E_q[(z − μ_q)²] = σ_q² and E_q[(z − μ_p)²] = σ_q² + (μ_q − μ_p)². Then add the coordinates.",
         ),
         aims=("choose",),
+        why=(
+            "The coordinates are independent, so the divergences of one dimension add. Each is log(σ_p/σ_q) + "
+            "(σ_q² + (μ_q − μ_p)²)/(2σ_p²) − ½, which is 0 only where both Gaussians are equal."
+        ),
     ),
     Exercise(
         name="the_elbo.4",
@@ -304,5 +316,9 @@ EXERCISES = [
             "mu + exp(½ log_var) · ε, with ε = torch.randn(mu.shape, generator=generator).",
         ),
         aims=("draw",),
+        why=(
+            "exp(log σ²/2) is the deviation σ, and z = μ + σ ε has the wanted density. ε does not depend on μ and "
+            "σ, so autograd passes through the sum and the product."
+        ),
     ),
 ]
