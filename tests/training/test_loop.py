@@ -678,3 +678,14 @@ def test_settings_of_another_kind_are_refused_before_the_first_step(settings, wo
 def test_a_density_that_is_no_module_is_refused():
     with pytest.raises(TypeError, match=r"fit expected a model, a torch.nn.Module, but got NoModule"):
         fit(NoModule(), gaussian(), steps=3, progress=False)
+
+
+def test_each_validation_draws_the_same_noise():
+    """A model that does not move has the same loss each time, so that a lower one means better weights."""
+
+    def noisy_loss(model, batch, step):
+        return -model(batch).mean() + torch.randn((), generator=step.generator)
+
+    still = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.0), "objective": noisy_loss}
+    history = quiet(small(), gaussian(), steps=6, validation=gaussian(seed=1), validate_every=2, **still)
+    assert len(history.validation) == 3 and len(set(history.validation.values())) == 1
