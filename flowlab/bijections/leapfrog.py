@@ -58,7 +58,8 @@ class Leapfrog(Bijection):
         return torch.cat([x, v], -1), x.new_zeros(x.shape[:-1])
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, steps={self.steps}, size={self.size}"
+        name = getattr(self.energy, "__qualname__", type(self.energy).__qualname__)  # no address in memory
+        return f"{super().extra_repr()}, energy={name}, steps={self.steps}, size={self.size}"
 
 
 def gradient(energy: EnergyFunction, x: Tensor) -> Tensor:

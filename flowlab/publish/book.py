@@ -152,7 +152,7 @@ class Book:
         return Page(self.sources[path], self._words(path).page(path.read_text(encoding="utf-8")))
 
     def _notebook(self, path: Path) -> Page:
-        words, body = self._words(path), []
+        words, body = self._words(path), list[str]()
         made = [
             (output.moves, _arguments(cell.source, output.moves))
             for cell, _ in cells(path)
@@ -165,7 +165,7 @@ class Book:
                 body.append(words.page(cell.source))
                 continue
             body.append(code(cell.source))
-            moving, still = [], []
+            moving, still = list[str](), list[str]()
             for count, output in enumerate(outputs(cell)):
                 name = f"{path.stem}-{number}-{count}.png"
                 key = self._tape(output, cell.source, made) if output.moves else ""

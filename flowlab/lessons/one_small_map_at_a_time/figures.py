@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,9 +110,10 @@ def one_map(planar: Planar, radial: Radial) -> Figure:
     foot, along = -b * w / (w @ w), torch.stack([-w[1], w[0]]) / w.norm()
     ends = torch.stack([foot - 6 * along, foot + 6 * along]).numpy()
     first.plot(*ends.T, "--", color=COLORS["truth"], lw=1.5)
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 14, "lw": 2, "color": COLORS["model"]}
-    first.add_patch(FancyArrowPatch(foot.tolist(), (foot + u).tolist(), **arrow))
-    first.annotate("û", (foot + u).tolist(), fontsize=12, color=COLORS["model"], xytext=(6, 6),
+    foot, tip = foot.numpy(), (foot + u).numpy()
+    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 14, "lw": 2, "color": COLORS["model"]}
+    first.add_patch(FancyArrowPatch((foot[0], foot[1]), (tip[0], tip[1]), **arrow))
+    first.annotate("û", (tip[0], tip[1]), fontsize=12, color=COLORS["model"], xytext=(6, 6),
                    textcoords="offset points")  # fmt: skip
     second.plot(*radial.center.tolist(), "X", ms=10, color=COLORS["model"], mec="black")
     return figure

@@ -54,7 +54,7 @@ class LatentPlane(Picture):
         self.plane.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), aspect="equal")
         for k in range(10):
             at = self.mu[self.labels == k]
-            style = {"color": COMPONENT_COLORS[k], "ms": 4.5, "mew": 0, "alpha": 0.75}
+            style: dict[str, Any] = {"color": COMPONENT_COLORS[k], "ms": 4.5, "mew": 0, "alpha": 0.75}
             self.plane.plot(*at.T, COMPONENT_MARKERS[k], label=str(k), **style)
         self.plane.legend(
             frameon=False, fontsize=9, ncols=10, loc="upper center", columnspacing=0.2, handletextpad=-0.3
@@ -63,7 +63,8 @@ class LatentPlane(Picture):
         for ellipse in self.ellipses:
             self.plane.add_patch(ellipse)
         self.here = self.plane.plot([], [], "D", ms=11, color=COLORS["accent"], mec="black")[0]
-        blank, how = np.zeros((14, 14)), {"cmap": "gray_r", "vmin": 0, "vmax": 1}
+        blank = np.zeros((14, 14))
+        how: dict[str, Any] = {"cmap": "gray_r", "vmin": 0, "vmax": 1}
         decoded = self.figure.add_subplot(grid[0, 1:])
         decoded.set_title("decoded: gray is a probability of ink", fontsize=10)
         self.decoded = decoded.imshow(blank, **how)
