@@ -337,12 +337,6 @@ STILL: dict[str, set[str]] = {
         "is_too_long",
         "repeats_a_printed_line",
     },
-    "the_elbo": {
-        "has_a_reference_without_link",
-        "has_no_open_task",
-        "leaves_a_question_of_a_try_list_open",
-        "sums_up_before_the_exercises",
-    },
     "images_and_bits_per_dimension": {"has_no_open_task", "is_too_long"},
 }
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch.distributions import Normal, kl_divergence
 
 from flowlab.densities.mixtures import EMGaussianMixture
@@ -145,6 +146,72 @@ def noise(mu, g):
     return torch.randn(mu.shape, generator=g)
 
 
+EPS = torch.linspace(-6, 6, 241, dtype=torch.float64)
+MASS = (-0.5 * EPS**2).softmax(0)
+
+
+def exact_bound(log_joint, mu, sigma):
+    """By a sum over q, for mu and sigma of any one shape."""
+    z = mu[..., None].double() + sigma[..., None].double() * EPS
+    return log_joint(z) @ MASS + sigma.log() + 0.5 * math.log(2 * math.pi * math.e)
+
+
+def by_grid(log_joint, generator):
+    """No descent at all: every q of a grid."""
+    mu, sigma = torch.meshgrid(torch.linspace(-6, 6, 121), torch.linspace(0.1, 2.5, 49), indexing="ij")
+    bounds = exact_bound(log_joint, mu, sigma).flatten()
+    best = bounds.argmax()
+    return mu.flatten()[best], sigma.flatten()[best], bounds[best]
+
+
+def by_scipy(log_joint, generator, starts=(-3.0, 0.0, 3.0), options=None):
+    """Two numbers at a time, without gradients, on a bound whose noise is drawn once."""
+    noise = torch.randn(1000, generator=generator, dtype=torch.float64)
+    noise = torch.cat((noise, -noise))
+
+    def minus(v):
+        log_q = -0.5 * noise**2 - 0.5 * math.log(2 * math.pi) - v[1]
+        return -float((log_joint(v[0] + math.exp(v[1]) * noise) - log_q).mean())
+
+    found = [minimize(minus, (start, -0.5), method="Nelder-Mead", options=options) for start in starts]
+    best = min(found, key=lambda one: one.fun)
+    return best.x[0], math.exp(best.x[1]), -best.fun
+
+
+def by_curvature(log_joint, generator):
+    """A climb of one q after the other, by LBFGS, on a bound without noise."""
+    found = []
+    for start in range(-4, 5, 2):
+        v = torch.tensor([start, -0.5], dtype=torch.float64, requires_grad=True)
+        climb = torch.optim.LBFGS([v], max_iter=40, line_search_fn="strong_wolfe")
+
+        def loss(v=v, climb=climb):
+            climb.zero_grad()
+            minus = -exact_bound(log_joint, v[0], v[1].exp())
+            minus.backward()
+            return minus
+
+        climb.step(loss)
+        found.append((-loss().item(), v[0].item(), v[1].exp().item()))
+    return max(found)[1], max(found)[2], max(found)[0]
+
+
+def by_the_posterior(log_joint, generator):
+    """The mean and the variance of p(z | x): it lowers the other divergence."""
+    z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+    p = log_joint(z).softmax(0)
+    mu = p @ z
+    sigma = (p @ (z - mu) ** 2).sqrt()
+    return mu, sigma, exact_bound(log_joint, mu, sigma)
+
+
+def reported(change):
+    def answer(log_joint, generator):
+        return change(log_joint, *by_grid(log_joint, generator))
+
+    return answer
+
+
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
     (1, lambda a, p, q: explained(a, q) + minus_kl(p, q), "Return two things"),
@@ -157,7 +224,7 @@ WRONG = [
     (1, lambda a, p, q: (explained(a + p, q), minus_kl(p, q)), "belongs into the second"),
     (1, lambda a, p, q: (3 * explained(a, q), minus_kl(p, q)), "first term is not right yet"),
     (1, lambda a, p, q: (explained(a, q), -minus_kl(p, q)), "with a minus sign"),
-    (1, lambda a, p, q: (explained(a, q), (q.exp() * (p + q)).sum(-1)), "an open mind"),
+    (1, lambda a, p, q: (explained(a, q), (q.exp() * (p + q)).sum(-1)), "that is not sure"),
     (1, lambda a, p, q: (explained(a, q), -(q.exp() * q).sum(-1)), "where is log π"),
     (1, lambda a, p, q: (explained(a, q), (q.exp() * p).sum(-1)), "without the entropy"),
     (1, lambda a, p, q: (explained(a, q), (p.exp() * (q - p)).sum(-1)), "over q everywhere"),
@@ -206,6 +273,15 @@ WRONG = [
     (4, lambda mu, v, g: torch.normal(mu, (v / 2).exp(), generator=g), "the gradient to mu"),
     (4, lambda mu, v, g: draw(mu, v.detach(), g), "the gradient to log_var"),
     (4, lambda mu, v, g: draw(mu, v, g).tolist(), "through which gradients flow"),
+    (5, lambda f, g: by_grid(f, g)[:2], "three numbers"),
+    (5, reported(lambda f, mu, s, b: (mu, s.log(), b)), "A deviation is positive"),
+    (5, reported(lambda f, mu, s, b: (mu, s, f(torch.linspace(-9, 9, 1801)).logsumexp(0))), "No bound can do that"),
+    (5, reported(lambda f, mu, s, b: (mu, s, f(mu + s * EPS) @ MASS)), "add the entropy"),
+    (5, reported(lambda f, mu, s, b: (mu, s, b - 1)), "the bound of your q is"),
+    (5, reported(lambda f, mu, s, b: (mu, s**2, b)), "the bound of your q is"),
+    (5, by_the_posterior, "it covers"),
+    (5, lambda f, g: by_scipy(f, g, starts=(-2.5,)), "Start in several places"),
+    (5, lambda f, g: by_scipy(f, g, starts=(-4.0, 4.0), options={"maxiter": 4}), "take more steps"),
 ]
 
 
@@ -214,6 +290,9 @@ RIGHT = [
     (2, lambda x, theta: mean(x, share(x, theta))),
     (3, lambda *a: kl(*a).sum(-1)),
     (4, lambda mu, v, g: mu - v.exp().sqrt() * noise(mu, g)),
+    (5, by_grid),
+    (5, by_scipy),
+    (5, by_curvature),
 ]
 
 

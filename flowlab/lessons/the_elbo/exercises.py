@@ -1,4 +1,4 @@
-"""The exercises: the two terms of the bound, a round of EM, KL of Gaussians, samples with gradients."""
+"""The exercises: the two terms of the bound, a round of EM, KL of Gaussians, samples with gradients, a fit of q."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers
@@ -39,6 +41,31 @@ def gaussian_kl(mu_q, sigma_q, mu_p, sigma_p):
 def draw_sample(mu, log_var, generator):
     """A sample of each N(mu, exp(log_var)), (N, D), with gradients to mu and log_var, and noise from ``generator``."""
     return mu + (0.5 * log_var).exp() * torch.randn(mu.shape, generator=generator)
+
+
+def highest_bound(log_joint, generator):
+    """mu, sigma and the bound in nats of the Gaussian q(z) = N(mu, sigma²) whose bound on log p(x) is the highest.
+
+    One x is given, and z is a number. log_joint(z) is log p(x, z) for a tensor z of any shape, with gradients.
+    p(z | x) may have several humps, all between −6 and 6. ``generator`` is there for noise.
+    """
+    starts = torch.linspace(-5, 5, 11)
+    mu, log_sigma = starts.clone().requires_grad_(), torch.full_like(starts, -0.5).requires_grad_()
+    adam = torch.optim.Adam([mu, log_sigma], lr=0.03)
+
+    def bounds(draws):
+        noise = torch.randn(draws, len(starts), generator=generator)
+        log_q = -0.5 * noise**2 - log_sigma - 0.5 * math.log(2 * math.pi)
+        return (log_joint(mu + log_sigma.exp() * noise) - log_q).mean(0)
+
+    for _ in range(300):
+        adam.zero_grad()
+        (-bounds(64).sum()).backward()
+        adam.step()
+    with torch.no_grad():
+        reached = bounds(5000)
+    best = reached.argmax()
+    return mu[best].item(), log_sigma[best].exp().item(), reached[best].item()
 
 
 def check_elbo(answer: Callable) -> None:
@@ -78,7 +105,7 @@ def check_elbo(answer: Callable) -> None:
     expect(not close(second, -minus_kl), "This is KL(q ‖ π), positive. The bound has it with a minus sign.")
     expect(
         not close(second, (q * (prior + log_q)).sum(-1)),
-        "You added E_q[log q]. It is subtracted: −E_q[log q] is the entropy, and the bound rewards an open mind.",
+        "You added E_q[log q]. It is subtracted: −E_q[log q] is the entropy, and it is large for a q that is not sure.",
     )
     expect(not close(second, -(q * log_q).sum(-1)), "This is the entropy of q alone. A KL compares: where is log π?")
     expect(not close(second, (q * prior).sum(-1)), "This is E_q[log π] alone, without the entropy −E_q[log q].")
@@ -232,6 +259,67 @@ def check_draw(answer: Callable) -> None:
         )
 
 
+def check_highest(answer: Callable) -> None:
+    """By what it reaches: the exact bound of q beside the highest, for humps of which each has another log p(x)."""
+    for weights, means, spreads, log_p in (
+        ((0.4, 0.6), (-2.0, 2.0), (0.5, 0.5), -3.0),
+        ((0.7, 0.3), (-3.0, 1.5), (0.4, 1.0), -1.0),
+        ((0.5, 0.5), (-0.8, 0.8), (0.6, 0.6), 2.0),
+    ):
+        w, m, s = (torch.tensor(v, dtype=torch.float64) for v in (weights, means, spreads))
+
+        def log_joint(z: Any, w: Tensor = w, m: Tensor = m, s: Tensor = s, log_p: float = log_p) -> Tensor:
+            e = (torch.as_tensor(z)[..., None] - m.to(z)) / s.to(z)
+            return (-0.5 * e**2 + (w / s).log().to(z)).logsumexp(-1) - 0.5 * math.log(2 * math.pi) + log_p
+
+        def bound(v: Any, log_joint: Callable = log_joint) -> float:
+            """The bound of q = N(mu, σ²), v = (mu, log σ), by a sum over 401 points of q."""
+            e = torch.linspace(-7, 7, 401, dtype=torch.float64)
+            q = (-0.5 * e**2).softmax(0)
+            return float(q @ log_joint(v[0] + math.exp(v[1]) * e)) + v[1] + 0.5 * math.log(2 * math.pi * math.e)
+
+        def climb(v: Any, bound: Callable = bound) -> float:
+            return -float(minimize(lambda v: -bound(v), np.array(v), method="Nelder-Mead").fun)
+
+        mu, sigma, told = three(answer(log_joint, torch.Generator().manual_seed(0)))
+        expect(sigma > 0, f"Your second number is {sigma:.2f}. A deviation is positive: return σ, and not log σ.")
+        here, highest = bound((mu, math.log(sigma))), max(climb((float(c), 0.5 * math.log(0.3))) for c in m)
+        expect(told < log_p + 0.05, f"You report {told:.2f} nats, more than log p(x) = {log_p}. No bound can do that.")
+        entropy = math.log(sigma) + 0.5 * math.log(2 * math.pi * math.e)
+        expect(
+            abs(told - here + entropy) > 0.05 or abs(entropy) < 0.1,
+            "You report E_q[log p(x, z)] alone: add the entropy −E_q[log q].",
+        )
+        expect(
+            abs(told - here) < 0.05,
+            f"You report {told:.2f} nats, and the bound of your q is {here:.2f}. Average log p(x, z) − log q(z) over "
+            "many draws of q, with q as it is at the end.",
+        )
+        if here > highest - 0.05:
+            continue
+        mean = float(w @ m)
+        deviation = float(w @ (s**2 + (m - mean) ** 2)) ** 0.5
+        copies = abs(mu - mean) < 0.1 and abs(sigma - deviation) < 0.1
+        expect(not copies, "Your q has the mean and the variance of p(z | x): it covers, and has the lowest KL(p ‖ q).")
+        expect(
+            climb((mu, math.log(sigma))) - here > 0.05,
+            f"Your bound of {here:.2f} nats is a local maximum, and {highest:.2f} can be reached. Start in several "
+            "places, and keep the q whose bound is the highest.",
+        )
+        raise Wrong(
+            f"Your bound is {here:.2f} nats, and {highest:.2f} can be reached. Near your q it still rises: take more "
+            "steps, or larger ones."
+        )
+
+
+def three(value: Any) -> tuple[float, float, float]:
+    """The three numbers that a student returned."""
+    expect(value is not None, "Your function returned None. Is there a return?")
+    expect(hasattr(value, "__len__") and len(value) == 3, "Return three numbers: mu, sigma and the bound.")
+    mu, sigma, told = (float(numbers(v, (), name)) for v, name in zip(value, ("mu", "sigma", "the bound"), strict=True))
+    return mu, sigma, told
+
+
 def as_row(value: Tensor) -> Tensor:
     """A column (N, 1) as (N,): the same numbers."""
     return value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
@@ -254,8 +342,8 @@ EXERCISES = [
     Exercise(
         name="the_elbo.1",
         question=(
-            "**The bound in two terms.** How well do the causes explain x, and how far has q moved from the prior? "
-            "Also for a q that is certain."
+            "**The bound in two terms.** Compute both: how well the causes explain x, and how far q is from the prior. "
+            "A q that is certain of one cause has to work too."
         ),
         answer=elbo_terms,
         check=check_elbo,
@@ -266,7 +354,7 @@ EXERCISES = [
         ),
         aims=("compute",),
         why=(
-            "E_q[log p(x, k) − log q] falls apart into E_q[log p(x | k)] and E_q[log π − log q], and the second "
+            "E_q[log p(x, k) − log q] is the sum of E_q[log p(x | k)] and E_q[log π − log q], and the second "
             "is −KL(q ‖ π). Where q is 0 the term q log q has the limit 0, so it counts 0."
         ),
     ),
@@ -294,7 +382,7 @@ EXERCISES = [
         question="**KL of two Gaussians, in closed form.** The VAE's KL is the case of p = N(0, I). Mind the order.",
         answer=gaussian_kl,
         check=check_kl,
-        praise="right. Swap q and p, and for a narrow q the number explodes: now p asks q to cover it.",
+        praise="right. Exchange q and p, and for a narrow q the number is very large: now q has to cover p.",
         hints=(
             "Take log q − log p for one coordinate and average it over q. Which two means of squares do you need?",
             "E_q[(z − μ_q)²] = σ_q² and E_q[(z − μ_p)²] = σ_q² + (μ_q − μ_p)². Then add the coordinates.",
@@ -307,7 +395,10 @@ EXERCISES = [
     ),
     Exercise(
         name="the_elbo.4",
-        question="**A sample that gradients pass through.** Networks give log σ², because it may be any number.",
+        question=(
+            "**A sample that gradients pass through.** A network gives log σ² and not σ, because log σ² may be any "
+            "number."
+        ),
         answer=draw_sample,
         check=check_draw,
         praise="right. The noise is drawn from a law without parameters, and z is a plain function of the parameters.",
@@ -319,6 +410,27 @@ EXERCISES = [
         why=(
             "exp(log σ²/2) is the deviation σ, and z = μ + σ ε has the wanted density. ε does not depend on μ and "
             "σ, so autograd passes through the sum and the product."
+        ),
+    ),
+    Exercise(
+        name="the_elbo.5",
+        question=(
+            "**Open task: raise the bound as far as it goes.** Somebody gives you log p(x, z) as a function of z, and "
+            "the posterior may have two humps. Choose how you search for the best Gaussian q, fit it, and report its "
+            "bound. You come through if no other Gaussian has a bound that is 0.05 nats higher."
+        ),
+        answer=highest_bound,
+        check=check_highest,
+        praise="right. Over two distant humps the bound has two tops, and you have found the higher one.",
+        hints=(
+            "A climb ends on the hump next to its start. What can you compare, if you start in many places?",
+            "z = mu + exp(log_sigma) · ε; the bound is the mean of log_joint(z) − log q(z). Climb it by Adam from "
+            "starts between −5 and 5, all at once as one tensor, and keep the highest.",
+        ),
+        aims=("choose", "draw"),
+        why=(
+            "Raising the bound lowers KL(q ‖ p(z | x)), because their sum log p(x) does not depend on q. This "
+            "divergence chooses one hump, so each climb may end at a local maximum, and the bounds have to be compared."
         ),
     ),
 ]
