@@ -331,12 +331,6 @@ STILL: dict[str, set[str]] = {
     "what_a_flow_cannot_do": {
         "has_no_open_task",
     },
-    "gaussian_mixtures_and_em": {
-        "calls_a_log_likelihood_a_score",
-        "has_no_open_task",
-        "is_too_long",
-        "repeats_a_printed_line",
-    },
     "images_and_bits_per_dimension": {"has_no_open_task", "is_too_long"},
 }
 

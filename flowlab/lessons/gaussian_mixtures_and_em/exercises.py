@@ -1,4 +1,4 @@
-"""The exercises: the two steps of EM, the bound they raise, a floor for a covariance, and BIC."""
+"""The exercises: the two steps of EM, the bound they raise, a floor for a covariance, and a fit of one's own choice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers
+from flowlab.densities.mixtures import EMGaussianMixture
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, log_prob_of, numbers
 
 
 def responsibilities(log_density, weights):
@@ -48,13 +49,20 @@ def raise_to_floor(covariance, floor):
     return directions @ torch.diag(variances.clamp_min(floor)) @ directions.T
 
 
-def bic(nats, N, K, D):
-    """BIC = −2 Σ_n log p(x_n) + P log N, for K full Gaussians in D dimensions: lower is better.
+def fit_islands(x):
+    """A density fitted to the points x (N, 2) of some islands: a mixture, with its log_prob.
 
-    P counts the free parameters. ``nats`` is the *mean* of log p(x_n) over the N points.
+    Choose K, the starts and what guards against a collapse. Nobody tells how many islands there are: from 1 to 8.
     """
-    P = (K - 1) + K * D + K * D * (D + 1) // 2
-    return -2 * N * nats + P * math.log(N)
+    from flowlab.densities.mixtures import EMGaussianMixture, Prior
+
+    generator = torch.Generator().manual_seed(0)
+    best = EMGaussianMixture.fit(x, 1, prior=Prior.weak(x, 1))
+    for K in range(2, 9):
+        more = EMGaussianMixture.fit(x, K, restarts=5, prior=Prior.weak(x, K), tolerance=1e-5, generator=generator)
+        if more.bic(x) < best.bic(x):
+            best = more
+    return best
 
 
 def check_responsibilities(answer: Callable) -> None:
@@ -268,39 +276,49 @@ def check_floor(answer: Callable) -> None:
     )
 
 
-def check_bic(answer: Callable) -> None:
-    """Several sizes, for K = 1 hides what is forgotten of the weights."""
-    for nats, N, K, D in ((-2.5, 400, 3, 2), (-6.0, 150, 4, 3), (1.3, 90, 2, 5)):
-        value = float(numbers(answer(nats, N, K, D), (), "the criterion"))
-        full, log_N = K * D * (D + 1) // 2, math.log(N)
-        P = K - 1 + K * D + full
+def islands(centers: list[list[float]]) -> EMGaussianMixture:
+    """The exact density: long Gaussians around the centers, whose directions take turns."""
+    covariances = torch.tensor([[[0.3, 0.2], [0.2, 0.3]], [[0.3, -0.2], [-0.2, 0.3]]]).repeat(len(centers), 1, 1)
+    return EMGaussianMixture(torch.tensor(centers), covariances[: len(centers)])
 
-        def gave(other: float, value: float = value) -> bool:
-            return math.isclose(value, other, rel_tol=5e-4)
 
-        fit = -2 * N * nats
-        right = fit + P * log_N
-        if gave(right):
+def check_fit(answer: Callable) -> None:
+    """By what it reaches on new points, for two numbers of islands. No K suits both, and single starts fail on many."""
+    few = [[-3.0, 0.0], [2.0, 2.0], [1.0, -3.0]]
+    many = [[-6.0, 0.0], [-4.0, 1.5], [-1.0, 5.0], [2.0, 4.0], [5.0, 0.0], [4.0, -3.0], [-1.0, -5.0]]
+    for centers, N in ((few, 200), (many, 400)):
+        exact = islands(centers)
+        x, new = (exact.sample(n, torch.Generator().manual_seed(seed)).double() for n, seed in ((N, 5), (4000, 6)))
+        fitted = answer(x.clone())
+        log_p = log_prob_of(fitted)
+        training, held_out = (
+            float(log_p(points).mean() - exact.log_prob(points).detach().mean()) for points in (x, new)
+        )
+        expect(
+            math.isfinite(training + held_out),
+            "log p is not finite at some points. A density that is nowhere 0 makes no new point impossible.",
+        )
+        expect(
+            held_out < 0.03,
+            f"On new points your density is {held_out:.2f} nats above the exact one. On average nothing is: does it "
+            "integrate to one?",
+        )
+        if held_out > -0.12:
             continue
-        expect(
-            not gave(fit + (P + 1) * log_N),
-            "You counted K weights. They sum to one, so the last is known: K − 1 are free.",
+        where = (
+            f"With {N} points of {len(centers)} islands, new points are {-held_out:.2f} nats below the exact density"
         )
-        expect(not gave(fit + (P - K + 1) * log_N), "You forgot the weights: K − 1 of them are free.")
         expect(
-            not gave(fit + (K - 1 + K * D + K * D * D) * log_N),
-            "You counted D² numbers a covariance. It is symmetric: D (D + 1)/2 are free.",
+            training < 0.05,
+            f"{where}, and the training points {training:.2f} above it: it fits the noise. Take fewer components, as "
+            "many as BIC or held-out points favor, and guard against a collapse.",
         )
-        expect(not gave(fit + (K - 1 + K * D + K * D) * log_N), "That is for diagonal covariances. Ours are full.")
-        expect(not gave(fit + (K - 1 + full) * log_N), "You forgot the means: K D numbers.")
-        expect(not gave(-2 * nats + P * log_N), "nats is a mean. BIC takes the sum over the points: times N.")
-        expect(not gave(-fit + P * log_N), "The first sign is turned: a better fit must make BIC lower.")
-        expect(not gave(fit - P * log_N), "The penalty has the wrong sign: parameters must make BIC higher.")
-        expect(not gave(-right), "All signs are turned. Here lower is better.")
-        expect(not gave(fit + 2 * P), "That is AIC, which charges 2 a parameter. BIC charges log N.")
-        expect(not gave(right / 2), "This is half of it. By custom BIC is in twice nats.")
-        expect(not gave(fit + P * math.log2(N)), "The logarithm of N is a natural one, as nats are.")
-        raise Wrong("Not yet. Count: free weights, means, and the entries of a symmetric D × D matrix, K times.")
+        expect(
+            len(getattr(fitted, "means", ())) < len(centers),
+            f"{where}, though there are enough components. One is stretched over two islands: take the best of several "
+            "starts.",
+        )
+        raise Wrong(f"{where}, and the training points are no better. It has too few components for so many islands.")
 
 
 def _not_one_of(value: Tensor, right: Tensor, known: tuple[tuple[Tensor, str], ...]) -> None:
@@ -391,19 +409,24 @@ EXERCISES = [
     ),
     Exercise(
         name="gaussian_mixtures_and_em.5",
-        question="**The price of a component.** Write BIC. How many nats must one more Gaussian in the plane gain?",
-        answer=bic,
-        check=check_bic,
-        praise="right. In the plane a component costs 6 parameters, so it must gain 3 log N nats in all.",
+        question=(
+            "**Open task: how many islands?** Fit points of some islands, from one to eight. On new points the fit "
+            "must be within 0.12 nats of the exact density, for 200 points of few islands and for 400 of many. How "
+            "you choose K and the start is up to you. Print what you chose, and why."
+        ),
+        answer=fit_islands,
+        check=check_fit,
+        praise="right, on new points, for few islands and for many. Would a single start have done it?",
         hints=(
-            "Which numbers can you choose freely? Weights sum to one, and covariances are symmetric.",
-            "P = (K − 1) + K D + K D (D + 1)/2; nats · N is the sum of log p.",
+            "Try every K. What tells you, without new points, that a component more is not worth its parameters?",
+            "For each K keep the best of five starts (restarts=5), with a prior or a floor; among these fits keep the "
+            "one whose bic(x) is lowest.",
         ),
         aims=("choose",),
         why=(
-            "A component has a weight, D means and D(D + 1)/2 numbers of a symmetric covariance, and the weights "
-            "sum to one. BIC charges log N for each of these parameters, so in the plane one more component has "
-            "to gain 3 log N nats."
+            "The likelihood in training tends to rise with K, so BIC charges ½ log N nats for each parameter: in the "
+            "plane a component has 6, and must gain 3 log N nats. Several starts keep EM from a poor local maximum, "
+            "and the prior keeps a component from collapsing onto a few points."
         ),
     ),
 ]

@@ -92,5 +92,5 @@ class ShrinkOne(Explorer):
                 "crowd": choice("people in the fit", CROWDS),
             },
             caption="Green: the component that is left to fit all others. Pink: the small one, soon too small to see. "
-            "Watch both scores as it shrinks.",
+            "Watch the log-likelihood of both sets of people as it shrinks.",
         )

@@ -259,11 +259,11 @@ class HalfSteps(Picture):
 
 CROWDS = (30, 60, 200)
 PERSONS = 8  # whom one can shrink onto
-SCORES = (-9.0, -4.4)
+NATS = (-9.0, -4.4)
 
 
 class Needle(Picture):
-    """Left, one component on a person, the other as EM fits it then; right, three scores against the small one's σ."""
+    """Left, one component on a person, the other as EM fits it then; right, three curves in nats against its σ."""
 
     def __init__(self) -> None:
         super().__init__(10.0, 4.3)
@@ -278,7 +278,7 @@ class Needle(Picture):
             "σ of the small component, shrinking to the right (1 Å: an atom)",
             "nats a point",
         )
-        self.right.set(xlim=(13, 10**-12.7), ylim=SCORES, xscale="log")
+        self.right.set(xlim=(13, 10**-12.7), ylim=NATS, xscale="log")
         ticks = [0, -2, -4, -6, -8, -10, -12]
         self.right.set_xticks([10.0**t for t in ticks], ["1 cm", "0.1 mm", "1 μm", "10 nm", "1 Å", "1 pm", "10 fm"])
         self.grid = plane((*HEIGHTS, *WEIGHTS), 70).double()
@@ -337,10 +337,10 @@ class Needle(Picture):
         self.small.set_data(*outline(found.at, mixture.covariances[1]))
         sigmas = 10.0**POWERS
         for name, curve in self.curves.items():
-            curve.set_data(sigmas, getattr(found, name).numpy().clip(SCORES[0] - 1))
+            curve.set_data(sigmas, getattr(found, name).numpy().clip(NATS[0] - 1))
         for line, value in zip(self.sensible, found.sensible, strict=True):
             line.set_data(sigmas[[0, -1]], [value] * 2)
-        self.now.set_data([sigma] * 2, SCORES)
+        self.now.set_data([sigma] * 2, NATS)
         values = float(found.training[i]), float(found.held_out[i])
         for mark, value in zip(self.marks, values, strict=True):
             mark.set_data([sigma], [value])
@@ -355,8 +355,8 @@ class Needle(Picture):
 
     def describe(self, numbers: dict[str, float | str]) -> str:
         return (
-            f"One Gaussian sits on one person with σ = {numbers['σ']}: the training score is {numbers['training']:.2f} "
-            f"nats a point, that on new people {numbers['new people']:.2f}."
+            f"One Gaussian sits on one person with σ = {numbers['σ']}: the log-likelihood in training is "
+            f"{numbers['training']:.2f} nats a point, and that of new people {numbers['new people']:.2f}."
         )
 
 
@@ -384,7 +384,7 @@ def _fit(axes: Axes, x: Tensor, mixture: EMGaussianMixture) -> None:
 
 
 def choosing(components: Sequence[int], curves: Mapping[str, Sequence[float]]) -> Figure:
-    """Scores in nats a point against the number of components; the best of each is ringed."""
+    """Curves in nats a point against the number of components; the best of each is ringed."""
     figure = Figure(figsize=(6.4, 3.0), dpi=80, layout="constrained")
     axes = tidy(figure.subplots(), "", "number of components K", "nats a point, higher is better")
     colors = (COLORS["model"], COLORS["validation"], COLORS["truth"])
@@ -394,5 +394,5 @@ def choosing(components: Sequence[int], curves: Mapping[str, Sequence[float]]) -
         axes.plot(components[best], values[best], "o", ms=12, mfc="none", mec="black")
     axes.legend(frameon=False, fontsize=8)
     tops = (f"{name} is best at {components[int(np.argmax(values))]}" for name, values in curves.items())
-    figure.set_label(f"Scores in nats a point against the number of components: {'; '.join(tops)}.")
+    figure.set_label(f"Nats a point against the number of components: {'; '.join(tops)}.")
     return figure

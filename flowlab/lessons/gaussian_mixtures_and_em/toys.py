@@ -129,15 +129,15 @@ NEW_PEOPLE = 1000
 
 
 class Collapse(NamedTuple):
-    """For each σ of POWERS: the other component as EM fits it, the small one's weight, and three scores in nats."""
+    """For each σ of POWERS: the other component as EM fits it, the small one's weight, and how good each fit is."""
 
     x: Tensor  # (N, 2)
     at: Tensor  # (2,)
     means: Tensor  # (S, 2)
     covariances: Tensor  # (S, 2, 2)
     share: Tensor  # (S,)
-    training: Tensor  # (S,)
-    held_out: Tensor  # (S,)
+    training: Tensor  # (S,): mean log p(x), in nats
+    held_out: Tensor  # (S,): the same on new people
     penalized: Tensor  # (S,): training + log p(θ)/N, the other component fitted to that, up to a constant
     sensible: tuple[float, float]  # training and held-out nats of the fit that EM finds from the true parameters
 
@@ -163,7 +163,7 @@ def collapse(crowd: int, person: int) -> Collapse:
         e = torch.linalg.solve_triangular(L, (points - mu[..., None, :]).mT, upper=False)  # (..., S, 2, N)
         return -0.5 * (e * e).sum(-2) - L.diagonal(dim1=-2, dim2=-1).log().sum(-1, keepdim=True) - math.log(2 * math.pi)
 
-    def score(points: Tensor, mu: Tensor, S: Tensor, share: Tensor) -> Tensor:
+    def mean_log_p(points: Tensor, mu: Tensor, S: Tensor, share: Tensor) -> Tensor:
         return torch.logaddexp(share.log() + small(points), (-share).log1p() + large(points, mu, S)).mean(-1)
 
     def log_prior(S: Tensor) -> Tensor:
@@ -184,14 +184,14 @@ def collapse(crowd: int, person: int) -> Collapse:
         e = x - mu[..., None, :]
         S = (psi + (w[..., None] * e).mT @ e) / (N + extra)[..., None]
         share = r.mean(-1, keepdim=True)
-    scores = score(x, mu, S, share)  # (2, 2, S)
+    reached = mean_log_p(x, mu, S, share)  # (2, 2, S)
     needle = -4 * power * sigma[:, 0].log() - 0.5 * prior.scale.trace() / sigma[:, 0] ** 2
-    penalized = (scores[1] + (log_prior(S[1]) + needle) / crowd).amax(0)
-    k, every = scores[0].argmax(0), torch.arange(len(sigma))
-    training, mu, S, share = (value[0, k, every] for value in (scores, mu, S, share))
+    penalized = (reached[1] + (log_prior(S[1]) + needle) / crowd).amax(0)
+    k, every = reached[0].argmax(0), torch.arange(len(sigma))
+    training, mu, S, share = (value[0, k, every] for value in (reached, mu, S, share))
     # log p(θ) has a constant that nobody needs: choose it so that the two curves meet at the top of the penalized one.
     top = penalized.argmax()
     penalized = penalized - penalized[top] + training[top]
     *_, good = truth.run(x)
     sensible = good, truth.objective(held_out)
-    return Collapse(x, at, mu, S, share[:, 0], training, score(held_out, mu, S, share), penalized, sensible)
+    return Collapse(x, at, mu, S, share[:, 0], training, mean_log_p(held_out, mu, S, share), penalized, sensible)
