@@ -113,8 +113,9 @@ def one_map(planar: Planar, radial: Radial) -> Figure:
     foot, tip = foot.numpy(), (foot + u).numpy()
     arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 14, "lw": 2, "color": COLORS["model"]}
     first.add_patch(FancyArrowPatch((foot[0], foot[1]), (tip[0], tip[1]), **arrow))
-    first.annotate("û", (tip[0], tip[1]), fontsize=12, color=COLORS["model"], xytext=(6, 6),
-                   textcoords="offset points")  # fmt: skip
+    paper = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none"}
+    first.annotate("û", (tip[0], tip[1]), fontsize=13, color=COLORS["model"], xytext=(8, 4),
+                   textcoords="offset points", bbox=paper)  # fmt: skip
     second.plot(*radial.center.tolist(), "X", ms=10, color=COLORS["model"], mec="black")
     return figure
 

@@ -52,7 +52,8 @@ def pushed(x: Tensor, y: Tensor, low: float, high: float) -> Figure:
         edges = np.linspace(float(values.min()), float(values.max()), 71)
         axes.hist(values.numpy(), edges, color=COLORS["data"], alpha=0.45, label="all draws")
         axes.hist(values[inside].numpy(), edges, color=COLORS["model"], hatch="//", label="those with f(x) in B")
-        axes.legend(frameon=False, fontsize=9)
+        axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # the legend stands above the bars
+        axes.legend(frameon=False, fontsize=9, loc="upper right")
     return figure
 
 
