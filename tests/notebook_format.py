@@ -292,7 +292,10 @@ def _execute(notebook: NotebookNode) -> NotebookNode:
 
 
 def _is_bar(output: NotebookNode) -> bool:
-    return WIDGET_VIEW in output.get("data", {}) and "image/png" not in output.data
+    """Whether it is a widget of which nothing is left to see: no picture, and no question that asks to predict."""
+    data = output.get("data", {})
+    asks = "".join(data.get("text/plain", "")).startswith("Predict: ")
+    return WIDGET_VIEW in data and "image/png" not in data and not asks
 
 
 def main() -> int:

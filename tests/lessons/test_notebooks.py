@@ -98,3 +98,10 @@ def test_garbage_gets_a_sentence(name):
     for garbage in (nothing, words, raises):
         kind, sentence = exercises()[name].verdict(garbage)
         assert kind == "wrong" and len(sentence) > 10 and "Traceback" not in sentence
+
+
+def test_a_run_drops_bars_and_keeps_predictions():
+    """A bar has nothing to say afterwards; the question of a prediction does."""
+    for text, is_bar in (("FloatProgress(value=0.0)", True), ("Predict: How many?", False)):
+        data = {"text/plain": text, notebook_format.WIDGET_VIEW: {"model_id": "0"}}
+        assert notebook_format._is_bar(nbformat.v4.new_output("display_data", data=data)) == is_bar
