@@ -273,15 +273,15 @@ WRONG = [
     (4, lambda mu, v, g: torch.normal(mu, (v / 2).exp(), generator=g), "the gradient to mu"),
     (4, lambda mu, v, g: draw(mu, v.detach(), g), "the gradient to log_var"),
     (4, lambda mu, v, g: draw(mu, v, g).tolist(), "through which gradients flow"),
-    (5, lambda f, g: by_grid(f, g)[:2], "three numbers"),
-    (5, reported(lambda f, mu, s, b: (mu, s.log(), b)), "A deviation is positive"),
-    (5, reported(lambda f, mu, s, b: (mu, s, f(torch.linspace(-9, 9, 1801)).logsumexp(0))), "No bound can do that"),
-    (5, reported(lambda f, mu, s, b: (mu, s, f(mu + s * EPS) @ MASS)), "add the entropy"),
-    (5, reported(lambda f, mu, s, b: (mu, s, b - 1)), "the bound of your q is"),
-    (5, reported(lambda f, mu, s, b: (mu, s**2, b)), "the bound of your q is"),
-    (5, by_the_posterior, "it covers"),
-    (5, lambda f, g: by_scipy(f, g, starts=(-2.5,)), "Start in several places"),
-    (5, lambda f, g: by_scipy(f, g, starts=(-4.0, 4.0), options={"maxiter": 4}), "take more steps"),
+    (6, lambda f, g: by_grid(f, g)[:2], "three numbers"),
+    (6, reported(lambda f, mu, s, b: (mu, s.log(), b)), "A deviation is positive"),
+    (6, reported(lambda f, mu, s, b: (mu, s, f(torch.linspace(-9, 9, 1801)).logsumexp(0))), "No bound can do that"),
+    (6, reported(lambda f, mu, s, b: (mu, s, f(mu + s * EPS) @ MASS)), "add the entropy"),
+    (6, reported(lambda f, mu, s, b: (mu, s, b - 1)), "the bound of your q is"),
+    (6, reported(lambda f, mu, s, b: (mu, s**2, b)), "the bound of your q is"),
+    (6, by_the_posterior, "it covers"),
+    (6, lambda f, g: by_scipy(f, g, starts=(-2.5,)), "Start in several places"),
+    (6, lambda f, g: by_scipy(f, g, starts=(-4.0, 4.0), options={"maxiter": 4}), "take more steps"),
 ]
 
 
@@ -290,9 +290,9 @@ RIGHT = [
     (2, lambda x, theta: mean(x, share(x, theta))),
     (3, lambda *a: kl(*a).sum(-1)),
     (4, lambda mu, v, g: mu - v.exp().sqrt() * noise(mu, g)),
-    (5, by_grid),
-    (5, by_scipy),
-    (5, by_curvature),
+    (6, by_grid),
+    (6, by_scipy),
+    (6, by_curvature),
 ]
 
 

@@ -413,7 +413,7 @@ EXERCISES = [
         ),
     ),
     Exercise(
-        name="the_elbo.5",
+        name="the_elbo.6",  # the_elbo.5 is the name that the_vae.2 had
         question=(
             "**Open task: raise the bound as far as it goes.** Somebody gives you log p(x, z) as a function of z, and "
             "the posterior may have two humps. Choose how you search for the best Gaussian q, fit it, and report its "
