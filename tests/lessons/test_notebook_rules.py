@@ -328,7 +328,6 @@ STILL: dict[str, set[str]] = {
     "what_a_flow_cannot_do": {
         "has_no_open_task",
     },
-    "images_and_bits_per_dimension": {"has_no_open_task", "is_too_long"},
 }
 
 

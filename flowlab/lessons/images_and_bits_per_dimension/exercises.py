@@ -1,4 +1,4 @@
-"""The exercises: spikes, the bound, three scales, code lengths, and a bug found by its behavior."""
+"""The exercises: spikes, images in few bits, any interval and levels, when a table pays, and a bug by its behavior."""
 
 from __future__ import annotations
 
@@ -21,35 +21,42 @@ def nats_gained(images, factor):
     return constant * math.log(factor)  # each spike gets ``factor`` times as high
 
 
-def dequantized_bound(log_p, v, u, levels):
-    """The bound on log P(v) with S draws of noise, in nats: (N,).
+def few_bits(train, images, levels):
+    """log P of each image in nats, or a bound on it, (M,); and what the images need in bits per dimension, one number.
 
-    log_p takes x (S, N, D) in [0, 1] to (S, N); v is (N, D), whole numbers from 0 to levels − 1; u is (S, N, D),
-    uniform on [0, 1].
+    train (N, 2) and images (M, 2) are whole numbers from 0 to levels − 1. Choose any model, and train it on train. The
+    number is the mean over these M images, by your log P.
     """
-    S, D = u.shape[0], v.shape[-1]
-    log_w = log_p((v + u) / levels)  # (S, N)
-    return log_w.logsumexp(0) - math.log(S) - D * math.log(levels)
+    from sklearn.mixture import GaussianMixture
+
+    D, draws = images.shape[-1], 20
+    x, points = ((v + torch.rand(draws, *v.shape, dtype=torch.float64)) / levels for v in (train, images))
+    mixture = GaussianMixture(6, random_state=0).fit(x.flatten(0, 1).numpy())
+    log_p = torch.tensor(mixture.score_samples(points.flatten(0, 1).numpy())).view(draws, -1)
+    log_P = log_p.logsumexp(0) - math.log(draws) - D * math.log(levels)
+    return log_P, -log_P.mean() / (D * math.log(2))
 
 
-def to_bits(nats, dims, log_det=None):
-    """Bits per dimension of 8-bit pixels, from nats an image of ``dims`` pixels.
+def to_bits(nats, dims, width=1.0, levels=256, log_det=None):
+    """Bits per dimension, from nats an image of ``dims`` pixels, of so many levels each.
 
-    Without ``log_det`` the nats are of a density on [0, 1]; with it they are of a density on the logits, and log_det is
-    the mean log |det| of the map from [0, 1] to the logits.
+    The bins of all levels together fill an interval of this width, as [−1, 1] has the width 2. Without ``log_det`` the
+    nats are of a density on that interval; with it they are of a density on the logits, and log_det is the mean
+    log |det| of the map from the interval to the logits.
     """
-    if log_det is not None:
-        nats = nats + log_det  # now on [0, 1]
-    return 8 - nats / (dims * math.log(2))
+    on_interval = nats + (log_det or 0.0)
+    log_P = on_interval + dims * math.log(width / levels)  # width / levels: a bin
+    return -log_P / (dims * math.log(2))
 
 
-def code_length(p, q):
-    """Bits a symbol, on average, of a perfect code built for q when symbols come from p: (V,) each, to a number.
+def symbols_needed(p, q, table):
+    """From how many symbols on the file with the code for p is the shorter one, on average: one number.
 
-    Where p is 0 the symbol never comes, and costs nothing, whatever q says.
+    Symbols come from p; p and q are (V,). The receiver knows q, but not p: the file with the code for p begins with a
+    table of p, which takes ``table`` bits. Where p is 0 the symbol never comes, whatever q says. Rounding is up to you.
     """
-    bits = -torch.log2(q)
-    return torch.where(p > 0, p * bits, 0.0).sum()
+    wasted = (torch.xlogy(p, p) - torch.xlogy(p, q)).sum() / math.log(2)  # bits a symbol
+    return table / wasted
 
 
 def nats_off(loader, log_p, levels=256, features=784):
@@ -98,119 +105,163 @@ def check_gained(answer: Callable) -> None:
         expect(gave(right), "How many pixels are the same in all images, and what does each of them win?")
 
 
-def check_bound(answer: Callable) -> None:
-    """Against a bumpy density."""
+LEVELS, MOST = 32, 0.15  # MOST: bits per dimension above the best
 
-    def log_p(x: Tensor) -> Tensor:
-        return (-((x - 0.4) ** 2) * 9 + torch.sin(40 * x)).sum(-1)
 
-    for S, N, D, levels in ((5, 4, 3, 8), (1, 3, 2, 256), (40, 2, 2, 4)):
-        g = torch.Generator().manual_seed(levels)
-        v = torch.randint(0, levels, (N, D), generator=g)
-        v[0] = levels - 1
-        u = torch.rand(S, N, D, generator=g, dtype=torch.float64)
-        value = numbers(answer(log_p, v.clone(), u.clone(), levels), None, "the bound")
-        value = value.reshape(N) if value.numel() == N else value
-        log_w, shift = log_p((v + u) / levels), D * math.log(levels)
-        right = log_w.logsumexp(0) - math.log(S) - shift
+def bent_images() -> Tensor:
+    """How likely each image of two pixels is: ``(LEVELS, LEVELS)``. The second pixel lies near a curve of the first."""
+    v = torch.arange(LEVELS, dtype=torch.float64)
+    curve = 6 + 18 * ((v - 10) / 20) ** 2
+    P = torch.exp(-0.5 * ((v - 15.5) / 6) ** 2)[:, None] * torch.exp(-0.5 * (v - curve[:, None]) ** 2)
+    return P / P.sum()
 
-        def gave(other: Tensor, value: Tensor = value) -> bool:
-            return value.shape == other.shape and torch.allclose(value, other, rtol=1e-4, atol=1e-4)
 
-        def is_right(value: Tensor = value, right: Tensor = right) -> bool:
-            return gave(right, value)
+def check_few_bits(answer: Callable) -> None:
+    """By the exact mean over all images; and all P of a bound add up to at most 1."""
+    P, every = bent_images().flatten(), torch.cartesian_prod(*[torch.arange(LEVELS)] * 2)
+    drawn = torch.multinomial(P, 2300, True, generator=torch.Generator().manual_seed(0))
+    train, images = every[drawn[:300]], torch.cat((every[drawn[300:]], every))
+    given = answer(train.clone(), images.clone(), LEVELS)
+    expect(given is not None, "Your function returned None. Is there a return?")
+    expect(isinstance(given, tuple | list) and len(given) == 2, "Return two things: log P of each image, and the bits.")
+    log_P, bits = numbers(given[0], (len(images),), "log P"), float(numbers(given[1], (), "the bits"))
+    expect(log_P.isfinite().all(), "Some log P is not finite. An image that may come must not be impossible.")
+    total = float(log_P[-len(every) :].exp().sum())
+    expect(
+        total < 1.1,
+        f"Your P of all {LEVELS} × {LEVELS} images add up to {total:.3g}, where a bound has at most 1. A density "
+        "becomes a probability by the volume of its bin, and by a mean over the noise.",
+    )
+    lost = P * (P.log() - log_P[-len(every) :]) / (2 * math.log(2))  # bits per dimension
+    seen = torch.zeros(len(every), dtype=torch.bool)
+    seen[drawn[:300]] = True
+    above, reached = float(lost.sum()), f"{float(lost.sum()):.2f} bits per dimension above the best"
+    q = log_P[-len(every) :].exp().view(LEVELS, LEVELS)
+    apart = q.sum(1, keepdim=True) * q.sum(0, keepdim=True)
+    shared = float((torch.xlogy(q, q) - torch.xlogy(q, apart)).sum())
+    expect(
+        above < MOST or shared > 0.05,
+        f"You are {reached}. Your model takes the two pixels as independent, and the second depends on the first.",
+    )
+    expect(
+        above < MOST or float(lost[~seen].sum()) < 0.7 * above,
+        f"You are {reached}, most of it at images that were not in train. A table of counts does not know that levels "
+        "have neighbors. A smooth density does.",
+    )
+    expect(
+        above < MOST,
+        f"You are {reached}; at most {MOST} are asked. Is your density flexible enough, and trained for long enough?",
+    )
+    right = float(-log_P.mean()) / (2 * math.log(2))
 
-        expect(
-            is_right() or not gave(right + shift),
-            "This is still a density on [0, 1]. The bin has a volume of levels⁻ᴰ: a probability is density times "
-            "volume.",
-        )
-        expect(is_right() or not gave(right + 2 * shift), "The volume of a bin is below 1. Is its log added or taken?")
-        expect(
-            is_right() or not gave(right + shift - math.log(levels)),
-            "That is the width of a bin in one dimension. It has D of them.",
-        )
-        expect(
-            is_right() or not gave(log_w.mean(0) - shift),
-            "You took the mean of the logs: a bound, too, but draws do not tighten it. Average before the log.",
-        )
-        expect(is_right() or not gave(right + math.log(S)), "This is a sum over the draws. Asked is their mean.")
-        expect(is_right() or not gave(right.exp()), "This is P(v) itself. Asked is its log.")
-        for x in (v / (levels - 1) + u / levels, (v + u) / (levels - 1)):
-            expect(
-                is_right() or not gave(log_p(x).logsumexp(0) - math.log(S) - shift),
-                "Your bins do not tile [0, 1]: with levels − 1 in it the last one ends beyond 1. How wide is a bin?",
-            )
-        expect(
-            is_right() or not gave(log_p((v.double() / levels).expand(S, -1, -1)).logsumexp(0) - math.log(S) - shift),
-            "The noise is missing: this asks for the density at the left end of each bin.",
-        )
-        expect(
-            is_right() or value.shape != log_w.shape,
-            "This is one number for each draw. Combine the draws of each image into one.",
-        )
-        expect(is_right(), "x = (v + u)/levels, its log-density, the log of the mean over draws, and the bin's volume.")
+    def gave(other: float) -> bool:
+        return math.isclose(bits, other, rel_tol=5e-3)
+
+    expect(not gave(-right), "Your number of bits is negative. A higher log P means a shorter file.")
+    expect(not gave(right * math.log(2)), "Your log P is good, and your number is in nats. Divide by log 2.")
+    expect(not gave(2 * right), "Your log P is good, and your number is for a whole image. It has two dimensions.")
+    expect(gave(right), f"By your own log P these images need {right:.2f} bits per dimension, and you say {bits:.2f}.")
 
 
 def check_bits(answer: Callable) -> None:
-    """NICE's number, MAF's number, and a uniform density."""
-    for nats, dims, log_det in ((1980.5, 784, None), (-1300.5, 784, 4619.95), (0.0, 196, None), (100.0, 196, 500.0)):
-        value = float(numbers(answer(nats, dims, log_det), (), "the bits"))
-        on_unit = nats + (log_det or 0.0)
-        right = 8 - on_unit / (dims * math.log(2))
+    """NICE's number, MAF's number, a uniform density on [−1, 1], and pixels of fewer levels."""
+    for nats, dims, width, levels, log_det in (
+        (1980.5, 784, 1.0, 256, None),
+        (-1300.5, 784, 1.0, 256, 4619.95),
+        (-10 * math.log(2), 10, 2.0, 256, None),
+        (-700.0, 192, 256.0, 256, None),
+        (60.0, 192, 1.0, 32, None),
+        (100.0, 196, 2.0, 32, 50.0),
+    ):
+        value = float(numbers(answer(nats, dims, width, levels, log_det), (), "the bits"))
+        wide, bit = dims * math.log(width), dims * math.log(2)
+
+        def bits(nats: float, levels: int = levels, bit: float = bit) -> float:
+            return math.log2(levels) - nats / bit
+
+        on_interval = nats + (log_det or 0.0)
+        on_unit = on_interval + wide
+        right = bits(on_unit)
 
         def gave(other: float, value: float = value, right: float = right) -> bool:
             return not math.isclose(value, right, rel_tol=5e-3) and math.isclose(value, other, rel_tol=5e-3)
 
-        expect(not gave(8 - on_unit / dims), "Nats are not bits: a bit is log 2 = 0.69 nats.")
-        expect(not gave(8 - on_unit * math.log(2) / dims), "Upside down: a bit is less than a nat, so there are more.")
+        expect(not gave(bits(on_unit * math.log(2))), "Nats are not bits: a bit is log 2 = 0.69 nats.")
+        expect(not gave(bits(on_unit * math.log(2) ** 2)), "Upside down: a bit is less than a nat, so there are more.")
+        expect(not gave(bits(-on_unit)), "Higher likelihood, shorter code. Your sign says longer.")
         expect(
-            not gave(8 + on_unit / (dims * math.log(2))),
-            "Higher likelihood, shorter code. Your sign says longer.",
+            not gave(-on_unit / bit),
+            "Those are bits of a density, and can be negative. How wide is a bin, and what does that cost in bits?",
+        )
+        expect(not gave(bits(on_unit * dims)), "That is for the whole image. Asked is one dimension.")
+        expect(
+            log_det is None or not gave(bits(nats + wide)),
+            "Those nats were on the logits, and you took them for nats on the interval: the log_det is not used.",
         )
         expect(
-            not gave(-on_unit / (dims * math.log(2))),
-            "Those are bits of a density, and can be negative. A bin is 1/256 wide, which costs log₂ 256 = 8 more.",
-        )
-        expect(not gave(8 - on_unit / math.log(2)), "That is for the whole image. Asked is one dimension.")
-        expect(
-            log_det is None or not gave(8 - nats / (dims * math.log(2))),
-            "Those nats were on the logits, and you took them for nats on [0, 1]: the log_det is not used.",
+            log_det is None or not gave(bits(nats - log_det + wide)),
+            "log p(x) = log p(h) + log_det, of the map x → h from the interval to the logits. You subtracted it.",
         )
         expect(
-            log_det is None or not gave(8 - (nats - log_det) / (dims * math.log(2))),
-            "log p(x) = log p(h) + log_det, of the map x → h from [0, 1] to the logits. You subtracted it.",
+            not gave(bits(on_unit, levels=256)),
+            "That is right for 256 levels. With fewer levels a bin is wider, and a uniform density needs fewer bits.",
         )
-        expect(math.isclose(value, right, rel_tol=5e-3), "First to nats on [0, 1], then to bits, then by dimensions.")
+        expect(
+            not gave(bits(on_interval)),
+            "You took the interval for [0, 1]. On one that is twice as wide, the same density is half as high.",
+        )
+        expect(
+            not gave(bits(on_interval - wide)),
+            "The width is used the wrong way round: on a wide interval densities are low, and bins are wide.",
+        )
+        expect(
+            not gave(bits(on_interval + wide / dims)),
+            "The width counts once for the whole image. Each dimension of it is stretched.",
+        )
+        expect(
+            math.isclose(value, right, rel_tol=5e-3),
+            "First to nats on the interval, then log P by the volume of a bin, then to bits, then by dimensions.",
+        )
 
 
-def check_code(answer: Callable) -> None:
-    """Two small alphabets, one with symbols that never come."""
-    cases = (
-        ([0.5, 0.25, 0.125, 0.125], [0.25, 0.25, 0.25, 0.25]),
-        ([0.6, 0.3, 0.1], [0.2, 0.5, 0.3]),
-        ([0.5, 0.5, 0.0, 0.0], [0.4, 0.3, 0.3, 0.0]),
-    )
-    for p, q in ((torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)) for a, b in cases):
-        value = float(numbers(answer(p.clone(), q.clone()), (), "the code length"))
-        right = float(-torch.where(p > 0, p * q.log2(), 0.0).sum())
-        entropy = float(-torch.special.xlogy(p, p).sum() / math.log(2))
-        turned = float(-torch.where(q > 0, q * p.log2(), 0.0).sum())
+def check_symbols(answer: Callable) -> None:
+    """Three small alphabets, one with symbols that never come."""
+    for a, b, table in (
+        ([0.5, 0.25, 0.125, 0.125], [0.25, 0.25, 0.25, 0.25], 2000.0),
+        ([0.6, 0.3, 0.1], [0.2, 0.5, 0.3], 5000.0),
+        ([0.5, 0.5, 0.0, 0.0], [0.4, 0.3, 0.3, 0.0], 3000.0),
+    ):
+        p, q = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+        value = float(numbers(answer(p.clone(), q.clone(), table), (), "the number of symbols"))
+        H, turned_H = (float(-torch.xlogy(x, x).sum()) / math.log(2) for x in (p, q))
+        length = float(-torch.xlogy(p, q).sum()) / math.log(2)
+        turned = float(-torch.xlogy(q, p).sum()) / math.log(2)
+        kl = length - H
+        right = table / kl
 
         def gave(other: float, value: float = value, right: float = right) -> bool:
-            return not math.isclose(value, right, rel_tol=5e-3) and math.isclose(
-                value, other, rel_tol=5e-3, abs_tol=1e-3
-            )
+            return abs(value - right) > max(1.5, 5e-3 * right) and math.isclose(value, other, rel_tol=5e-3)
 
         expect(
             not math.isnan(value), "Not a number: 0 · log 0. A symbol that never comes costs nothing: count it as 0."
         )
-        expect(not gave(right * math.log(2)), "That is in nats. A file is counted in bits: log₂.")
-        expect(not gave(entropy), "That is H(p), the length of the code built for p. This one was built for q.")
-        expect(not gave(right - entropy), "That is KL(p‖q), what the wrong code wastes. The useful bits come on top.")
-        expect(not gave(turned), "You averaged over q. The symbols that come are drawn from p.")
-        expect(not gave(-right), "A length cannot be negative: log₂ of a probability is.")
-        expect(math.isclose(value, right, rel_tol=5e-3), "A symbol costs −log₂ q bits, and comes with probability p.")
+        expect(not gave(right / math.log(2)), "You divided by nats. The table is counted in bits: log₂.")
+        expect(not gave(table / length), "You divided by all bits of a symbol. The code for p needs most of them too.")
+        expect(not gave(table / H), "That is how many symbols fill as many bits as the table. What do they save?")
+        expect(
+            math.isinf(turned) or not gave(table / (turned - turned_H)),
+            "That is KL(q‖p). The symbols that come are drawn from p, so average over p.",
+        )
+        expect(
+            turned_H == H or abs(turned_H - length) < 1e-9 or not gave(table / (turned_H - H)),
+            "H(q) is the length if symbols come from q. Here they come from p, and are written with the code for q.",
+        )
+        expect(not gave(-right), "A number of symbols is not negative. Which of the two codes wastes bits?")
+        expect(not gave(table * kl), "Turned over: the more bits each symbol saves, the fewer symbols are needed.")
+        expect(
+            abs(value - right) <= max(1.5, 5e-3 * right),
+            "How many bits does each symbol save with the code for p? Together they have to pay for the table.",
+        )
 
 
 def check_off(answer: Callable) -> None:
@@ -277,66 +328,76 @@ EXERCISES = [
     ),
     Exercise(
         name="images_and_bits_per_dimension.2",
-        question="**The bound.** Write the bound with S draws of noise, for any number of levels.",
-        answer=dequantized_bound,
-        check=check_bound,
-        praise="right. One draw is the bound of most papers; more draws lift it toward log P(v).",
+        question=(
+            "**Open task: images of two pixels.** Both pixels have 32 levels, and the second one depends on the first. "
+            "You get 300 images. Choose a model, train it, and report log P, or a bound on it, and the bits per "
+            "dimension. Come within 0.15 bits per dimension of the best code. Many models do it."
+        ),
+        answer=few_bits,
+        check=check_few_bits,
+        praise="right. Your model knows more than 300 counts do, and your P of all images add up to at most 1.",
         hints=(
-            "P(v) is a mean of densities over the bin, times the volume of the bin. Then the log.",
-            "log_p((v + u) / levels) is (S, N). Now logsumexp over S, minus log S, minus D log(levels).",
+            "Counts say nothing about the images that are not among the 300. Which density bends as the data do?",
+            "Add noise to train, fit six Gaussians or a small flow to x = (v + u)/32, and take the log of the mean of "
+            "p over 20 draws of u, minus 2 log 32.",
         ),
         aims=("bound",),
         why=(
-            "P(v) is the mean of p over the bin times its volume, so the densities of the draws are averaged before "
-            "the log. By Jensen's inequality the mean of the logs would be lower, and more draws would not tighten it."
+            "With noise in its bin each image becomes a cloud, and a smooth density that is fitted to the clouds also "
+            "covers images that did not come. Its mean over the bin, times the volume of the bin, is P(v), and with a "
+            "few draws in place of the whole bin one gets a bound on log P(v)."
         ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.3",
         question=(
-            "**Three scales.** NICE reports 1980.5 nats on [0, 1], MAF −1300.5 nats on the logits (log_det 4619.95). "
-            "Which is better, in bits per dimension?"
+            "**Any interval, any levels.** Some papers scale pixels to [−1, 1] or leave them in [0, 256], and some "
+            "keep 32 levels. Convert all of them. Then: NICE reports 1980.5 nats on [0, 1], MAF −1300.5 nats on the "
+            "logits (log_det 4619.95). Which is better?"
         ),
         answer=to_bits,
         check=check_bits,
-        praise="right. 4.36 and 1.89 bits: the smaller-looking number is by far the better model.",
+        praise="right. NICE has 4.36 bits and MAF 1.89: the smaller-looking number belongs to the better model.",
         hints=(
-            "All roads lead over nats on [0, 1]. From there: how many bits does the volume of a bin cost?",
-            "On [0, 1]: nats + log_det. Then 8 − nats / (dims · log 2).",
+            "Find log P(v) first: a probability is a density times the volume of a bin. How wide is a bin here?",
+            "A bin has the width width/levels. So log P = nats + log_det + dims · log(width/levels), in nats.",
         ),
         aims=("convert",),
         why=(
-            "A bin has the volume 256^−D, so 8 bits per dimension are added to the negative log-density in bits. "
-            "Nats on the logits become nats on [0, 1] by adding the log-det of the logit."
+            "Whatever the scale, the probability of an image is its density times the volume of its bin, which is "
+            "(width/levels)^D. Nats on the logits first become nats on the interval, by adding the log-det."
         ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.4",
-        question="**What a bit costs.** How long is the file when the code was built for q and symbols come from p?",
-        answer=code_length,
-        check=check_code,
-        praise="right. It is H(p) + KL(p‖q): the bits that are needed, and the bits that are wasted.",
+        question=(
+            "**What a wrong code costs.** The receiver knows q, and symbols come from p. With the code for p the file "
+            "has to begin with a table of p. From how many symbols on is that file the shorter one?"
+        ),
+        answer=symbols_needed,
+        check=check_symbols,
+        praise="right. KL(p‖q) is what each symbol wastes, so a table pays sooner where q is worse.",
         hints=(
-            "A perfect code spends −log₂ q bits on a symbol. How often does each symbol come?",
-            "−Σ p log₂ q, with torch.where so that p = 0 counts 0.",
+            "How long is a file of n symbols, with the one code and with the other?",
+            "n H(p) + table against n (H(p) + KL(p‖q)). Where are both the same?",
         ),
         aims=("say",),
         why=(
-            "The code for q spends −log₂ q(v) bits on v, and v comes with probability p(v). "
-            "So the mean over p counts, and a symbol that never comes costs nothing."
+            "Of n symbols the code for p makes n H(p) bits and the table, and the code for q makes n H(p) + n KL(p‖q). "
+            "So the table has paid when n KL(p‖q) is as large as the table."
         ),
     ),
     Exercise(
         name="images_and_bits_per_dimension.5",
         question=(
-            "**The bug museum.** Probabilities of all values must add up to 1. Write the test, and judge loaders A, B "
-            'and C of section 7 by their behavior: `nats_off(museum()["A"], Normal(0.5, 0.1).log_prob)`.'
+            "**The bug museum.** Three loaders, A, B and C, make x from pixels v and noise u. Two have a mistake. "
+            "The probabilities of all values must add up to 1, whatever the model. Write the test, and judge the "
+            'loaders: `nats_off(museum()["A"], Normal(0.5, 0.1).log_prob)`.'
         ),
         answer=nats_off,
         check=check_off,
         praise=(
-            "right. For a smooth density A and C are both 3.07 nats an image off; only B's bins tile the interval. (In "
-            "section 7 the pixels that are always black, as narrow as the noise, win a part back for A.)"
+            "right. For a smooth density A and C are both 3.07 nats an image off; only B's bins tile the interval."
         ),
         hints=(
             "For one pixel: P(v) is the mean of p over the noise, over levels. Added up over v: what should it be?",

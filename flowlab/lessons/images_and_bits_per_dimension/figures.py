@@ -42,7 +42,7 @@ class SharpenSpikes(Picture):
     """Left, a density with a spike on each whole number; middle, samples by bin; right, its test log-likelihood."""
 
     def __init__(self) -> None:
-        super().__init__(11.4, 3.8)
+        super().__init__(10.4, 4.0, dpi=100)
         self.left, self.middle, self.right = self.figure.subplots(1, 3, width_ratios=(1.25, 1, 1.25))
         levels = np.arange(len(P))
         self.x = np.linspace(0, 8, 481)
@@ -57,7 +57,7 @@ class SharpenSpikes(Picture):
         self.right.set(xlim=LOG_WIDTH[::-1], ylim=SCORES)
         for noise in np.linspace(0, 1, 11):  # now, and not while someone drags
             _curve(round(float(noise), 1))
-        bare = self.right.plot(*_curve(0.0), ":", color="black", lw=1.5, label="no noise")[0]
+        bare = self.right.plot(*_curve(0.0), ":", color="black", lw=1.5, zorder=4, label="no noise")[0]
         self.curve = self.right.plot([], [], color=COLORS["validation"], lw=2.5, label="your noise")[0]
         self.truth = self.right.plot([], [], "--", color=COLORS["truth"], lw=1.2, label="exact density (with noise)")[0]
         self.here = self.right.plot([], [], "o", color=COLORS["validation"], mec="black", ms=9)[0]
@@ -69,7 +69,9 @@ class SharpenSpikes(Picture):
         self.k, self.e = g.choice(8, 4000, p=shares(0)), g.standard_normal(4000)
         self.note = self.left.text(8.2, HIGHEST * 1.02, "", ha="right", va="bottom", fontsize=9, color=COLORS["model"])
         for axes in (self.left, self.middle, self.right):
-            axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
+            axes.legend(
+                frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, columnspacing=1
+            )
         self.moves(self.line, self.dots, self.note, *self.bars, self.curve, bare, self.truth, self.here)
 
     def update(self, log_width: float, noise: float) -> dict[str, float | str]:
@@ -111,7 +113,7 @@ class ThreeRulers(Picture):
     """One likelihood on three rulers: bits per dimension, nats on [0, 1], nats on the logits with your λ."""
 
     def __init__(self) -> None:
-        super().__init__(10.4, 4.0)
+        super().__init__(10.0, 3.8, dpi=100)
         self.axes = self.figure.subplots(1, 1)
         tidy(self.axes, "MNIST, 28 × 28 pixels of 256 levels: one likelihood on three rulers")
         self.axes.set(xlim=(BITS[1] + 0.15, BITS[0] - 0.35), ylim=(-0.55, 3.75), yticks=[])
@@ -180,31 +182,32 @@ class ThreeRulers(Picture):
         )
 
 
-def pixels(x: Tensor, z: Tensor) -> Figure:
-    """Histograms of pixels x in [0, 1] and of their logits z, each ``(...)``, and how steep the logit is between."""
-    figure = Figure(figsize=(10.4, 2.7), dpi=80, layout="constrained")
+def pixels(x: Tensor, h: Tensor) -> Figure:
+    """Histograms of pixels x in [0, 1] and of their logits h, each ``(...)``, and how steep the logit is between."""
+    figure = Figure(figsize=(10.0, 2.7), dpi=100, layout="constrained")
     first, middle, last = figure.subplots(1, 3)
     tidy(first, "pixels with noise", "x", "share").hist(
         x.flatten().numpy(), 64, weights=np.full(x.numel(), 1 / x.numel()), color=COLORS["data"]
     )
     y = np.linspace(1e-4, 1 - 1e-4, 400)
-    tidy(middle, "the slope dz/dx: 4 in the middle, no limit at the ends", "x", "1 / (x (1 − x))").semilogy(
+    tidy(middle, "slope dh/dx of the logit", "x", "1 / (x (1 − x))").semilogy(
         y, 1 / (y * (1 - y)), color=COLORS["accent"], lw=2, label="slope"
     )
-    tidy(last, "their logits", "z", "share").hist(
-        z.flatten().numpy(), 64, weights=np.full(z.numel(), 1 / z.numel()), color=COLORS["latent"]
+    middle.yaxis.set_major_formatter("{x:,.0f}")  # exponents would be too small to read
+    tidy(last, "their logits", "h", "share").hist(
+        h.flatten().numpy(), 64, weights=np.full(h.numel(), 1 / h.numel()), color=COLORS["latent"]
     )
     figure.set_label(
         f"Left, a histogram of pixels: {float((x < 1 / 64).double().mean()):.0%} lie below 1/64. Middle, the slope of "
         "the logit on a logarithmic axis: 4 in the middle, without limit at 0 and 1. Right, a histogram of the logits, "
-        f"from {float(z.min()):.0f} to {float(z.max()):.0f}, the black ones spread out on the left."
+        f"from {float(h.min()):.0f} to {float(h.max()):.0f}, the black ones spread out on the left."
     )
     return figure
 
 
 def noise_in_bins(panels: Mapping[str, tuple[np.ndarray, Tensor]], levels: int) -> Figure:
     """For each name a density on a grid of the unit square, ``(n, n)`` with x₁ first, and points ``(N, 2)`` in bins."""
-    figure = Figure(figsize=(4.2 * len(panels), 3.9), dpi=80, layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 3.9), dpi=100, layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, (density, x)) in zip(row, panels.items(), strict=True):
         tidy(axes, name, "x₁", "x₂").imshow(

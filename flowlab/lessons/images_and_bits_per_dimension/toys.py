@@ -75,7 +75,7 @@ def log_det(lambda_: float) -> float:
 
 
 def museum() -> dict[str, Callable]:
-    """Three ways to make pixels v from 0 to 255 and noise u continuous, from code that people have published."""
+    """Three ways to make pixels v from 0 to 255 and noise u continuous; two have a mistake that is easily made."""
     return {
         "A": lambda v, u: v / 255 + u / 256,
         "B": lambda v, u: (v + u) / 256,
