@@ -324,11 +324,7 @@ RULES: list[Callable[[str], list[str]]] = [
 ]
 
 # Lessons that still break a rule. Whoever mends one takes it out.
-STILL: dict[str, set[str]] = {
-    "what_a_flow_cannot_do": {
-        "has_no_open_task",
-    },
-}
+STILL: dict[str, set[str]] = {}
 
 
 @pytest.mark.parametrize("slug", [order.slug(path) for path in order.notebooks().values()])

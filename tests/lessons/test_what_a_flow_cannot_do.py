@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from flowlab import pretrained
+from flowlab import fit, pretrained, realnvp
+from flowlab.densities import GaussianMixture
 from flowlab.lessons.what_a_flow_cannot_do import exercises as lesson
 from flowlab.lessons.what_a_flow_cannot_do import toys
 
@@ -65,6 +66,50 @@ def needed(width, left):
     return width / float(NORMAL.icdf(torch.tensor(0.5 + left, dtype=torch.float64)))
 
 
+def left_by(density, between, area):
+    with torch.no_grad():
+        return density, density.log_prob(between).exp().sum() * area
+
+
+class Pieces:
+    """One Gaussian of independent coordinates for each label."""
+
+    def __init__(self, x, labels, width=1.0):
+        parts = [x[labels == k] for k in labels.unique()]
+        self.parts = [(len(part) / len(x), Normal(part.mean(0), width * part.std(0))) for part in parts]
+
+    def log_prob(self, x):
+        return torch.stack([math.log(w) + part.log_prob(x).sum(-1) for w, part in self.parts]).logsumexp(0)
+
+
+def nearest(x):
+    """The label of each point: the nearest of three points that lie far from each other."""
+    chosen = x[:1]
+    for _ in range(2):
+        chosen = torch.cat((chosen, x[torch.cdist(x, chosen).amin(-1).argmax()][None]))
+    return torch.cdist(x, chosen).argmin(-1)
+
+
+def with_islands(x, between, area):
+    means = torch.stack([x[nearest(x) == k].mean(0) for k in range(3)])
+    base = GaussianMixture(means, torch.eye(2).repeat(3, 1, 1) * 0.1)
+    flow = realnvp(2, 2, hidden=(8,), base=base, generator=torch.Generator().manual_seed(0))
+    fit(flow, x, steps=300, learning_rate=1e-2, progress=False)
+    return left_by(flow, between, area)
+
+
+def twice(x, between, area):
+    density = Pieces(x, nearest(x))
+    density.parts = [(2 * w, part) for w, part in density.parts]
+    return left_by(density, between, area)
+
+
+def of_kernels(x, between, area):
+    """No fit: a narrow Gaussian around each of 300 points."""
+    kernels = GaussianMixture(x[:300], torch.eye(2).repeat(300, 1, 1) * 0.02)
+    return left_by(kernels, between, area)
+
+
 # the exercise, what the student does, and words that stand in the hint for it alone
 WRONG = [
     (1, lambda z, x: ratios(x, z).max(), "by the distance in x"),
@@ -102,6 +147,11 @@ WRONG = [
     (4, lambda w, d, s: (gap(w, d, s), 1 / needed(w, gap(w, d, s))), "upside down"),
     (4, lambda w, d, s: (gap(w, d, s), 7.0), "For the stretch solve"),
     (4, lambda w, d, s: gap(w, d, s), "two numbers"),
+    (5, lambda x, b, a: Pieces(x, nearest(x)), "Return two things"),
+    (5, twice, "integrates to"),
+    (5, lambda x, b, a: (Pieces(x, nearest(x)), 0.5), "You report"),
+    (5, lambda x, b, a: left_by(Pieces(x, torch.zeros(len(x))), b, a), "Does it consist of several pieces"),
+    (5, lambda x, b, a: left_by(Pieces(x, nearest(x), 0.5), b, a), "from the truth"),
 ]
 
 
@@ -115,6 +165,9 @@ RIGHT = [
     (3, lambda nats: np.round(1 - 2.718 ** (-nats), 4)),
     (3, lambda nats: -math.expm1(-nats)),
     (4, lambda w, d, s: [gap(w, -d, s), needed(w, gap(w, d, s))]),
+    (5, lambda x, b, a: left_by(Pieces(x, nearest(x)), b, a)),
+    (5, with_islands),
+    (5, of_kernels),
 ]
 
 

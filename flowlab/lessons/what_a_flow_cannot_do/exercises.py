@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, numbers
+from flowlab.densities.mixtures import EMGaussianMixture
+from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, log_prob_of, numbers
 
 
 def least_stretch(z, x):
@@ -52,6 +53,16 @@ def islands(width, distance, std):
     near, far = torch.tensor([(width / 2 - distance) / std, (-width / 2 - distance) / std], dtype=torch.float64)
     left = normal.cdf(near) - normal.cdf(far)  # the same for both islands
     return float(left), float(width / normal.icdf(0.5 + left))
+
+
+def fit_pieces(x, between, area):
+    """A density fitted to the points x (n, 2), which lie in separate pieces, and the probability it leaves between.
+
+    between (m, 2) are the midpoints of cells that fill the empty region, ``area`` is the area of each. Return the
+    density, whose log_prob takes points (n, 2), and a number.
+    """
+    density = EMGaussianMixture.fit(x, 3, generator=torch.Generator().manual_seed(0))
+    return density, float(density.log_prob(between).exp().sum() * area)
 
 
 def check_stretch(answer: Callable) -> None:
@@ -214,6 +225,40 @@ def check_islands(answer: Callable) -> None:
         )
 
 
+def check_pieces(answer: Callable) -> None:
+    """By what it reaches on three blobs: nats to the truth, what it leaves between them, and what it reports."""
+    g = torch.Generator().manual_seed(8)
+    centers, std = torch.tensor([[-2.0, -1.0], [2.0, -1.0], [0.0, 2.0]]), 0.3
+
+    def sample(n: int) -> Tensor:
+        return centers[torch.randint(3, (n,), generator=g)] + std * torch.randn(n, 2, generator=g)
+
+    def exact(x: Tensor) -> Tensor:
+        square = ((x[:, None] - centers) ** 2).sum(-1) / std**2
+        return (-0.5 * square).logsumexp(-1) - math.log(3 * 2 * math.pi * std**2)
+
+    line = torch.linspace(-5.95, 5.95, 120)  # the midpoints of cells of width 0.1
+    plane = torch.cartesian_prod(line, line)
+    between = plane[(torch.cdist(plane, centers) > 1.2).all(-1) & (plane.abs() < 4).all(-1)]
+    pair = answer(sample(3000), between.clone(), 0.01)
+    expect(pair is not None, "Your function returned None. Is there a return?")
+    expect(isinstance(pair, tuple | list) and len(pair) == 2, "Return two things: the density, and what it leaves.")
+    log_prob, told = log_prob_of(pair[0]), float(numbers(pair[1], (), "what is left"))
+    whole = float(log_prob(plane).exp().sum() * 0.01)
+    expect(whole < 1.05, f"Your density integrates to {whole:.2f} over the plane, and has to integrate to 1.")
+    left, new = float(log_prob(between).exp().sum() * 0.01), sample(4000)
+    expect(
+        abs(told - left) < 0.0005 + 0.1 * left,
+        f"You report {told:.2%}, and your density leaves {left:.2%}: add up p(x) · area over the cells.",
+    )
+    expect(
+        left < 0.003,
+        f"Your density leaves {left:.2%} between the pieces, and 0.3 % is allowed. Does it consist of several pieces?",
+    )
+    gap = float((exact(new) - log_prob(new)).mean())
+    expect(gap < 0.1, f"Little is left, but your density is {gap:.2f} nats from the truth, and 0.1 is allowed.")
+
+
 EXERCISES = [
     Exercise(
         name="what_a_flow_cannot_do.1",
@@ -293,6 +338,27 @@ EXERCISES = [
             "By symmetry both islands leave the same probability in the gap, so the mixture leaves what one "
             "island leaves. One normal leaves at least Φ(w/L) − ½ when half lies on each side, and L follows from "
             "that."
+        ),
+    ),
+    Exercise(
+        name="what_a_flow_cannot_do.5",
+        question=(
+            "**Open task: a density in pieces.** The points lie in a few separate pieces. Choose a way out, fit it, "
+            "and report which probability it leaves between the pieces. Can you come below 0.3 %, and within 0.1 nats "
+            "of the truth?"
+        ),
+        answer=fit_pieces,
+        check=check_pieces,
+        praise="right. A density of several pieces leaves almost nothing between them, without any stretch.",
+        hints=(
+            "Look at the points: how many pieces are there, and where? One normal as base cannot leave so little.",
+            "A mixture with one component for each piece does it, of Gaussians or of flows; so does a flow with "
+            "islands as base. What is left is the sum of exp(log_prob(between)) · area.",
+        ),
+        aims=("compare",),
+        why=(
+            "A mixture with one component for each piece has no map that must stretch across the gap. So the "
+            "probability between the pieces is only what the tails of the components leave there."
         ),
     ),
 ]
