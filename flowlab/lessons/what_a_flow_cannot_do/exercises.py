@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowlab.densities.mixtures import EMGaussianMixture
 from flowlab.lessons.base.exercise import Exercise, Wrong, close, expect, log_prob_of, numbers
 
 
@@ -61,6 +60,8 @@ def fit_pieces(x, between, area):
     between (m, 2) are the midpoints of cells that fill the empty region, ``area`` is the area of each. Return the
     density, whose log_prob takes points (n, 2), and a number.
     """
+    from flowlab.densities.mixtures import EMGaussianMixture
+
     density = EMGaussianMixture.fit(x, 3, generator=torch.Generator().manual_seed(0))
     return density, float(density.log_prob(between).exp().sum() * area)
 
