@@ -59,7 +59,7 @@ def one_map_at_a_time(x: Tensor, generator: Generator | None = None) -> Iterator
 
 def _radials(center: Tensor, alpha: float) -> Radial:
     """A stack of radial maps around one center, one for each slope."""
-    maps = Radial(len(center), stack=len(SLOPES)).to(center)
+    maps = Radial(len(center), stack=len(SLOPES), generator=Generator()).to(center)  # what it draws is overwritten
     maps.center.copy_(center.expand(len(SLOPES), -1))
     maps.log_alpha.fill_(alpha).log_()
     maps.log_slope.copy_(torch.tensor(SLOPES).log()[:, None])
@@ -68,7 +68,7 @@ def _radials(center: Tensor, alpha: float) -> Radial:
 
 def _one(stack: Radial, k: int) -> Bijection:
     """The k-th map of a stack, by itself."""
-    one = Radial(stack.center.shape[-1]).to(stack.center)
+    one = Radial(stack.center.shape[-1], generator=Generator()).to(stack.center)
     for name, parameter in one.named_parameters():
         parameter.copy_(getattr(stack, name)[k])
     return one
