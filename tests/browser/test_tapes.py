@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from flowlab.lessons import explorers
+from flowlab.lessons.base.player import Player
 from flowlab.publish import tape
 from flowlab.publish.base import template
 
@@ -142,7 +143,7 @@ def test_a_control_without_the_others_puts_them_back(page, tmp_path, monkeypatch
 
 def test_play_goes_to_the_end_and_pauses(page, tmp_path):
     explorer = explorers()["ThreePartitions"]()
-    explorer.players = {"labels": None}
+    explorer.players = {"labels": Player(explorer, "labels", explorer.controls["labels"])}
     written(tmp_path, explorer)
     opened(page, tmp_path)
     play, slider = page.get_by_role("button", name="Play"), page.get_by_role("slider")

@@ -14,7 +14,6 @@ import flowlab
 from flowlab.bijections import Radial
 from flowlab.datasets import Energy
 from flowlab.lessons.base.exercise import Exercise, close, expect, numbers
-from flowlab.training import reverse_kl
 
 
 def radial(x, c, alpha, beta):
@@ -27,7 +26,7 @@ def radial(x, c, alpha, beta):
 
 def constrained(w, u):
     """û = u moved along w such that w · û = softplus(w · u) − 1: vectors (D,) and (D,), to (D,)."""
-    wanted = F.softplus(w @ u) - 1
+    wanted = torch.nn.functional.softplus(w @ u) - 1
     return u + (wanted - w @ u) * w / w.square().sum()
 
 
@@ -52,7 +51,7 @@ def bend(log_target):
     """A flow of the plane, fitted by reverse KL to a density that is known up to its constant."""
     generator = torch.Generator().manual_seed(0)
     flow = flowlab.spline_flow(2, 3, hidden=(24,), bound=4.5, standardize=False, generator=generator)
-    objective = reverse_kl(log_target, n=128, warm=0.5)
+    objective = flowlab.training.reverse_kl(log_target, n=128, warm=0.5)
     flowlab.fit(flow, objective=objective, steps=300, learning_rate=1e-2, progress=False)
     return flow
 
