@@ -89,7 +89,7 @@ def test_contexts_come_through_the_door():
         assert drawn.shape == (5, 3, 2), "five for each of three contexts"
     torch.testing.assert_close(flow.sample(5, generator(1), context=2), flow.sample(5, generator(1), c[2]))
     torch.testing.assert_close(flow.log_prob(FRAME, 1.0), flow.log_prob(torch.tensor(NUMBERS), c[1]))
-    with pytest.raises(TypeError, match=r"a context is given by name, sample\(n, context=c\)"):
+    with pytest.raises(TypeError, match=r"A context is given by name, sample\(n, context=c\)"):
         flow.sample(5, c)
     with pytest.raises(ValueError, match="the context, but got text"):
         flow.log_prob(FRAME, ["red", "red", "blue"])

@@ -77,7 +77,7 @@ class LatentPlane(Picture):
 
     def update(self, z1: float, z2: float, spread: bool) -> dict[str, float | str]:
         with torch.no_grad():
-            ink = self.vae.decoder(torch.tensor([[z1, z2]])).sigmoid()[0].view(14, 14).numpy()
+            ink = self.vae.decoder(torch.tensor([[z1, z2]], dtype=self.x.dtype)).sigmoid()[0].view(14, 14).numpy()
         away = np.linalg.norm(self.mu - (z1, z2), axis=1)
         nearest = away.argsort(kind="stable")[:NEAREST]
         self.here.set_data([z1], [z2])

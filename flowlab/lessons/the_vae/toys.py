@@ -32,6 +32,7 @@ class VAE(torch.nn.Module):
         self.latents = latents
         self.encoder = MLP(PIXELS, 2 * latents, hidden=(hidden, hidden), generator=generator)
         self.decoder = MLP(latents, PIXELS, hidden=(hidden, hidden), generator=generator)
+        self.float()  # like the digits, whatever the default is
 
     def q(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of q(z∣x): (N, 196) to (N, L) each."""
@@ -46,7 +47,7 @@ class VAE(torch.nn.Module):
     def terms(self, x: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """One draw's log p(x∣z), and KL(q(z∣x) ‖ N(0, I)), of each row: their difference is the bound."""
         mu, sigma = self.q(x)
-        z = mu + sigma * torch.randn(mu.shape, generator=generator)
+        z = mu + sigma * torch.randn(mu.shape, generator=generator, dtype=mu.dtype)
         return self.log_likelihood(x, z), kl_by_latent(mu, sigma).sum(-1)
 
 
@@ -85,7 +86,7 @@ def trained() -> VAE:
 
 def log_joint_on_grid(vae: VAE, x: Tensor, edge: float = 5.0, size: int = 121) -> Tensor:
     """log p(x, z) dz at a square grid of z, (N, size²): summed over the grid it is p(x), for a VAE with two latents."""
-    axis = torch.linspace(-edge, edge, size)
+    axis = torch.linspace(-edge, edge, size, dtype=x.dtype)
     z = torch.cartesian_prod(axis, axis)
     logits = vae.decoder(z)
     base = -0.5 * z.square().sum(-1) - math.log(2 * math.pi) + 2 * math.log(float(axis[1] - axis[0]))
