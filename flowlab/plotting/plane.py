@@ -118,7 +118,10 @@ def density(
 
 
 def rows_of(model: Any, data: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Rows ``(N, D)`` of float64 and the names of their columns, in the order that the model has them in."""
+    """Rows ``(N, D)`` of float64 and the names of their columns, in the order that the model has them in.
+
+    Raises TypeError where the first argument is no model, as when data come first.
+    """
     if not callable(getattr(model, "log_prob", None)):
         raise TypeError(f"Expected a model first, such as a flow, and then data, but got a {type(model).__name__}.")
     known, table = getattr(model, "columns", None), as_rows(data, "the data")

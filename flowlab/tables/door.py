@@ -45,7 +45,7 @@ def as_tensor(x: Any, what: str = "x", *, names: Sequence[str] | None = None) ->
 
 
 def as_float64(x: Tensor) -> Tensor:
-    """x in float64; on the CPU where its device, one of Apple's GPUs, has no float64."""
+    """x of any shape ``(...)`` in float64; on the CPU where its device, one of Apple's GPUs, has no float64."""
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
