@@ -330,6 +330,8 @@ STILL: dict[str, set[str]] = {}
 @pytest.mark.parametrize("slug", [order.slug(path) for path in order.notebooks().values()])
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_a_lesson_keeps_the_rule(rule, slug, request):
+    if "TODO" in cells(slug)[0].source:
+        pytest.skip("a lesson that still says TODO is not finished, and the rules are for finished ones")
     if rule.__name__ in STILL.get(slug, set()):
         request.applymarker(pytest.mark.xfail(strict=True, reason="still to be mended"))
     assert rule(slug) == []
