@@ -58,7 +58,7 @@ def test_all_combinations_are_kept_where_there_is_room(monkeypatch):
     "frames, expected, blocks",
     [
         (140, [2, 21, 12, 2], [[0, 1, 3], [0, 2, 3]]),
-        (100, [2, 9, 9, 2], [[0, 1, 3], [0, 2, 3]]),
+        (100, [2, 13, 12, 2], [[0, 1, 3], [0, 2, 3]]),
         (40, [2, 21, 12, 2], "alone"),
     ],
 )
