@@ -177,6 +177,9 @@ def test_a_module_of_flowlabs_own_is_imported_when_a_card_names_it(recipes, monk
     card = {"name": "nice", "settings": {"features": 2}, "module": "flowlab.models.nice"}
     del recipes["nice"]
     monkeypatch.delitem(sys.modules, "flowlab.models.nice")
+    monkeypatch.setattr(
+        models, "nice", models.nice
+    )  # importing it anew binds the name to the module: set back at the end
     assert models.build(card).recipe["name"] == "nice"
     with pytest.raises(ValueError, match="but got 'none'"):
         models.build({"name": "none", "module": "flowlab.no.such.place"})
