@@ -19,6 +19,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,8 @@ def record(explorer: Explorer, room: int = BYTES) -> Tape:
     draws, and TooLarge where nothing is small enough.
     """
     if explorer.tape_trains:
-        explorer.start_button.click()
+        with ThreadPoolExecutor(1) as alone:  # where no event loop runs, a training goes on to its end at once
+            alone.submit(explorer.start_button.click).result()
     recorder = _Drawn(explorer, room)
     for controls, blocks in _plans(explorer):
         if sum(math.prod(len(controls[i].values) for i in block) for block in blocks) <= FRAMES:

@@ -75,4 +75,5 @@ def diagnosis(model: nn.Module, index: int, loss: float) -> str:
         name for name, p in model.named_parameters() if p.grad is not None and not bool(torch.isfinite(p.grad).all())
     ]
     what = f"the gradient of {bad[0]}" if bad else "the norm of the gradient"
-    return f"Training stopped at step {index}: {what} is not finite, the loss is {loss:.4g}. Lower the learning rate."
+    way = "Lower the learning rate." if index else "No step was made yet: standardize x, (x - x.mean(0)) / x.std(0)."
+    return f"Training stopped at step {index}: {what} is not finite, the loss is {loss:.4g}. {way}"
