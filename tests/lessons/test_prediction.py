@@ -24,6 +24,10 @@ def forgotten(monkeypatch):
         (".25", 0.25),
         ("2e-3", 0.002),
         ("7.", 7.0),
+        ("4,612", 4612.0),
+        ("1,234,567.5", 1234567.5),
+        ("0,125", 0.125),
+        ("12 000", 12000.0),
     ],
 )
 def test_numbers_are_read_as_people_write_them(typed, number):

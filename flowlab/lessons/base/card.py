@@ -85,6 +85,12 @@ class Card:
         return f'<details style="margin:4px 0"><summary style="cursor:pointer">{name}</summary>{inside}</details>'
 
 
+def number(value: Any) -> str:
+    """A number as cards show it: four significant digits, large ones whole, with a minus as it is printed in books."""
+    value = float(value)
+    return (f"{value:.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}").replace("-", "−")
+
+
 def _marked(sentence: str) -> str:
     """A sentence with its *emphasis* and its `code` as HTML."""
     return EMPHASIS.sub(r"<em>\1</em>", CODE.sub(r"<code>\1</code>", html.escape(sentence)))

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from flowlab.lessons.base.card import number
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,7 +62,7 @@ class Calls:
                 at = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), value.shape))
                 of = f" [{', '.join(map(str, at))}]" if value.numel() > 1 else ""
                 found = {name: _in_words(v, value, at) for name, v in given.items()}
-                found |= {f"yours{of}": _number(value[at]), f"a right answer{of}": _number(right[at])}
+                found |= {f"yours{of}": number(value[at]), f"a right answer{of}": number(right[at])}
         return found
 
 
@@ -94,13 +96,9 @@ def _in_words(given: Any, value: Tensor, at: tuple[int, ...]) -> str:
         row = given[at[0]] if own else given
         if row.numel() > FEW:
             return f"{' × '.join(map(str, given.shape))} numbers"
-        text = _number(row) if row.ndim == 0 else f"[{', '.join(_number(n) for n in row.reshape(-1))}]"
+        text = number(row) if row.ndim == 0 else f"[{', '.join(number(n) for n in row.reshape(-1))}]"
         return f"{text} (row {at[0]})" if own else text
     if isinstance(given, (float, int)):
-        return _number(given)
+        return number(given)
     text = getattr(given, "__name__", "") or (repr(given) if isinstance(given, (str, tuple, list)) else "")
     return text if 0 < len(text) <= 40 else type(given).__name__
-
-
-def _number(value: Any) -> str:
-    return f"{float(value):.4g}".replace("-", "−")

@@ -9,7 +9,7 @@ from typing import Any
 import IPython
 import ipywidgets as widgets
 
-from flowlab.lessons.base.card import Card
+from flowlab.lessons.base.card import Card, number
 
 _kept: dict[str, Any] = {}  # by question, so that a cell that runs again still shows what was predicted
 
@@ -69,8 +69,8 @@ class Prediction(widgets.VBox):
             truth, unit = float(truth), f" {self.unit}" if self.unit else ""
             off = self.value - truth
             right = abs(off) <= within * abs(truth)
-            distance = "" if off == 0 else f", {_number(abs(off))}{unit} too {'high' if off > 0 else 'low'}"
-            sentence = f"you predicted {_number(self.value)}{unit}, and it is {_number(truth)}{unit}{distance}."
+            distance = "" if off == 0 else f", {number(abs(off))}{unit} too {'high' if off > 0 else 'low'}"
+            sentence = f"you predicted {number(self.value)}{unit}, and it is {number(truth)}{unit}{distance}."
         Card("right" if right else "missed", "Your prediction", sentence).show()
 
     def _take(self) -> None:
@@ -79,7 +79,7 @@ class Prediction(widgets.VBox):
         _kept[self.question] = given
         self.value = given if self.choices else _read(given or "")
         if self.value is not None:
-            words = self.value if isinstance(self.value, str) else _number(self.value)
+            words = self.value if isinstance(self.value, str) else number(self.value)
             said = f"You predict {html.escape(words)}. Now run the next cell."
         else:
             said = "Expected a number, such as 0.5, 1/2 or 50 %." if given else ""
@@ -96,13 +96,12 @@ class Prediction(widgets.VBox):
 
 
 def _read(text: str) -> float | None:
-    """The number that somebody typed: 0.5, 0,5, −0.5, 1/2 or 50 %; None where it is none."""
-    text = text.replace("−", "-").replace(",", ".").replace(" ", "")
+    """The number that somebody typed: 0.5, 0,5, −0.5, 1/2, 50 % or 4,612; None where it is none."""
+    text = re.sub(r"\s", "", text.replace("−", "-"))
+    if re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", text):  # commas between thousands, and no decimal comma
+        text = text.replace(",", "")
+    text = text.replace(",", ".")
     found = re.fullmatch(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)(?:/(\d+\.?\d*))?(%?)", text, re.IGNORECASE)
     if not found or (found[2] and float(found[2]) == 0):
         return None
     return float(found[1]) / float(found[2] or 1) / (100 if found[3] else 1)
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}".replace("-", "−")

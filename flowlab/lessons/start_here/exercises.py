@@ -159,7 +159,7 @@ def check_train(answer: Callable[[Tensor], Any]) -> None:
     log_q = log_prob_of(answer(x.clone()))
     truth = float(toy.log_prob(u_new).mean()) - 2 * math.log(4)
     nats, on_x = truth - float(log_q(new).mean()), truth - float(log_q(x).mean())
-    untouched = truth - float(flowlab.spline_flow(2).log_prob(new).mean())
+    untouched = truth - float(flowlab.spline_flow(2).log_prob(new).detach().mean())
     gaussian = truth - float(torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T)).log_prob(new).mean())
     where = (
         f" It is {nats:.2f} nats from the truth on new points. One Gaussian has {gaussian:.2f}; asked is less than 0.4."
