@@ -25,7 +25,7 @@ class MapByMap(Explorer):
         first = next(iter(picture.films.values()))
         controls = {
             "direction": choice("direction", picture.films),
-            "depth": widgets.IntSlider(0, 0, len(first.flows) - 1, description="maps applied: stop", readout=False),
+            "depth": widgets.IntSlider(0, 0, len(first.flows) - 1, description="maps applied", readout=False),
         }
         # Before the explorer listens: when the other direction is chosen, the slider first takes its length.
         controls["direction"].observe(self._fit_slider, names="value")
